@@ -1,0 +1,55 @@
+"""The daemon's errors, each with the HTTP status and the code that a client sees."""
+
+from __future__ import annotations
+
+
+class StudioError(Exception):
+    """A request that cannot be met, said in one sentence; ``fields`` maps a field to what is wrong with it."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, fields: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    def body(self) -> dict[str, object]:
+        error: dict[str, object] = {"code": self.code, "message": self.message}
+        if self.fields:
+            error["fields"] = self.fields
+        return {"error": error}
+
+
+class Invalid(StudioError):
+    status, code = 400, "invalid"
+
+
+class Forbidden(StudioError):
+    status, code = 403, "forbidden"
+
+
+class NotFound(StudioError):
+    status, code = 404, "not_found"
+
+
+class Conflict(StudioError):
+    status, code = 409, "conflict"
+
+
+class TooLarge(StudioError):
+    status, code = 413, "too_large"
+
+
+class WrongContentType(StudioError):
+    status, code = 415, "content_type"
+
+
+class WrongHost(StudioError):
+    status, code = 421, "wrong_host"
+
+
+class StoreError(StudioError):
+    """The database cannot be used: too new, damaged, or the disk is full."""
+
+    status, code = 503, "store"

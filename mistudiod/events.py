@@ -1,0 +1,79 @@
+"""What a worker says, one JSON line each, and how a line is checked. Pure.
+
+A worker is not trusted to be well-behaved: a line that is too long, no JSON, or of no known shape is dropped and
+counted, never raised.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+MAX_LINE_BYTES = 65_536
+
+
+class Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Progress(Event):
+    """How far a stage has come."""
+
+    event: Literal["progress"] = "progress"
+    stage: str = Field(max_length=100)
+    done: float = Field(ge=0)
+    total: float | None = Field(None, ge=0)
+    unit: str = Field("", max_length=20)
+    eta_s: float | None = Field(None, ge=0)
+
+
+class Metric(Event):
+    """Measurements of one training step."""
+
+    event: Literal["metric"] = "metric"
+    step: int = Field(ge=0)
+    values: dict[str, float | None] = Field(max_length=50)
+
+
+class Artifact(Event):
+    """A finished folder, already under its final name."""
+
+    event: Literal["artifact"] = "artifact"
+    noun: Literal["model", "dataset", "tokenization", "sae", "features"]
+    name: str = Field(max_length=200)
+
+
+class Result(Event):
+    """What the job found; kept in its record."""
+
+    event: Literal["result"] = "result"
+    result: dict[str, object]
+
+
+class Failure(Event):
+    """Why the job ends; the exit code follows."""
+
+    event: Literal["failure"] = "failure"
+    code: str = Field(max_length=50)
+    message: str = Field(max_length=4000)
+    field: str | None = Field(None, max_length=100)
+
+
+WorkerEvent = Annotated[Union[Progress, Metric, Artifact, Result, Failure], Field(discriminator="event")]
+_ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAdapter(WorkerEvent)
+
+
+def to_line(event: Event) -> bytes:
+    return json.dumps(event.model_dump(exclude_none=True), allow_nan=False).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Progress | Metric | Artifact | Result | Failure | None:
+    """The event, or None when the line is not one."""
+    if len(line) > MAX_LINE_BYTES:
+        return None
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError:
+        return None
