@@ -37,11 +37,14 @@ class Metric(Event):
     values: dict[str, float | None] = Field(max_length=50)
 
 
+Noun = Literal["model", "dataset", "tokenization", "sae", "features"]
+
+
 class Artifact(Event):
     """A finished folder, already under its final name."""
 
     event: Literal["artifact"] = "artifact"
-    noun: Literal["model", "dataset", "tokenization", "sae", "features"]
+    noun: Noun
     name: str = Field(max_length=200)
 
 
@@ -66,7 +69,7 @@ _ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAda
 
 
 def to_line(event: Event) -> bytes:
-    return json.dumps(event.model_dump(exclude_none=True), allow_nan=False).encode() + b"\n"
+    return json.dumps(event.model_dump(exclude_none=True), allow_nan=False, ensure_ascii=False).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Progress | Metric | Artifact | Result | Failure | None:

@@ -102,10 +102,19 @@ class Steer(Spec):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampling, the same for both texts")
 
 
+class SampleDataset(Spec):
+    """Read a few documents of a dataset. A preview: never queued, never stored."""
+
+    kind: Literal["sample_dataset"] = "sample_dataset"
+    dataset: Name = Field(description="name of the dataset")
+    rows: int = Field(5, ge=1, le=20, description="documents to show")
+
+
 AnySpec = Annotated[Union[AddModel, AddDataset, Tokenize, Train, Extract, Steer], Field(discriminator="kind")]
 KINDS: dict[str, type[Spec]] = {
     model.model_fields["kind"].default: model for model in (AddModel, AddDataset, Tokenize, Train, Extract, Steer)
 }
+PREVIEWS: dict[str, type[Spec]] = {"sample_dataset": SampleDataset}
 LANES = {"add_model": "io", "add_dataset": "io", "tokenize": "io", "train": "gpu", "extract": "gpu", "steer": "gpu"}
 
 

@@ -1,0 +1,1 @@
+"""One job, then exit: the only place that starts torch."""

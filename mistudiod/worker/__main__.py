@@ -1,0 +1,86 @@
+"""``python -m mistudiod.worker RUN_FOLDER``: read ``spec.json``, do the job, leave with an exit code that says how it went."""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from mistudiod.paths import DiskFull, Paths
+from mistudiod.specs import KINDS, PREVIEWS
+from mistudiod.worker.link import (
+    EVENTS_FD,
+    EXIT_DISK,
+    EXIT_INTERNAL,
+    EXIT_INVALID,
+    EXIT_MEMORY,
+    EXIT_MISSING,
+    EXIT_STOPPED,
+    EXIT_YIELDED,
+    Asked,
+    Link,
+    Refused,
+    tie_to_parent,
+)
+
+
+def main() -> int:
+    tie_to_parent()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    run = Path(sys.argv[1])
+    fd = os.environ.pop(EVENTS_FD, None)
+    order = json.loads((run / "spec.json").read_text())
+    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None)
+    link.listen()
+    try:
+        kind = order["spec"]["kind"]
+        spec = {**KINDS, **PREVIEWS}[kind].model_validate(order["spec"])
+        importlib.import_module(f"mistudiod.worker.{kind}").run(spec, link)
+    except Asked as asked:
+        return EXIT_STOPPED if asked.what == "stop" else EXIT_YIELDED
+    except Refused as refused:
+        link.failure("invalid", str(refused), refused.field)
+        return EXIT_INVALID
+    except ModuleNotFoundError as missing:
+        link.failure(
+            "missing", f"the Python package {missing.name!r} is not installed: run pip install 'mistudio[worker]'"
+        )
+        return EXIT_MISSING
+    except Exception as error:
+        traceback.print_exc()
+        code, exit_code = _classify(error)
+        link.failure(code, _sentence(code, error))
+        return exit_code
+    return 0
+
+
+def _classify(error: Exception) -> tuple[str, int]:
+    if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return "disk_full", EXIT_DISK
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out_of_memory", EXIT_MEMORY
+    if "No space left on device" in str(error):  # safetensors and arrow wrap the errno away
+        return "disk_full", EXIT_DISK
+    return "internal", EXIT_INTERNAL
+
+
+def _sentence(code: str, error: Exception) -> str:
+    if code == "disk_full" and not isinstance(error, DiskFull):
+        return "the disk is full: free some space and retry the job"
+    if code == "out_of_memory":
+        return f"there was not enough memory ({error}); close other programs or ask for less, then retry the job"
+    return str(error) if code == "disk_full" else f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # torch's own clean-up takes seconds and has nothing left to save

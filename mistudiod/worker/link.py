@@ -1,0 +1,120 @@
+"""A worker's only ties to the daemon: events up a pipe, commands down stdin.
+
+stdin is also the lifeline: its end means that the daemon is gone, and the worker leaves at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Literal
+
+from mistudiod.events import Artifact, Event, Failure, Metric, Noun, Progress, Result, to_line
+from mistudiod.paths import Paths
+
+EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
+PROGRESS_EVERY_S = 0.2
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE_ADJ = 800  # when memory runs out, the kernel takes the worker, not the user's desktop
+
+EXIT_INVALID, EXIT_MISSING, EXIT_INTERNAL, EXIT_DISK = 64, 69, 70, 73
+EXIT_YIELDED, EXIT_STOPPED, EXIT_MEMORY = 75, 76, 77
+
+
+class Refused(Exception):
+    """The job cannot be done as asked: one sentence, and the field of the spec that is at fault."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Asked(BaseException):
+    """The daemon asked this worker to ``stop`` or ``pause``. Not an Exception: nothing on the way may swallow it."""
+
+    def __init__(self, what: Literal["stop", "pause"]) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Link:
+    """What a job says and hears. ``run`` is its folder, ``paths`` knows where artifacts lie."""
+
+    def __init__(self, run: Path, paths: Paths, events_fd: int | None = None) -> None:
+        self.run, self.paths = run, paths
+        self.asked: Literal["stop", "pause"] | None = None
+        self._pipe = os.fdopen(events_fd, "wb", buffering=0) if events_fd is not None else None
+        self._stage, self._stage_began, self._stage_from, self._last_progress = "", 0.0, 0.0, 0.0
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raise Asked when the daemon has asked for an end. Call it between steps."""
+        if self.asked:
+            raise Asked(self.asked)
+
+    def progress(self, stage: str, done: float, total: float | None = None, unit: str = "") -> None:
+        """Say how far ``stage`` has come. Cheap to call often: few are sent; the ETA is worked out here."""
+        at = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._stage_began, self._stage_from = stage, at, done
+        elif at - self._last_progress < PROGRESS_EVERY_S and done != total:
+            return
+        self._last_progress = at
+        eta_s = None
+        if total is not None and done > self._stage_from:
+            eta_s = max(total - done, 0) * (at - self._stage_began) / (done - self._stage_from)
+        self._send(Progress(stage=stage, done=done, total=total, unit=unit, eta_s=eta_s))
+
+    def metric(self, step: int, values: dict[str, float | None]) -> None:
+        self._send(Metric(step=step, values=values))
+
+    def artifact(self, noun: Noun, name: str) -> None:
+        """Say that a folder is finished and lies under its final name."""
+        self._send(Artifact(noun=noun, name=name))
+
+    def result(self, result: dict[str, object]) -> None:
+        self._send(Result(result=result))
+
+    def failure(self, code: str, message: str, field: str | None = None) -> None:
+        self._send(Failure(code=code, message=message[:4000], field=field))
+
+    def _send(self, event: Event) -> None:
+        line = to_line(event)
+        with self._lock:
+            if self._pipe is None:
+                sys.stderr.write(line.decode())
+            else:
+                self._pipe.write(line)
+
+    def listen(self) -> None:
+        """Follow stdin in a thread; its end ends this process."""
+        threading.Thread(target=self._follow_stdin, name="stdin", daemon=True).start()
+
+    def _follow_stdin(self) -> None:
+        for line in sys.stdin:
+            command = line.strip()
+            if command == "stop" or command == "pause":
+                self.asked = command
+        os._exit(EXIT_YIELDED)
+
+
+def tie_to_parent() -> None:
+    """Die with the daemon, be the first to go when memory runs out, and end at SIGTERM as at a stop."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent or parent == 1:  # it died before prctl took hold
+        os._exit(EXIT_YIELDED)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+    except OSError:
+        pass  # some containers forbid it
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(_signal: int, _frame: object) -> None:
+    raise Asked("stop")
