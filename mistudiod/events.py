@@ -80,3 +80,20 @@ def from_line(line: bytes) -> Progress | Metric | Artifact | Result | Failure | 
         return _ADAPTER.validate_json(line)
     except ValidationError:
         return None
+
+
+class Lines:
+    """Bytes in, whole lines out; a line that is too long is dropped as it comes, never gathered."""
+
+    def __init__(self) -> None:
+        self._rest, self._skipping = b"", False
+        self.dropped = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if whole and self._skipping:
+            whole, self._skipping = whole[1:], False
+        if len(self._rest) > MAX_LINE_BYTES:
+            self.dropped += not self._skipping
+            self._rest, self._skipping = b"", True
+        return whole

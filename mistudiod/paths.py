@@ -43,10 +43,24 @@ class Paths:
 
     def sweep(self) -> list[Path]:
         """Remove what was half written when a worker died; returns what was removed."""
-        left = [p for pattern in (f"*/{PARTIAL}*", f"runs/*/checkpoints/{PARTIAL}*") for p in self.data.glob(pattern)]
+        left = [p for pattern in (f"*/{PARTIAL}*", f"features/*/{PARTIAL}*", f"runs/*/checkpoints/{PARTIAL}*") for p in self.data.glob(pattern)]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
         return left
+
+    def sweep_worker(self, job: int, pid: int) -> list[Path]:
+        """Remove what one dead worker left half written: in its run folder, and where its artifact was to go."""
+        left = list(self.run(job).glob(f"checkpoints/{PARTIAL}*"))
+        left += [p for pattern in ("*", "features/*") for p in self.data.glob(f"{pattern}/{PARTIAL}*-{pid}")]
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        return left
+
+
+def newest_checkpoint(run: Path) -> int | None:
+    """The step of the newest checkpoint of a run."""
+    steps = [int(path.name) for path in run.glob("checkpoints/*") if path.name.isdigit()]
+    return max(steps, default=None)
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

@@ -124,3 +124,14 @@ class JobRequest(Spec):
     spec: AnySpec
     after: list[int] = Field(default_factory=list, max_length=100, description="jobs that must be done first")
     priority: int = Field(0, ge=-100, le=100, description="higher goes first, then order of arrival")
+
+# Which noun each kind makes under its ``name``, and which artifacts it reads: {field: noun}.
+MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae"}
+USES: dict[str, dict[str, str]] = {
+    "add_model": {},
+    "add_dataset": {},
+    "tokenize": {"dataset": "dataset", "model": "model"},
+    "train": {"tokenization": "tokenization"},
+    "extract": {"sae": "sae"},
+    "steer": {"sae": "sae"},
+}

@@ -1,0 +1,24 @@
+"""What handlers find in the application."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from mistudiod.bus import Bus
+from mistudiod.index import Index
+from mistudiod.monitor import Monitor
+from mistudiod.paths import Paths
+from mistudiod.scheduler import Scheduler
+from mistudiod.settings import Settings
+from mistudiod.store import Jobs
+
+SETTINGS = web.AppKey("settings", Settings)
+PATHS = web.AppKey("paths", Paths)
+BUS = web.AppKey("bus", Bus)
+JOBS = web.AppKey("jobs", Jobs)
+INDEX = web.AppKey("index", Index)
+SCHEDULER = web.AppKey("scheduler", Scheduler)
+MONITOR = web.AppKey("monitor", Monitor)
+COMMAND = web.AppKey("command", Sequence[str])

@@ -1,0 +1,117 @@
+"""One SQLite file: one writer thread, a few read-only readers, and its coming of age.
+
+Every write is a function that runs in the writer thread inside ``BEGIN IMMEDIATE``; a cancelled ``await`` does not
+cancel the write. Readers are separate connections that cannot write. With one writer in one process the WAL never
+sees two writers (the WAL-reset bug of SQLite before 3.51.3 needs them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from mistudiod import schema
+from mistudiod.errors import StoreError
+from mistudiod.jobs import now
+
+T = TypeVar("T")
+_READERS = 2
+_PRAGMAS = (
+    "pragma journal_mode = wal",
+    "pragma synchronous = full",  # machines on a shelf are unplugged; state changes are few
+    "pragma busy_timeout = 5000",
+    "pragma foreign_keys = on",
+    "pragma journal_size_limit = 67108864",
+    "pragma temp_store = memory",
+)
+
+
+class Database:
+    """Open with ``open()``; ``write`` and ``read`` take a function of a connection."""
+
+    def __init__(self, path: Path, backups: Path) -> None:
+        self.path, self.backups = path, backups
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-write")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+
+    async def open(self) -> None:
+        """Raises StoreError when the file is damaged or newer than this program."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._open)
+
+    async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, function)
+        return await asyncio.shield(future)
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._query, function)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._connections:
+            connection.close()
+        await asyncio.get_running_loop().run_in_executor(self._writer, lambda: self._connection.close())
+        self._writer.shutdown()
+
+    def _open(self) -> None:
+        try:
+            self._connection = sqlite3.connect(self.path, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            for pragma in _PRAGMAS:
+                self._connection.execute(pragma)
+            problem = self._connection.execute("pragma quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise sqlite3.DatabaseError(problem)
+            self._migrate()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the database {self.path} cannot be used ({error}); put back the newest copy from {self.backups}, "
+                "or move the file away and run: mistudiod reindex"
+            ) from error
+
+    def _migrate(self) -> None:
+        applied, known = schema.applied(self._connection), schema.known()
+        if newer := sorted(applied - known):
+            raise StoreError(
+                f"the database {self.path} was written by a newer miStudio (it has {newer[-1]}); "
+                "install that version, or choose another data folder"
+            )
+        if not known - applied:
+            return
+        if applied:
+            self.backups.mkdir(exist_ok=True)
+            copy = self.backups / f"mistudio-{now().replace(':', '')}.db"
+            self._connection.execute("vacuum into ?", (str(copy),))
+        schema.migrate(self._connection)
+
+    def _transaction(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            self._connection.execute("begin immediate")
+            try:
+                result = function(self._connection)
+                self._connection.execute("commit")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+                raise
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the database {self.path} cannot be written: {error}") from error
+        return result
+
+    def _query(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+            connection.row_factory = sqlite3.Row
+            connection.execute("pragma query_only = on")
+            connection.execute("pragma busy_timeout = 5000")
+            self._local.connection = connection
+            self._connections.append(connection)
+        return function(connection)

@@ -1,0 +1,134 @@
+"""Load a language model from a folder on this machine: its precision, and only the blocks that are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from mistudiod.engine.hooks import capture, layers_needed, only_first
+from mistudiod.facts import ModelFacts, UnknownModel, check_hook, read_facts
+
+_HERE_ONLY = {"local_files_only": True, "trust_remote_code": False}
+
+
+@dataclass(frozen=True)
+class LM:
+    """A language model in evaluation mode; without its head when it was loaded with ``layers``."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    facts: ModelFacts  # of the whole model, however many blocks are loaded
+    device: torch.device
+
+    @torch.no_grad()
+    def activations(self, ids: Tensor, hook: str) -> Tensor:
+        """The values at ``hook`` for ``ids`` (B, T): (B, T, d_model), in the model's dtype, on its device.
+
+        Runs only the blocks before the hook, and no head. Raises UnknownHook.
+        """
+        check_hook(self.facts, hook)
+        n = layers_needed(hook)
+        if hook == f"blocks.{n}.hook_resid_pre":  # the same value, one block earlier
+            hook = f"blocks.{n - 1}.hook_resid_post"
+        with only_first(self.model, n), capture(self.model, [hook]) as values:
+            self.model.base_model(input_ids=ids.to(self.device), use_cache=False)
+        return values[hook]
+
+
+def load_lm(
+    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, layers: int | None = None
+) -> LM:
+    """Load the model and tokenizer in ``folder``; raises UnknownModel.
+
+    ``layers`` builds and reads only the first that many blocks and no LM head: enough for ``LM.activations`` at hooks
+    whose ``layers_needed`` is not larger. Nothing is downloaded, no code in the folder is run, no pickle is read.
+    """
+    folder = folder.absolute()
+    facts = read_facts(folder)
+    if layers is not None and not 1 <= layers <= facts.n_layers:
+        raise ValueError(f"layers must be from 1 to {facts.n_layers}, not {layers}")
+    device = torch.device(device)
+    tokenizer = load_tokenizer(folder)
+    with _quiet():
+        model = _load_model(folder, device, dtype, layers)
+    return LM(model.eval().requires_grad_(False), tokenizer, facts, device)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in ``folder``, which cuts text exactly as its ``tokenizer.json`` says; raises UnknownModel.
+
+    AutoTokenizer only names the special tokens here: for some classes transformers 5 builds the rest anew from the
+    vocabulary, and drops steps such as the splitting of digits.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UnknownModel(f"{folder} has no tokenizer.json: save the model's tokenizer there as a fast tokenizer")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        with _quiet():
+            named = AutoTokenizer.from_pretrained(folder, **_HERE_ONLY)
+    except Exception as error:  # the tokenizers library raises plain Exceptions
+        raise UnknownModel(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    special = {role: token for role, token in named.special_tokens_map.items() if _is_known(tokenizer, token)}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=named.model_max_length, **special)
+
+
+def _is_known(tokenizer: Tokenizer, token: object) -> bool:
+    """Whether ``token`` is in the vocabulary; what a class names by default may not be."""
+    return isinstance(token, str) and tokenizer.token_to_id(token) is not None
+
+
+def _load_model(folder: Path, device: torch.device, dtype: torch.dtype, layers: int | None) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, **_HERE_ONLY)
+    if layers is not None:
+        _keep_first(config, layers)
+    kind: Any = AutoModelForCausalLM if layers is None else AutoModel
+    model, info = kind.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        device_map=None if device.type == "cpu" else {"": device},  # weights go there one by one, never twice in memory
+        use_safetensors=True,
+        output_loading_info=True,
+        **_HERE_ONLY,
+    )
+    if missing := info["missing_keys"]:  # transformers fills these with random numbers
+        raise UnknownModel(f"{folder} is not complete: its weights lack {min(missing)} and {len(missing) - 1} more")
+    return cast(PreTrainedModel, model)
+
+
+def _keep_first(config: PretrainedConfig, layers: int) -> None:
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, and no report of the weights that were left out on purpose."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

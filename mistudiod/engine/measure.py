@@ -1,0 +1,146 @@
+"""How good an SAE is on activations that it did not train on, and what costs nothing to beat.
+
+FVU is sum ||x - x_hat||^2 / sum ||x - mean||^2 with one mean over all measured tokens; a mean per batch would make it
+depend on the batch size. Sums run in float64 over a stream of batches (tokens, d_in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mistudiod.engine.sae import SparseAutoencoder
+
+RIDGE = 1e-8  # on the Gram matrix of chosen atoms, whose diagonal is 1: two equal atoms would make it singular
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What ``measure`` found."""
+
+    fvu: float  # 0 is perfect, 1 is no better than the mean
+    l0: float  # latents that fire, mean over tokens
+    alive: float  # share of latents that fired at least once
+    tokens: int
+    cosine: float  # of x and x_hat, mean over tokens
+    fired: Tensor  # (d_sae,) int64, tokens on which each latent fired
+
+
+class _Variance:
+    """sum ||x - mean||^2 of a stream, in float64, taken about the first batch's mean so that no digits cancel."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._shift: Tensor | None = None
+        self._sum = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """x: (tokens, d_in), float64."""
+        if self._shift is None:
+            self._shift = x.mean(0)
+            self._sum, self._squares = self._sum.to(x.device), self._squares.to(x.device)
+        about = x - self._shift
+        self._sum = self._sum + about.sum(0)
+        self._squares = self._squares + about.square().sum()
+        self.tokens += len(x)
+
+    def total(self) -> Tensor:
+        """(), float64; ValueError when there is nothing to explain."""
+        if self.tokens == 0:
+            raise ValueError("there are no activations to measure on.")
+        total = self._squares - self._sum.square().sum() / self.tokens
+        if not total > 0:
+            raise ValueError(f"the {self.tokens} activations measured on are all the same, so there is no variance.")
+        return total
+
+
+@torch.no_grad()
+def measure(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> Measures:
+    """Reconstruct every batch (tokens, d_in) and sum up; ValueError when the batches hold no variance."""
+    variance = _Variance()
+    fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
+    lost = torch.zeros((), dtype=torch.float64, device=sae.W_dec.device)
+    cosine = torch.zeros_like(lost)
+    for x in batches:
+        values, indices = sae.encode_topk(x)
+        x_hat = sae.decode_topk(values, indices).double()
+        fired += torch.bincount(indices[values > 0], minlength=sae.d_sae)
+        x = x.double()
+        variance.add(x)
+        lost += (x - x_hat).square().sum()
+        cosine += torch.cosine_similarity(x, x_hat, dim=1).sum()
+    total = variance.total()
+    return Measures(
+        fvu=(lost / total).item(),
+        l0=fired.sum().item() / variance.tokens,
+        alive=(fired > 0).double().mean().item(),
+        tokens=variance.tokens,
+        cosine=cosine.item() / variance.tokens,
+        fired=fired,
+    )
+
+
+@torch.no_grad()
+def pca_fvu(train: Iterable[Tensor], test: Iterable[Tensor], n_components: int) -> float:
+    """FVU on ``test`` of the first principal components of ``train``: dense, but the best linear map of that rank."""
+    mean, covariance = _moments(train)
+    if not 0 <= n_components <= len(mean):
+        raise ValueError(f"n_components ({n_components}) must be between 0 and d_in ({len(mean)}).")
+    axes = torch.linalg.eigh(covariance).eigenvectors[:, len(mean) - n_components :]  # (d_in, n), largest last
+    variance, lost = _Variance(), torch.zeros_like(mean[0])
+    for x in test:
+        x = x.double()
+        variance.add(x)
+        about = x - mean
+        lost += (about - about @ axes @ axes.t()).square().sum()
+    return (lost / variance.total()).item()
+
+
+def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean (d_in,) and covariance (d_in, d_in) of a stream, float64, taken about the first batch's mean."""
+    tokens, shift = 0, None
+    for x in batches:
+        x = x.double()
+        if shift is None:
+            shift = x.mean(0)
+            first = torch.zeros_like(shift)
+            second = torch.zeros(len(shift), len(shift), dtype=shift.dtype, device=shift.device)
+        about = x - shift
+        first += about.sum(0)
+        second += about.t() @ about
+        tokens += len(x)
+    if shift is None:
+        raise ValueError("there are no activations to fit principal components to.")
+    offset = first / tokens
+    return shift + offset, second / tokens - torch.outer(offset, offset)
+
+
+@torch.no_grad()
+def random_dictionary_fvu(test: Iterable[Tensor], mean: Tensor, d_sae: int, k: int, seed: int) -> float:
+    """FVU on ``test`` of a dictionary that learned nothing: d_sae random unit atoms, k of them a token.
+
+    A token's atoms are those with the largest |<x - mean, atom>|, its coefficients the least-squares ones. A trained
+    SAE of this width and k that is no better has learned nothing. mean: (d_in,); k <= d_in.
+    """
+    d_in = len(mean)
+    if not 1 <= k <= min(d_sae, d_in):
+        raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in}).")
+    atoms = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device)
+    variance, lost = _Variance(), torch.zeros((), dtype=torch.float64, device=mean.device)
+    for batch in test:
+        for x in batch.double().split(256):  # (rows, k, d_in) of atoms are gathered at once
+            variance.add(x)
+            lost += _least_squares_residual(x - mean, atoms, k).square().sum()
+    return (lost / variance.total()).item()
+
+
+def _least_squares_residual(x: Tensor, atoms: Tensor, k: int) -> Tensor:
+    """What of x (tokens, d_in) the k best-aligned atoms leave, by least squares on them."""
+    chosen = atoms[(x @ atoms.t()).abs().topk(k, dim=1, sorted=False).indices]  # (tokens, k, d_in)
+    gram = chosen @ chosen.mT + RIDGE * torch.eye(k, dtype=x.dtype, device=x.device)
+    coefficients = torch.linalg.solve(gram, chosen @ x[:, :, None])  # (tokens, k, 1)
+    return x - (chosen.mT @ coefficients).squeeze(2)

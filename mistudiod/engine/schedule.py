@@ -1,0 +1,42 @@
+"""How long to train and how fast to learn: both are decided before the first step and depend on nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WARM_UP_SHARE = 0.05  # of the steps, but never more than WARM_UP_STEPS
+WARM_UP_STEPS = 1_000
+DECAY_SHARE = 0.2  # the last fifth goes down to 0
+LONG_STEPS = 25_000  # from here on the peak is that of published long runs
+HIGHEST_LR = 3e-3
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A linear warm-up, a level stretch at ``peak_lr``, a linear decay to 0 over the last fifth."""
+
+    steps: int
+    peak_lr: float
+
+    def lr(self, step: int) -> float:
+        """Learning rate of step 0 … steps - 1."""
+        warm_up = min(WARM_UP_STEPS, math.ceil(self.steps * WARM_UP_SHARE))
+        decay = math.ceil(self.steps * DECAY_SHARE)
+        return self.peak_lr * min(1.0, (step + 1) / warm_up, (self.steps - step) / decay)
+
+
+def plan(width: int, batch_tokens: int, tokens: int, steps: int | None = None, lr: float | None = None) -> Schedule:
+    """The schedule of a run over ``tokens`` tokens (the last batch is a whole one), or of ``steps`` steps when given."""
+    steps = steps or math.ceil(tokens / batch_tokens)
+    return Schedule(steps, lr or automatic_lr(width, steps))
+
+
+def automatic_lr(width: int, steps: int) -> float:
+    """2e-4·sqrt(2^14 / width), as published for long runs of top-k SAEs (Gao et al. 2024, section 2.2 and appendix A.3;
+    the constant is dictionary_learning's), times sqrt(25,000 / steps) for shorter ones, at most 3e-3.
+
+    A run of a few hundred steps must take larger ones to arrive at all.
+    """
+    shorter = max(1.0, math.sqrt(LONG_STEPS / steps))
+    return min(HIGHEST_LR, 2e-4 * math.sqrt(2**14 / width) * shorter)

@@ -1,0 +1,121 @@
+"""Training a sparse autoencoder: one step, its state, and the loop around both.
+
+Knows neither files nor jobs: where activations come from, where checkpoints go and who listens are the caller's.
+Nothing in a step waits for the device; only ``metrics`` does, at most twice a second.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mistudiod.engine.architectures.topk import StepResult, TopK
+from mistudiod.engine.schedule import Schedule
+
+METRICS_EVERY_S = 0.5
+CLIP_NORM = 1.0
+BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. 2024, appendix A: gradients of rare latents are tiny
+
+
+class Batches(Protocol):
+    """Endless batches (batch_tokens, d_in) that know where they are: ``activations.ActivationBatches``."""
+
+    def __next__(self) -> Tensor: ...
+
+    def state(self) -> dict[str, int]: ...
+
+    def load(self, state: dict[str, int]) -> None: ...
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Training:
+    """An autoencoder on its way: parameters, Adam's moments, and how far it has come.
+
+    ``tensors`` and ``about`` together are its exact state; ``load`` takes both. x is multiplied by ``scale`` first.
+    """
+
+    def __init__(self, topk: TopK, batches: Batches, schedule: Schedule, scale: float) -> None:
+        self.topk, self.batches, self.schedule, self.scale = topk, batches, schedule, scale
+        self.step = 0
+        self.tokens = 0
+        self.seconds = 0.0  # of ``fit`` so far, harvesting and checkpoints included
+        self.whole = True  # False while a step is half done: the state must not be saved then
+        self._adam = torch.optim.Adam(topk.params.values(), betas=BETAS, eps=EPS, fused=True)
+        self._last: StepResult | None = None
+        self._began = (0, 0.0)  # tokens and seconds when this process took over
+
+    def advance(self) -> None:
+        """One step: batch, loss and gradients, clipped Adam, the decoder back to unit rows.
+
+        When harvesting is broken off by an exception, the state is that before the step, and ``whole``.
+        """
+        before = self.batches.state()
+        self.whole = False
+        try:
+            x = next(self.batches) * self.scale
+        except BaseException:
+            self.batches.load(before)
+            self.whole = True
+            raise
+        self._last = self.topk.loss_and_grads(x)
+        self._update(self._last.grads)
+        self.topk.after_step()
+        self.step += 1
+        self.tokens += len(x)
+        self.whole = True
+
+    def _update(self, grads: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.topk.params.items():
+            parameter.grad = grads[name]
+        self._adam.param_groups[0]["lr"] = self.schedule.lr(self.step)
+        norm = torch.nn.utils.get_total_norm(grads.values())
+        # The fused kernel divides gradients by grad_scale as it reads them: clipping without a pass or a sync.
+        self._adam.grad_scale = (norm / CLIP_NORM).clamp_(min=1.0)
+        self._adam.step()
+
+    def metrics(self) -> dict[str, float | None]:
+        """Measurements of the latest step's batch; waits for the device. Raises Diverged."""
+        assert self._last is not None, "no step has been made"
+        fired = (self._last.values > 0).sum() / len(self._last.values)
+        measured = torch.stack([self._last.loss, self._last.fvu, fired, self.topk.dead_share()])
+        loss, fvu, l0, dead = measured.tolist()
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss at step {self.step} is {loss}")
+        tokens, seconds = self.tokens - self._began[0], self.seconds - self._began[1]
+        return {
+            "loss": loss,
+            "fvu": fvu,
+            "l0": l0,
+            "dead": dead,
+            "lr": self.schedule.lr(self.step - 1),
+            "tokens": self.tokens,
+            "tokens_per_s": tokens / seconds if seconds else None,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of the state by name; not copies, the next step changes them."""
+        named = {f"topk.{name}": tensor for name, tensor in self.topk.state_dict().items()}
+        for name, parameter in self.topk.params.items():
+            named |= {f"adam.{name}.{part}": tensor for part, tensor in self._adam.state[parameter].items()}
+        return named
+
+    def about(self) -> dict[str, object]:
+        """The rest of the state, JSON-ready."""
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "scale": self.scale,
+            "batches": self.batches.state(),
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+        """Take the state of a run with the same schedule and shapes."""

@@ -1,0 +1,191 @@
+"""One worker process: start it, hear it, end it. Knows nothing of the database.
+
+The worker is its own process group, so that whatever it starts ends with it. What it says comes over a pipe of its own
+(libraries print to stdout); its stdout and stderr go to ``log.txt``. It ends with this process: its stdin is closed then,
+and the kernel is asked to kill it (``PR_SET_PDEATHSIG``, set by the worker).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mistudiod.events import Lines, WorkerEvent, from_line
+
+WORKER = (sys.executable, "-m", "mistudiod.worker")
+EVENTS_FD = "MISTUDIO_EVENTS_FD"
+TAIL_BYTES = 65_536
+_SECRETS = ("MISTUDIO_TOKEN", "OPENAI_API_KEY")
+_DRAIN_S = 2.0  # to read what a dead worker has left in the pipe, should a grandchild hold it open
+
+
+@dataclass(frozen=True)
+class Grace:
+    """Patience: after a message, after SIGTERM, and with a worker that says nothing."""
+
+    stop_s: float
+    term_s: float
+    progress_s: float
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker ended. ``code`` is negative for a signal; ``hung`` when it was ended for its silence."""
+
+    code: int
+    asked: Literal["stop", "pause"] | None
+    hung: bool
+    tail: str
+
+
+class Worker:
+    """A started worker. Iterate ``events()`` to its end, then ``await ended()``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, events_fd: int, run: Path, grace: Grace) -> None:
+        self.process, self.run, self.grace = process, run, grace
+        self.starttime = starttime(process.pid)
+        self.asked: Literal["stop", "pause"] | None = None
+        self.hung = False
+        self._events_fd = events_fd
+        self._descending = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._heard = time.monotonic()
+
+    @classmethod
+    async def start(cls, run: Path, grace: Grace, command: Sequence[str] = WORKER) -> Worker:
+        """``run`` holds ``spec.json``. Raises OSError when the process cannot be started."""
+        read, write = os.pipe()
+        try:
+            with open(run / "log.txt", "ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(run),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(write,),
+                    start_new_session=True,
+                    env=_environment() | {EVENTS_FD: str(write)},
+                )
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        return cls(process, read, run, grace)
+
+    async def events(self) -> AsyncIterator[WorkerEvent]:
+        """What the worker says, until it has ended. Lines that are no events are dropped."""
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._events_fd, "rb", buffering=0)
+        )
+        self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._reap(transport))]
+        lines = Lines()
+        try:
+            while data := await reader.read(TAIL_BYTES):
+                self._heard = time.monotonic()
+                for line in lines.feed(data):
+                    if (event := from_line(line)) is not None:
+                        yield event
+        finally:
+            transport.close()
+
+    def ask(self, what: Literal["stop", "pause"]) -> None:
+        """Begin the ladder: a message, then SIGTERM, then SIGKILL to the group. A later stop beats a pause."""
+        if self.asked != "stop":
+            self.asked = what
+            self._say(what)
+        if not self._descending:
+            self._descending = True
+            self._tasks.append(asyncio.create_task(self._descend()))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def ended(self) -> Exit:
+        code = await self.process.wait()
+        self.kill()  # what it may have left in its group
+        for task in self._tasks:
+            task.cancel()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        tail = await asyncio.to_thread(read_tail, self.run / "log.txt")
+        return Exit(code, self.asked, self.hung, tail)
+
+    def _say(self, command: str) -> None:
+        stdin = self.process.stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(f"{command}\n".encode())
+
+    async def _descend(self) -> None:
+        await asyncio.sleep(self.grace.stop_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        await asyncio.sleep(self.grace.term_s)
+        self.kill()
+
+    async def _watch(self) -> None:
+        """End a worker that has been silent for too long; its stacks go to the log first."""
+        while (left := self._heard + self.grace.progress_s - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        self.hung = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGUSR1)
+        await asyncio.sleep(min(1.0, self.grace.term_s))
+        self.kill()
+
+    async def _reap(self, transport: asyncio.ReadTransport) -> None:
+        """Let the reading end soon after the process, even if something it started still holds the pipe."""
+        await self.process.wait()
+        self.kill()
+        await asyncio.sleep(_DRAIN_S)
+        transport.close()
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    return kept | {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true"}
+
+
+def read_tail(log: Path, size: int = TAIL_BYTES) -> str:
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def starttime(pid: int) -> int:
+    """Field 22 of /proc/PID/stat, clock ticks since boot: with the boot id it tells a process from a later one."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def kill_orphan(pid: int | None, pid_starttime: int | None, boot: str | None) -> bool:
+    """Kill the group of a worker that a dead daemon has left, if that process is still the same one."""
+    if not pid or boot != boot_id() or not pid_starttime or starttime(pid) != pid_starttime:
+        return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    return True

@@ -1,0 +1,328 @@
+"""Which job runs when, and what becomes of it: two lanes, dependencies, attempts, recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from mistudiod import jobs, runner
+from mistudiod.bus import Bus
+from mistudiod.errors import Conflict, Invalid, NotFound
+from mistudiod.events import WorkerEvent
+from mistudiod.index import Index, read_info
+from mistudiod.jobs import LIVE, State
+from mistudiod.paths import Paths, newest_checkpoint
+from mistudiod.runner import Exit, Grace, Worker
+from mistudiod.settings import Settings
+from mistudiod.specs import USES, JobRequest
+from mistudiod.store import Job, Jobs
+
+log = logging.getLogger("mistudiod.scheduler")
+FLUSH_S = 0.25  # how often what a worker says is written and passed on
+_EXIT_YIELDED = 75
+_ONE_AT_A_TIME = ("tokenize",)  # each takes every core
+
+
+class Scheduler:
+    def __init__(
+        self, settings: Settings, paths: Paths, store: Jobs, index: Index, bus: Bus, command: Sequence[str]
+    ) -> None:
+        self._paths, self._store, self._index, self._bus, self._command = paths, store, index, bus, command
+        self._grace = Grace(settings.stop_grace_s, settings.term_grace_s, settings.progress_limit_s)
+        self._room = {"gpu": 1, "io": settings.io_jobs}
+        self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
+        self._workers: dict[int, Worker] = {}
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    # -- what users ask ------------------------------------------------------------------------------------------
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Queue a job behind the jobs it names and the unfinished ones that make what it reads."""
+        if self._closing:
+            raise Conflict("the studio is stopping; try again when it is up")
+        kind = request.spec.kind
+        after, missing = set(request.after), {}
+        for field, noun in USES[kind].items():
+            name = getattr(request.spec, field)
+            try:
+                await self._index.get(noun, name)
+            except NotFound:
+                maker = await self._store.maker_of(noun, name)
+                if maker is None:
+                    missing[field] = f"there is no {noun} named {name!r}"
+                else:
+                    after.add(maker)
+        if missing:
+            raise Invalid("; ".join(missing.values()), missing)
+        job = await self._store.add(request.spec, sorted(after), request.priority)
+        return self._tell(job)
+
+    async def stop(self, job: int) -> Job:
+        """End a job for good (it can be retried); what it has finished stays."""
+        found = await self._store.get(job)
+        if found["state"] in (State.RUNNING, State.PAUSING):
+            worker = self._workers.get(job)
+            if found["state"] == State.RUNNING:
+                found = await self._store.move(job, State.STOPPING)
+            if worker:
+                worker.ask("stop")
+        elif found["state"] != State.STOPPING:
+            found = await self._store.move(job, State.STOPPED)
+            await self._stop_waiting(job)
+        return self._tell(found)
+
+    async def pause(self, job: int) -> Job:
+        """Let a running job write a checkpoint and leave; ``resume`` queues it again."""
+        found = await self._store.move(job, State.PAUSING)
+        if worker := self._workers.get(job):
+            worker.ask("pause")
+        return self._tell(found)
+
+    async def resume(self, job: int) -> Job:
+        found = await self._store.get(job)
+        if found["state"] != State.PAUSED:
+            raise Conflict(f"job {job} is {found['state']}, not paused")
+        return self._tell(await self._store.move(job, State.QUEUED))
+
+    async def retry(self, job: int) -> Job:
+        found = await self._store.get(job)
+        if State(found["state"]) not in jobs.ENDED - {State.DONE}:
+            raise Conflict(f"job {job} is {found['state']}; only a failed or stopped job can be retried")
+        for one in await self._store.retry(job):
+            self._tell(one)
+        return await self._store.get(job)
+
+    async def remove(self, job: int) -> None:
+        await self._store.remove(job)
+        await asyncio.to_thread(shutil.rmtree, self._paths.run(job), True)
+        self._bus.publish("job", {"id": job, "removed": True})
+
+    def _tell(self, job: Job) -> Job:
+        self._bus.publish("job", job)
+        self._wake.set()
+        return job
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Put in order what the last daemon left: orphans, live jobs, half-written folders."""
+        for attempt in await self._store.unfinished():
+            if runner.kill_orphan(attempt.pid, attempt.pid_starttime, attempt.boot_id):
+                log.warning("job %s: ended the worker that the last daemon left", attempt.job)
+        removed = await asyncio.to_thread(self._paths.sweep)
+        for path in removed:
+            log.info("removed the half-written %s", path)
+        await self._index.rebuild()
+        for state in LIVE:
+            for job in await self._store.in_state(state):
+                await self._interrupted(job, "the daemon ended while the job ran", None)
+        for job in await self._store.in_state(State.INTERRUPTED):
+            await self._store.move(job, State.QUEUED)
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            for lane in self._room:
+                await self._fill(lane)
+            await self._wake.wait()
+
+    async def _fill(self, lane: str) -> None:
+        while not self._closing:
+            busy = [job for job, _ in self._running.values() if job["lane"] == lane]
+            if len(busy) >= self._room[lane]:
+                return
+            job = await self._store.claim(lane, [job["kind"] for job in busy if job["kind"] in _ONE_AT_A_TIME])
+            if job is None:
+                return
+            self._running[job["id"]] = (job, asyncio.create_task(self._work(job)))
+            self._bus.publish("job", job)
+
+    async def close(self) -> None:
+        """Let every worker write a checkpoint and leave; their jobs go on at the next start."""
+        self._closing = True
+        for worker in self._workers.values():
+            worker.ask("pause")
+        await asyncio.gather(*(task for _, task in self._running.values()), return_exceptions=True)
+
+    # -- one job -------------------------------------------------------------------------------------------------
+
+    async def _work(self, job: Job) -> None:
+        try:
+            await self._run(job)
+        except Exception:
+            log.exception("job %s", job["id"])
+            with contextlib.suppress(Exception):  # the store itself may be what failed
+                await self._finish(job["id"], [State.FAILED], None, "internal", _error("internal", "see the daemon's log"))
+        finally:
+            self._workers.pop(job["id"], None)
+            self._running.pop(job["id"], None)
+            self._wake.set()
+
+    async def _run(self, job: Job) -> None:
+        try:
+            run = await asyncio.to_thread(self._prepare, job)
+            worker = await Worker.start(run, self._grace, self._command)
+        except OSError as error:
+            await self._finish(
+                job["id"], [State.FAILED], None, "not started",
+                _error("not_started", f"the worker could not be started: {error.strerror or error}"),
+            )  # fmt: skip
+            return
+        self._workers[job["id"]] = worker
+        try:
+            await self._store.started(job["id"], worker.process.pid, worker.starttime, runner.boot_id())
+            # It may have been asked while the worker was being started.
+            state = State((await self._store.get(job["id"]))["state"])
+            if self._closing or state is not State.RUNNING:
+                worker.ask("stop" if state is State.STOPPING else "pause")
+            failure = await self._hear(job["id"], worker)
+        except BaseException:
+            worker.kill()
+            raise
+        ended = await worker.ended()
+        for path in await asyncio.to_thread(self._paths.sweep_worker, job["id"], worker.process.pid):
+            log.info("job %s: removed the half-written %s", job["id"], path)
+        await self._conclude(job["id"], ended, failure)
+
+    def _prepare(self, job: Job) -> Any:
+        run = self._paths.run(job["id"])
+        run.mkdir(parents=True, exist_ok=True)
+        order = {"job": job["id"], "data": str(self._paths.data), "spec": job["spec"]}
+        (run / "spec.json").write_text(json.dumps(order, indent=1))
+        return run
+
+    async def _hear(self, job: int, worker: Worker) -> dict[str, Any] | None:
+        """Take in what the worker says, a batch at a time; returns the failure it told of, if any."""
+        said = _Said(job)
+        flusher = asyncio.create_task(self._flush_regularly(said))
+        try:
+            async for event in worker.events():
+                if event.event == "artifact":
+                    await self._flush(said)
+                    await self._add_artifact(job, event.noun, event.name)
+                else:
+                    said.take(event)
+        finally:
+            flusher.cancel()
+            await asyncio.gather(flusher, return_exceptions=True)
+        await self._flush(said)
+        return said.failure
+
+    async def _flush_regularly(self, said: _Said) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self._flush(said)
+
+    async def _flush(self, said: _Said) -> None:
+        progress, result, metrics = said.collect()
+        if not (progress or result or metrics):
+            return
+        await self._store.record(said.job, progress, result, [(step, json.dumps(v)) for step, v in metrics])
+        if progress:
+            self._bus.publish("progress", {"job": said.job, **progress})
+        for step, values in metrics:
+            self._bus.publish("metric", {"job": said.job, "step": step, "values": values})
+
+    async def _add_artifact(self, job: int, noun: str, name: str) -> None:
+        info = await asyncio.to_thread(read_info, self._paths, noun, name)
+        if info is None:
+            log.error("job %s told of a %s %r that is not there", job, noun, name)
+            return
+        artifact = await self._index.add(noun, name, info, job)
+        self._bus.publish("artifact", {"noun": noun, **artifact})
+
+    async def _conclude(self, job: int, exit: Exit, failure: dict[str, Any] | None) -> None:
+        if exit.code == 0:
+            await self._finish(job, [State.DONE], 0, "done", None)
+        elif self._closing and exit.asked == "pause":
+            await self._finish(job, [State.INTERRUPTED], exit.code, "paused", None)
+        elif exit.asked == "stop":
+            state = State((await self._store.get(job))["state"])
+            moves = [State.STOPPED] if state is State.STOPPING else [State.INTERRUPTED, State.STOPPED]
+            await self._finish(job, moves, exit.code, "stopped", None)
+        elif exit.asked == "pause":
+            await self._finish(job, [State.PAUSED], exit.code, "paused", None)
+        elif exit.hung:
+            limit = f"it gave no sign of life for {self._grace.progress_s:.0f} s and was ended"
+            await self._finish(job, [State.FAILED], exit.code, "hung", _error("hung", limit, tail=exit.tail))
+        elif exit.code < 0 or exit.code == _EXIT_YIELDED:
+            await self._interrupted(job, _signal_sentence(exit.code), exit)
+        else:
+            error = failure or _error("died", f"the worker ended with exit code {exit.code} and no word", tail=exit.tail)
+            await self._finish(job, [State.FAILED], exit.code, "failed", error)
+
+    async def _interrupted(self, job: int, reason: str, exit: Exit | None) -> None:
+        """Queue a job whose worker died again, unless it has been dying at the same place."""
+        checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))
+        code = exit.code if exit else None
+        if State((await self._store.get(job))["state"]) is State.STOPPING:
+            await self._finish(job, [State.INTERRUPTED, State.STOPPED], code, "stopped", None)
+        elif await self._store.stalled(job, checkpoint) + 1 >= jobs.ATTEMPTS:
+            message = f"{reason}; that is {jobs.ATTEMPTS} times at the same place, so it is not tried again by itself"
+            error = _error("died", message, tail=exit.tail if exit else None)
+            await self._finish(job, [State.INTERRUPTED, State.FAILED], code, reason, error)
+        else:
+            log.warning("job %s: %s; it is queued again", job, reason)
+            await self._finish(job, [State.INTERRUPTED, State.QUEUED], code, reason, None)
+
+    async def _finish(
+        self, job: int, states: list[State], code: int | None, reason: str, error: dict[str, Any] | None
+    ) -> None:
+        checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))
+        ended = await self._store.end_attempt(job, states, code, reason, checkpoint, error=error)
+        if error:
+            log.warning("job %s (%s): %s", job, ended["kind"], error["message"])
+        self._tell(ended)
+        if states[-1] in (State.FAILED, State.STOPPED, State.PARTIAL):
+            await self._stop_waiting(job)
+
+    async def _stop_waiting(self, job: int) -> None:
+        for one in await self._store.stop_waiting(job):
+            self._tell(one)
+
+
+class _Said:
+    """What one worker has said and nobody has written yet. Only the newest progress counts."""
+
+    def __init__(self, job: int) -> None:
+        self.job = job
+        self.failure: dict[str, Any] | None = None
+        self._progress: dict[str, Any] | None = None
+        self._result: dict[str, Any] | None = None
+        self._metrics: list[tuple[int, dict[str, float | None]]] = []
+
+    def take(self, event: WorkerEvent) -> None:
+        if event.event == "progress":
+            self._progress = event.model_dump(exclude={"event"})
+        elif event.event == "metric":
+            self._metrics.append((event.step, event.values))
+        elif event.event == "result":
+            self._result = event.result
+        elif event.event == "failure":
+            self.failure = event.model_dump(exclude={"event"}, exclude_none=True)
+
+    def collect(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[tuple[int, dict[str, float | None]]]]:
+        taken = self._progress, self._result, self._metrics
+        self._progress, self._result, self._metrics = None, None, []
+        return taken
+
+
+def _error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:
+    error: dict[str, Any] = {"code": code, "message": message}
+    if tail:
+        error["log"] = tail[-4000:]
+    return error
+
+
+def _signal_sentence(code: int) -> str:
+    if code == _EXIT_YIELDED:
+        return "the worker lost its tie to the daemon"
+    if code == -9:
+        return "the worker was killed (SIGKILL: by a person, or by the kernel for want of memory)"
+    return f"the worker died of signal {-code}"

@@ -1,0 +1,60 @@
+"""The database's migrations, applied in order by sqlite-utils; never edit one that has been released."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+
+# sqlite-utils imports numpy and pandas when they are there, to know their types. The daemon has no use for either
+# and would pay 100 MB and most of its start-up time for them.
+_absent = [name for name in ("numpy", "pandas") if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_absent))  # type: ignore[arg-type]
+try:
+    from sqlite_utils import Database, Migrations
+finally:
+    for _name in _absent:
+        del sys.modules[_name]
+
+migrations = Migrations("mistudio")
+
+
+@migrations()
+def m001_jobs_and_artifacts(db: Database) -> None:
+    for statement in (
+        """create table jobs (
+             id integer primary key autoincrement, kind text not null, lane text not null, spec text not null,
+             state text not null, priority integer not null default 0, created_at text not null, started_at text,
+             ended_at text, progress text, result text, error text, noun text, name text)""",
+        "create index jobs_by_state on jobs (state, lane, priority desc, id)",
+        """create table dependencies (
+             job integer not null references jobs(id) on delete cascade,
+             needs integer not null references jobs(id) on delete cascade, primary key (job, needs)) without rowid""",
+        """create table attempts (
+             job integer not null references jobs(id) on delete cascade, n integer not null, pid integer,
+             pid_starttime integer, boot_id text, started_at text not null, ended_at text, exit_code integer,
+             reason text, checkpoint integer, primary key (job, n)) without rowid""",
+        """create table metrics (
+             job integer not null references jobs(id) on delete cascade, step integer not null,
+             "values" text not null, primary key (job, step)) without rowid""",
+        """create table artifacts (
+             id integer primary key autoincrement, noun text not null, name text not null, job integer,
+             created_at text not null, info text not null, unique (noun, name))""",
+    ):
+        db.execute(statement)
+
+
+def known() -> set[str]:
+    return {migration.name for migration in migrations._migrations}
+
+
+def applied(connection: sqlite3.Connection) -> set[str]:
+    """Names of the migrations that a database has had; empty for a new one."""
+    return {migration.name for migration in migrations.applied(_wrap(connection))}
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    migrations.apply(_wrap(connection))
+
+
+def _wrap(connection: sqlite3.Connection) -> Database:
+    return Database(connection, execute_plugins=False)

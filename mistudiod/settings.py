@@ -1,0 +1,136 @@
+"""The daemon's settings: one table, read by the file, the environment, the command line and the docs.
+
+A flag beats ``MISTUDIO_*``, that beats the TOML file, that beats the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PREFIX = "MISTUDIO_"
+# Variables with our prefix that other parts read: the client, and the daemon's own line to its worker.
+_OTHERS = frozenset({"MISTUDIO_HOST", "MISTUDIO_TOKEN", "MISTUDIO_CONFIG", "MISTUDIO_EVENTS_FD"})
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it and where it came from."""
+
+
+def _default_data() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return Path(base) / "mistudio"
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    if callable(default):
+        return field(default_factory=default, metadata={"help": help_text})
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Path = _setting(_default_data, "folder of the database, models, datasets, SAEs and runs")
+    port: int = _setting(6478, "TCP port of the API and the page; 0 takes a free one")
+    listen: str = _setting("127.0.0.1", "address to listen on")
+    allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
+    io_jobs: int = _setting(3, "downloads, tokenizations and the like that run at once")
+    stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
+    term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
+    progress_limit_s: float = _setting(600.0, "seconds without any sign of life before a worker is ended")
+    preview_limit_s: float = _setting(20.0, "seconds a preview may take")
+
+
+def table() -> list[Field[Any]]:
+    return list(fields(Settings))
+
+
+def default_of(setting: Field[Any]) -> Any:
+    return setting.default if setting.default is not MISSING else setting.default_factory()  # type: ignore[misc]
+
+
+def load(
+    flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
+) -> tuple[Settings, list[str]]:
+    """The settings and the warnings. ``file`` given must exist; otherwise the usual places are tried."""
+    known = {setting.name for setting in table()}
+    values: dict[str, object] = {}
+    path = file or _usual_file(environ)
+    if path is not None:
+        values |= _from_file(path, known)
+    warnings = []
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in _OTHERS:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in known:
+            values[name] = (text, variable)
+        else:
+            warnings.append(f"{variable} is no setting{_suggestion(name, known, PREFIX)}; it is ignored")
+    values |= {name: (value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
+    checked = {setting.name: _check(setting, *values[setting.name]) for setting in table() if setting.name in values}  # type: ignore[misc]
+    return Settings(**checked), warnings
+
+
+def _usual_file(environ: Mapping[str, str]) -> Path | None:
+    if environ.get("MISTUDIO_CONFIG"):
+        return Path(environ["MISTUDIO_CONFIG"])
+    own = Path(environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "mistudio" / "mistudio.toml"
+    return next((path for path in (own, Path("/etc/mistudio/mistudio.toml")) if path.is_file()), None)
+
+
+def _from_file(path: Path, known: set[str]) -> dict[str, object]:
+    try:
+        read = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
+    for name in read:
+        if name not in known:
+            raise SettingsError(f"{path}: there is no setting {name!r}{_suggestion(name, known)}")
+    return {name: (value, f"{name} in {path}") for name, value in read.items()}
+
+
+def _suggestion(name: str, known: set[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if not near:
+        return ""
+    return f"; did you mean {prefix}{near[0].upper() if prefix else near[0]}?"
+
+
+def _check(setting: Field[Any], value: object, where: str) -> Any:
+    want = type(default_of(setting))
+    if want in (int, float):
+        return _number(setting.name, want, value, where)
+    if not isinstance(value, str | Path):
+        raise SettingsError(f"{where} must be text, not {value!r}")
+    if isinstance(default_of(setting), Path):
+        if not str(value):
+            raise SettingsError(f"{where} is empty: give a folder")
+        return Path(value).expanduser().absolute()
+    return str(value)
+
+
+def _number(name: str, want: type, value: object, where: str) -> int | float:
+    try:
+        number = want(value)  # type: ignore[call-arg]
+        if isinstance(value, bool) or number != float(value):  # type: ignore[arg-type]
+            raise ValueError
+    except (TypeError, ValueError):
+        kind = "a whole number" if want is int else "a number"
+        raise SettingsError(f"{where} must be {kind}, not {value!r}") from None
+    low, high = (0, 65535) if name == "port" else (0 if want is float else 1, 1e9)
+    if not low <= number <= high:
+        raise SettingsError(f"{where} must be between {low} and {high:.0f}, not {value}")
+    return number  # type: ignore[no-any-return]

@@ -1,0 +1,100 @@
+"""A studio for each test: the real application on a real port, with a data folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from aiohttp.test_utils import TestServer
+from mistudiod.app import make_app
+from mistudiod.settings import Settings
+
+FAKE_WORKER = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
+ENDED = {"done", "failed", "stopped", "paused", "partial"}
+
+
+class Studio:
+    """The application and an HTTP session for it."""
+
+    def __init__(self, server: TestServer, session: ClientSession, data: Path) -> None:
+        self.server, self.session, self.data = server, session, data
+        self.app = server.app
+
+    async def call(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        async with self.session.request(method, self.server.make_url(path), **options) as response:
+            if response.content_type == "application/json":
+                return response.status, await response.json()
+            return response.status, await response.text()
+
+    async def get(self, path: str) -> Any:
+        status, body = await self.call("GET", path)
+        assert status == 200, body
+        return body
+
+    async def submit(self, spec: dict[str, Any], **options: Any) -> Any:
+        status, body = await self.call("POST", "/api/jobs", json={"spec": spec, **options})
+        assert status == 201, body
+        return body
+
+    async def act(self, job: int, what: str) -> Any:
+        status, body = await self.call("POST", f"/api/jobs/{job}/{what}")
+        assert status == 200, body
+        return body
+
+    async def until(self, job: int, states: set[str] | str = ENDED, limit_s: float = 20.0) -> Any:
+        """The job once it is in one of the states."""
+        wanted = {states} if isinstance(states, str) else states
+        for _ in range(int(limit_s / 0.02)):
+            found = await self.get(f"/api/jobs/{job}")
+            if found["state"] in wanted:
+                return found
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"job {job} is {found['state']}, not {wanted}: {found}")
+
+
+def dataset(name: str, **fields: Any) -> dict[str, Any]:
+    """A job for the fake worker: its name is what it does."""
+    return {"kind": "add_dataset", "source": "/text", "name": name, **fields}
+
+
+def train(name: str, **fields: Any) -> dict[str, Any]:
+    return {"kind": "train", "name": name, "tokenization": "t", "hook": "blocks.0.hook_resid_post", **fields}
+
+
+OpenStudio = Callable[..., Awaitable[Studio]]
+
+
+@pytest.fixture
+async def open_studio(tmp_path: Path) -> AsyncIterator[OpenStudio]:
+    """Start a studio; again after ``await studio.server.close()`` on the same data for a restart."""
+    opened: list[Studio] = []
+
+    async def start(**settings: Any) -> Studio:
+        data = tmp_path / "data"
+        options = {"stop_grace_s": 0.5, "term_grace_s": 0.5, **settings}
+        server = TestServer(make_app(Settings(data=data, **options), FAKE_WORKER))
+        await server.start_server(handler_cancellation=True)
+        opened.append(Studio(server, ClientSession(), data))
+        return opened[-1]
+
+    yield start
+    for studio in opened:
+        await studio.session.close()
+        await studio.server.close()
+
+
+@pytest.fixture
+async def studio(open_studio: OpenStudio) -> Studio:
+    return await open_studio()
+
+
+def put_artifact(data: Path, noun_folder: str, name: str, file: str, info: str = "{}") -> Path:
+    folder = data / noun_folder / name
+    folder.mkdir(parents=True)
+    (folder / file).write_text(info)
+    return folder

@@ -1,0 +1,108 @@
+"""A worker that speaks the protocol without torch: it does what its job's name tells, one letter-word after another.
+
+The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) is a script of words joined by ``-``:
+``ok``, ``hang``, ``die`` (SIGKILL), ``crash`` (SIGSEGV), ``flood``, ``garbage``, ``deaf`` (ignores SIGTERM and
+messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
+(runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from mistudiod.worker.link import tie_to_parent
+
+asked: list[str] = []
+
+
+def main() -> int:
+    tie_to_parent()
+    run = Path(sys.argv[1])
+    order = json.loads((run / "spec.json").read_text())
+    pipe = os.fdopen(int(os.environ["MISTUDIO_EVENTS_FD"]), "wb", buffering=0)
+    threading.Thread(target=follow, daemon=True).start()
+    spec = order["spec"]
+
+    def say(**event: object) -> None:
+        pipe.write(json.dumps(event).encode() + b"\n")
+
+    attempt = len(list(run.glob("attempt-*"))) + 1
+    (run / f"attempt-{attempt}").write_text(str(os.getpid()))
+    print(f"fake worker, attempt {attempt}", flush=True)
+    say(event="progress", stage="work", done=1, total=2, unit="things")
+    for word in spec.get("name", spec.get("sae", "")).split("-"):
+        code = act(word, attempt, order, say, pipe)
+        if code is not None:
+            return code
+    if order["spec"]["kind"] == "sample_dataset":
+        say(event="result", result={"rows": []})
+        return 0
+    finish(order, say)
+    return 0
+
+
+def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
+    if word == "hang":
+        time.sleep(3600)
+    elif word == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            time.sleep(3600)
+    elif word == "die" or (word == "once" and attempt == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif word == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif word == "flood":
+        for step in range(20_000):
+            say(event="metric", step=step, values={"loss": 1.0 / (step + 1)})
+    elif word == "garbage":
+        for line in (b"\x00\xff{{{\n", b"x" * 300_000 + b"\n", b'{"event":"artifact","noun":"../x","name":"y"}\n',
+                     b'{"event":"metric","step":1,"values":{"loss":NaN}}\n', b"[" * 50_000 + b"\n", b"\n"):  # fmt: skip
+            pipe.write(line)
+    elif word == "fail":
+        say(event="failure", code="invalid", message="there is no such file", field="source")
+        return 64
+    elif word == "silent":
+        print("last words", file=sys.stderr, flush=True)
+        return 70
+    elif word == "child":
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], close_fds=False)
+    elif word == "partial":
+        parent = Path(order["data"]) / "datasets"
+        (parent / f".partial-x-{os.getpid()}").mkdir()
+    elif word == "slow":
+        while not asked:
+            say(event="progress", stage="work", done=1, total=2)
+            time.sleep(0.02)
+        return 76 if asked[-1] == "stop" else 75
+    return None
+
+
+def finish(order: dict, say) -> None:
+    spec = order["spec"]
+    nouns = {"add_dataset": ("dataset", "dataset.json"), "add_model": ("model", "model.json"),
+             "tokenize": ("tokenization", "tokenization.json"), "train": ("sae", "recipe.json")}  # fmt: skip
+    if spec["kind"] in nouns:
+        noun, file = nouns[spec["kind"]]
+        folder = Path(order["data"]) / {"tokenization": "tokens"}.get(noun, noun + "s") / spec["name"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps({"rows": 3, "job": order["job"]}))
+        say(event="artifact", noun=noun, name=spec["name"])
+    say(event="result", result={"spec": spec})
+
+
+def follow() -> None:
+    for line in sys.stdin:
+        asked.append(line.strip())
+    os._exit(75)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
