@@ -7,7 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from aiohttp import web
 
@@ -79,7 +79,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
 
 
 @contextlib.contextmanager
-def claim(paths: Paths) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+def claim(paths: Paths) -> Iterator[None]:
     """Make the data folder ours alone. Raises StoreError when it cannot be used or another daemon has it."""
     try:
         paths.data.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
 
 async def _monitoring(app: web.Application) -> AsyncIterator[None]:
     bus = app[BUS]
-    loop = asyncio.create_task(app[MONITOR].run(lambda sample: bus.publish("system", sample)))
+    loop = asyncio.create_task(app[MONITOR].run(lambda sample: bus.publish("system", dict(sample))))
     yield
     await _end(loop)
 

@@ -33,6 +33,10 @@ class NotFound(StudioError):
     status, code = 404, "not_found"
 
 
+class WrongMethod(StudioError):
+    status, code = 405, "method"
+
+
 class Conflict(StudioError):
     status, code = 409, "conflict"
 

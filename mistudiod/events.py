@@ -7,7 +7,7 @@ counted, never raised.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -64,7 +64,7 @@ class Failure(Event):
     field: str | None = Field(None, max_length=100)
 
 
-WorkerEvent = Annotated[Union[Progress, Metric, Artifact, Result, Failure], Field(discriminator="event")]
+WorkerEvent = Annotated[Progress | Metric | Artifact | Result | Failure, Field(discriminator="event")]
 _ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAdapter(WorkerEvent)
 
 

@@ -177,7 +177,7 @@ def _family(folder: Path, config: dict[str, object]) -> _Family:
 def _count(folder: Path, config: dict[str, object], key: str, most: int = MAX_SIZE) -> int:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        said = f"says {str(value)[:100]}" if key in config else "does not say"
+        said = f"says {repr(value)[:100]}" if key in config else "says nothing"
         raise UnknownModel(f"{folder / 'config.json'} {said} for {key}, which must be a whole number from 1 to {most}")
     return value
 
@@ -232,7 +232,7 @@ def _checked_tensor(path: Path, name: str, entry: object, data_bytes: int) -> _T
     if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(span) or len(span) != 2:
         raise UnknownModel(f"{path} is damaged: its header does not describe {name[:200]!r}")
     if dtype not in _ITEM_BYTES:
-        raise UnknownModel(f"{path} holds {name[:200]!r} as {dtype[:50]}, a type of number that cannot be read")
+        raise UnknownModel(f"{path} holds {name[:200]!r} as {dtype[:50]!r}, a type of number that cannot be read")
     if span[1] > data_bytes:
         raise UnknownModel(f"{path} is cut short: {name[:200]!r} lies beyond its end")
     if span[1] - span[0] != math.prod(shape) * _ITEM_BYTES[dtype]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
 _NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with 2**63 rounded down to a page
+_LOOK_AGAIN_S = 60.0  # between two looks for sensors
 _SENSOR_C = (-55.0, 150.0)  # what a sensor can measure; a switched-off one says -256 or the like
 
 
@@ -38,14 +40,16 @@ class Temperature(TypedDict):
 
 def text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+        with open(path, "rb", buffering=0) as file:  # a hundred of these a second: no layers in between
+            return file.read().decode("utf-8", "replace").strip("\0\n ")
     except OSError:
         return None
 
 
 def number(path: Path) -> int | None:
     try:
-        return int(path.read_text(encoding="ascii"))
+        with open(path, "rb", buffering=0) as file:
+            return int(file.read())
     except (OSError, ValueError):
         return None
 
@@ -189,22 +193,37 @@ def _cgroup(root: Path, controller: str) -> Iterator[Path]:
         yield mount.joinpath(*parts[:depth])
 
 
-def temperatures(root: Path) -> list[Temperature]:
+class TemperatureReader:
     """Thermal zones, then the sensors of hwmon that are not a thermal zone again."""
-    found: list[Temperature] = []
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._sensors: list[tuple[str, Path]] = []
+        self._look_at = 0.0
+
+    def read(self) -> list[Temperature]:
+        if time.monotonic() >= self._look_at:  # drivers are loaded and disks plugged in while we run
+            self._sensors = [*_zones(self._root), *_hwmon(self._root)]
+            self._look_at = time.monotonic() + _LOOK_AGAIN_S
+        return [{"name": name, "celsius": _celsius(path)} for name, path in self._sensors]
+
+
+def _zones(root: Path) -> Iterator[tuple[str, Path]]:
     for zone in _numbered(root / "sys/class/thermal", "thermal_zone"):
         name = text(zone / "type")
         if name and "PMIC" not in name:  # Jetson's PMIC zone is a constant, not a sensor
-            found.append({"name": name, "celsius": _celsius(zone / "temp")})
-    zones = {reading["name"].replace("-", "_") for reading in found}
+            yield name, zone / "temp"
+
+
+def _hwmon(root: Path) -> Iterator[tuple[str, Path]]:
+    zones = {name.replace("-", "_") for name, _ in _zones(root)}
     for chip in _numbered(root / "sys/class/hwmon", "hwmon"):
         name = text(chip / "name")
-        if name is None or name.replace("-", "_") in zones:
+        if not name or name.replace("-", "_") in zones:
             continue
         for sensor in sorted(chip.glob("temp*_input")):
             label = text(sensor.with_name(sensor.name.replace("_input", "_label")))
-            found.append({"name": f"{name} {label}" if label else name, "celsius": _celsius(sensor)})
-    return found
+            yield (f"{name} {label}" if label else name), sensor
 
 
 def _numbered(folder: Path, prefix: str) -> list[Path]:

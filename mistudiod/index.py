@@ -45,7 +45,7 @@ class Index:
         """By name or, when it is all digits, by id. Raises NotFound."""
         return await self._database.read(lambda db: self._get(db, noun, ref))
 
-    async def list(self, noun: str, limit: int = 1000) -> list[Artifact]:
+    async def all(self, noun: str, limit: int = 1000) -> list[Artifact]:
         return await self._database.read(
             lambda db: [
                 self._artifact(row)

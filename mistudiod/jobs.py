@@ -25,7 +25,7 @@ MOVES: dict[State, frozenset[State]] = {
     S.QUEUED: frozenset({S.RUNNING, S.STOPPED}),
     S.RUNNING: frozenset({S.DONE, S.PARTIAL, S.FAILED, S.STOPPING, S.PAUSING, S.INTERRUPTED}),
     S.STOPPING: frozenset({S.STOPPED, S.DONE, S.FAILED, S.INTERRUPTED}),
-    S.PAUSING: frozenset({S.PAUSED, S.DONE, S.FAILED, S.INTERRUPTED}),
+    S.PAUSING: frozenset({S.PAUSED, S.STOPPING, S.DONE, S.FAILED, S.INTERRUPTED}),
     S.PAUSED: frozenset({S.QUEUED, S.STOPPED}),
     S.INTERRUPTED: frozenset({S.QUEUED, S.FAILED, S.STOPPED}),
     S.FAILED: frozenset({S.QUEUED}),

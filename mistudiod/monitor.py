@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from mistudiod.gpu import Gpu, GpuReader
-from mistudiod.host import Cpu, CpuReader, Memory, Temperature, meminfo, memory, temperatures
+from mistudiod.host import Cpu, CpuReader, Memory, Temperature, TemperatureReader, meminfo, memory
 from mistudiod.jetson import Jetson, JetsonReading, find_model, with_own_gpu
 from mistudiod.jobs import now
 
@@ -49,7 +49,7 @@ class Monitor:
     def __init__(self, data: Path, root: Path = Path("/"), gpus: GpuReader | None = None) -> None:
         self.history: deque[Sample] = deque(maxlen=KEPT)
         self._data, self._root = data, root
-        self._cpu = CpuReader(root)
+        self._cpu, self._temperatures = CpuReader(root), TemperatureReader(root)
         self._gpus = gpus or GpuReader()
         model = find_model(root)
         self._jetson = Jetson(root, model) if model else None
@@ -60,7 +60,7 @@ class Monitor:
         CPU shares are those since the last call, so the first sample has none.
         """
         info = meminfo(self._root)
-        sensors = temperatures(self._root)
+        sensors = self._temperatures.read()
         gpus = self._gpus.read()
         board = None
         if self._jetson:

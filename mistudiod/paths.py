@@ -43,7 +43,11 @@ class Paths:
 
     def sweep(self) -> list[Path]:
         """Remove what was half written when a worker died; returns what was removed."""
-        left = [p for pattern in (f"*/{PARTIAL}*", f"features/*/{PARTIAL}*", f"runs/*/checkpoints/{PARTIAL}*") for p in self.data.glob(pattern)]
+        left = [
+            p
+            for pattern in (f"*/{PARTIAL}*", f"features/*/{PARTIAL}*", f"runs/*/checkpoints/{PARTIAL}*")
+            for p in self.data.glob(pattern)
+        ]
         for path in left:
             shutil.rmtree(path, ignore_errors=True)
         return left

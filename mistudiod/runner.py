@@ -1,8 +1,8 @@
 """One worker process: start it, hear it, end it. Knows nothing of the database.
 
 The worker is its own process group, so that whatever it starts ends with it. What it says comes over a pipe of its own
-(libraries print to stdout); its stdout and stderr go to ``log.txt``. It ends with this process: its stdin is closed then,
-and the kernel is asked to kill it (``PR_SET_PDEATHSIG``, set by the worker).
+(libraries print to stdout); its stdout and stderr go to ``log.txt``. It ends with this process: its stdin is closed
+then, and the kernel is asked to kill it (``PR_SET_PDEATHSIG``, set by the worker).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Worker:
         """``run`` holds ``spec.json``. Raises OSError when the process cannot be started."""
         read, write = os.pipe()
         try:
-            with open(run / "log.txt", "ab") as log:
+            with open(run / "log.txt", "ab") as log:  # noqa: ASYNC230 - opening a local file is quick
                 process = await asyncio.create_subprocess_exec(
                     *command,
                     str(run),

@@ -13,14 +13,15 @@ from typing import Any
 from mistudiod import jobs, runner
 from mistudiod.bus import Bus
 from mistudiod.errors import Conflict, Invalid, NotFound
-from mistudiod.events import WorkerEvent
 from mistudiod.index import Index, read_info
 from mistudiod.jobs import LIVE, State
 from mistudiod.paths import Paths, newest_checkpoint
 from mistudiod.runner import Exit, Grace, Worker
+from mistudiod.said import Said
 from mistudiod.settings import Settings
 from mistudiod.specs import USES, JobRequest
-from mistudiod.store import Job, Jobs
+from mistudiod.statements import Job
+from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.scheduler")
 FLUSH_S = 0.25  # how often what a worker says is written and passed on
@@ -65,15 +66,10 @@ class Scheduler:
 
     async def stop(self, job: int) -> Job:
         """End a job for good (it can be retried); what it has finished stays."""
-        found = await self._store.get(job)
-        if found["state"] in (State.RUNNING, State.PAUSING):
-            worker = self._workers.get(job)
-            if found["state"] == State.RUNNING:
-                found = await self._store.move(job, State.STOPPING)
-            if worker:
-                worker.ask("stop")
-        elif found["state"] != State.STOPPING:
-            found = await self._store.move(job, State.STOPPED)
+        found = await self._store.stop(job)
+        if worker := self._workers.get(job):
+            worker.ask("stop")
+        if found["state"] == State.STOPPED:
             await self._stop_waiting(job)
         return self._tell(found)
 
@@ -158,7 +154,9 @@ class Scheduler:
         except Exception:
             log.exception("job %s", job["id"])
             with contextlib.suppress(Exception):  # the store itself may be what failed
-                await self._finish(job["id"], [State.FAILED], None, "internal", _error("internal", "see the daemon's log"))
+                await self._finish(
+                    job["id"], [State.FAILED], None, "internal", _error("internal", "see the daemon's log")
+                )
         finally:
             self._workers.pop(job["id"], None)
             self._running.pop(job["id"], None)
@@ -199,7 +197,7 @@ class Scheduler:
 
     async def _hear(self, job: int, worker: Worker) -> dict[str, Any] | None:
         """Take in what the worker says, a batch at a time; returns the failure it told of, if any."""
-        said = _Said(job)
+        said = Said(job)
         flusher = asyncio.create_task(self._flush_regularly(said))
         try:
             async for event in worker.events():
@@ -214,12 +212,12 @@ class Scheduler:
         await self._flush(said)
         return said.failure
 
-    async def _flush_regularly(self, said: _Said) -> None:
+    async def _flush_regularly(self, said: Said) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
             await self._flush(said)
 
-    async def _flush(self, said: _Said) -> None:
+    async def _flush(self, said: Said) -> None:
         progress, result, metrics = said.collect()
         if not (progress or result or metrics):
             return
@@ -243,9 +241,7 @@ class Scheduler:
         elif self._closing and exit.asked == "pause":
             await self._finish(job, [State.INTERRUPTED], exit.code, "paused", None)
         elif exit.asked == "stop":
-            state = State((await self._store.get(job))["state"])
-            moves = [State.STOPPED] if state is State.STOPPING else [State.INTERRUPTED, State.STOPPED]
-            await self._finish(job, moves, exit.code, "stopped", None)
+            await self._finish(job, [State.STOPPED], exit.code, "stopped", None)
         elif exit.asked == "pause":
             await self._finish(job, [State.PAUSED], exit.code, "paused", None)
         elif exit.hung:
@@ -254,7 +250,9 @@ class Scheduler:
         elif exit.code < 0 or exit.code == _EXIT_YIELDED:
             await self._interrupted(job, _signal_sentence(exit.code), exit)
         else:
-            error = failure or _error("died", f"the worker ended with exit code {exit.code} and no word", tail=exit.tail)
+            error = failure or _error(
+                "died", f"the worker ended with exit code {exit.code} and no word", tail=exit.tail
+            )
             await self._finish(job, [State.FAILED], exit.code, "failed", error)
 
     async def _interrupted(self, job: int, reason: str, exit: Exit | None) -> None:
@@ -285,32 +283,6 @@ class Scheduler:
     async def _stop_waiting(self, job: int) -> None:
         for one in await self._store.stop_waiting(job):
             self._tell(one)
-
-
-class _Said:
-    """What one worker has said and nobody has written yet. Only the newest progress counts."""
-
-    def __init__(self, job: int) -> None:
-        self.job = job
-        self.failure: dict[str, Any] | None = None
-        self._progress: dict[str, Any] | None = None
-        self._result: dict[str, Any] | None = None
-        self._metrics: list[tuple[int, dict[str, float | None]]] = []
-
-    def take(self, event: WorkerEvent) -> None:
-        if event.event == "progress":
-            self._progress = event.model_dump(exclude={"event"})
-        elif event.event == "metric":
-            self._metrics.append((event.step, event.values))
-        elif event.event == "result":
-            self._result = event.result
-        elif event.event == "failure":
-            self.failure = event.model_dump(exclude={"event"}, exclude_none=True)
-
-    def collect(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[tuple[int, dict[str, float | None]]]]:
-        taken = self._progress, self._result, self._metrics
-        self._progress, self._result, self._metrics = None, None, []
-        return taken
 
 
 def _error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,7 @@ def _default_data() -> Path:
 
 
 def _setting(default: Any, help_text: str) -> Any:
-    if callable(default):
-        return field(default_factory=default, metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
+    return field(default_factory=default if callable(default) else lambda: default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,15 @@ class Settings:
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
 
 
+_DEFAULTS = Settings()
+
+
 def table() -> list[Field[Any]]:
     return list(fields(Settings))
 
 
 def default_of(setting: Field[Any]) -> Any:
-    return setting.default if setting.default is not MISSING else setting.default_factory()  # type: ignore[misc]
+    return getattr(_DEFAULTS, setting.name)
 
 
 def load(
@@ -64,7 +65,7 @@ def load(
 ) -> tuple[Settings, list[str]]:
     """The settings and the warnings. ``file`` given must exist; otherwise the usual places are tried."""
     known = {setting.name for setting in table()}
-    values: dict[str, object] = {}
+    values: dict[str, tuple[object, str]] = {}
     path = file or _usual_file(environ)
     if path is not None:
         values |= _from_file(path, known)
@@ -78,7 +79,7 @@ def load(
         else:
             warnings.append(f"{variable} is no setting{_suggestion(name, known, PREFIX)}; it is ignored")
     values |= {name: (value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
-    checked = {setting.name: _check(setting, *values[setting.name]) for setting in table() if setting.name in values}  # type: ignore[misc]
+    checked = {setting.name: _check(setting, *values[setting.name]) for setting in table() if setting.name in values}
     return Settings(**checked), warnings
 
 
@@ -89,7 +90,7 @@ def _usual_file(environ: Mapping[str, str]) -> Path | None:
     return next((path for path in (own, Path("/etc/mistudio/mistudio.toml")) if path.is_file()), None)
 
 
-def _from_file(path: Path, known: set[str]) -> dict[str, object]:
+def _from_file(path: Path, known: set[str]) -> dict[str, tuple[object, str]]:
     try:
         read = tomllib.loads(path.read_text())
     except OSError as error:
@@ -124,7 +125,7 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
 
 def _number(name: str, want: type, value: object, where: str) -> int | float:
     try:
-        number = want(value)  # type: ignore[call-arg]
+        number = want(value)
         if isinstance(value, bool) or number != float(value):  # type: ignore[arg-type]
             raise ValueError
     except (TypeError, ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -13,7 +13,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def check_name(name: str) -> str:
     """A name is a folder's name and part of a URL, and never looks like an id."""
     if not _NAME.fullmatch(name) or name.isdigit() or ".." in name:
-        raise ValueError("must be 1 to 64 letters, digits, '.', '_' or '-', begin with a letter or digit, not be a number")
+        raise ValueError(
+            "must be 1 to 64 letters, digits, '.', '_' or '-', begin with a letter or digit, not be a number"
+        )
     return name
 
 
@@ -28,7 +30,9 @@ class AddModel(Spec):
     """Register a language model."""
 
     kind: Literal["add_model"] = "add_model"
-    source: str = Field(min_length=1, max_length=4096, description="builtin:pico, or a Hugging Face folder on this machine")
+    source: str = Field(
+        min_length=1, max_length=4096, description="builtin:pico, or a Hugging Face folder on this machine"
+    )
     name: Name = Field(description="what to call it")
 
 
@@ -36,7 +40,11 @@ class AddDataset(Spec):
     """Bring text into the studio."""
 
     kind: Literal["add_dataset"] = "add_dataset"
-    source: str = Field(min_length=1, max_length=4096, description="builtin:python, or a .txt, .md, .py, .jsonl or .parquet file or a folder of them")
+    source: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="builtin:python, or a .txt, .md, .py, .jsonl or .parquet file or a folder of them",
+    )
     name: Name = Field(description="what to call it")
     text_column: str = Field("text", min_length=1, max_length=256, description="column or key that holds the text")
 
@@ -57,7 +65,7 @@ class Train(Spec):
     kind: Literal["train"] = "train"
     name: Name = Field(description="what to call the SAE")
     tokenization: Name = Field(description="name of the tokenization; it knows dataset and model")
-    hook: str = Field(min_length=1, max_length=200, description="TransformerLens name, such as blocks.3.hook_resid_post")
+    hook: str = Field(min_length=1, max_length=200, description="TransformerLens' name, as blocks.3.hook_resid_post")
     architecture: Literal["topk"] = Field("topk", description="kind of SAE")
     width: int = Field(2048, ge=1, le=4_194_304, description="latents (d_sae)")
     k: int = Field(32, ge=1, le=65536, description="latents active on a token")
@@ -87,7 +95,7 @@ class Extract(Spec):
 
 class Strength(Spec):
     feature: int = Field(ge=0, description="index of the feature")
-    strength: float = Field(ge=-10_000, le=10_000, description="what is added: strength x the feature's unit decoder row")
+    strength: float = Field(ge=-10_000, le=10_000, description="added: strength x the feature's unit decoder row")
 
 
 class Steer(Spec):
@@ -110,7 +118,7 @@ class SampleDataset(Spec):
     rows: int = Field(5, ge=1, le=20, description="documents to show")
 
 
-AnySpec = Annotated[Union[AddModel, AddDataset, Tokenize, Train, Extract, Steer], Field(discriminator="kind")]
+AnySpec = Annotated[AddModel | AddDataset | Tokenize | Train | Extract | Steer, Field(discriminator="kind")]
 KINDS: dict[str, type[Spec]] = {
     model.model_fields["kind"].default: model for model in (AddModel, AddDataset, Tokenize, Train, Extract, Steer)
 }
@@ -124,6 +132,7 @@ class JobRequest(Spec):
     spec: AnySpec
     after: list[int] = Field(default_factory=list, max_length=100, description="jobs that must be done first")
     priority: int = Field(0, ge=-100, le=100, description="higher goes first, then order of arrival")
+
 
 # Which noun each kind makes under its ``name``, and which artifacts it reads: {field: noun}.
 MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae"}

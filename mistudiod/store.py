@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mistudiod.database import Database
-from mistudiod.errors import Conflict, NotFound
-from mistudiod.jobs import ENDED, LIVE, State, may_move, now
+from mistudiod.errors import Conflict
+from mistudiod.jobs import ENDED, LIVE, State, now
 from mistudiod.specs import LANES, MAKES, Spec
-
-Job = dict[str, Any]
+from mistudiod.statements import Job, job_row, maker, marks, move, refuse_taken, require_usable, values
 
 
 @dataclass(frozen=True)
@@ -38,40 +37,38 @@ class Jobs:
             kind = spec.kind  # type: ignore[attr-defined]
             noun, name = MAKES.get(kind), getattr(spec, "name", None)
             if noun:
-                _refuse_taken(db, noun, str(name))
+                refuse_taken(db, noun, str(name))
             cursor = db.execute(
                 "insert into jobs (kind, lane, spec, state, priority, created_at, noun, name) values (?,?,?,?,?,?,?,?)",
                 (kind, LANES[kind], spec.model_dump_json(), State.QUEUED.value, priority, now(), noun, name),
             )
             job = int(cursor.lastrowid or 0)
             for needed in sorted(set(after)):
-                _require_usable(db, needed)
+                require_usable(db, needed)
                 db.execute("insert into dependencies values (?, ?)", (job, needed))
-            return _job(db, job)
+            return job_row(db, job)
 
         return await self._database.write(insert)
 
     async def get(self, job: int) -> Job:
-        return await self._database.read(lambda db: _job(db, job))
+        return await self._database.read(lambda db: job_row(db, job))
 
-    async def list(self, limit: int = 100, before: int | None = None) -> list[Job]:
-        """Newest first."""
-
+    async def newest(self, limit: int = 100, before: int | None = None) -> list[Job]:
         def select(db: sqlite3.Connection) -> list[Job]:
             ids = db.execute("select id from jobs where id < ? order by id desc limit ?", (before or 2**62, limit))
-            return [_job(db, row["id"]) for row in ids.fetchall()]
+            return [job_row(db, row["id"]) for row in ids.fetchall()]
 
         return await self._database.read(select)
 
     async def maker_of(self, noun: str, name: str) -> int | None:
         """The unfinished job that will make an artifact, if there is one."""
-        return await self._database.read(lambda db: _maker(db, noun, name))
+        return await self._database.read(lambda db: maker(db, noun, name))
 
     async def users_of(self, noun: str, name: str, uses: dict[str, dict[str, str]]) -> list[int]:
         """Unfinished jobs whose spec names the artifact."""
 
         def select(db: sqlite3.Connection) -> list[int]:
-            rows = db.execute(f"select id, kind, spec from jobs where state not in ({_marks(ENDED)})", _values(ENDED))
+            rows = db.execute(f"select id, kind, spec from jobs where state not in ({marks(ENDED)})", values(ENDED))
             return [
                 row["id"]
                 for row in rows
@@ -101,7 +98,7 @@ class Jobs:
                 "insert into attempts (job, n, started_at) select ?, count(*) + 1, ? from attempts where job = ?",
                 (row["id"], now(), row["id"]),
             )
-            return _move(db, row["id"], State.RUNNING, progress=None, result=None, error=None, ended_at=None)
+            return move(db, row["id"], State.RUNNING, progress=None, result=None, error=None, ended_at=None)
 
         return await self._database.write(take)
 
@@ -115,10 +112,28 @@ class Jobs:
 
     async def move(self, job: int, state: State, **columns: object) -> Job:
         """One legal move and, with it, columns such as ``error`` or ``result``. Raises Conflict for any other."""
-        return await self._database.write(lambda db: _move(db, job, state, **columns))
+        return await self._database.write(lambda db: move(db, job, state, **columns))
+
+    async def stop(self, job: int) -> Job:
+        """To stopping when a worker may be at work, else to stopped; decided where no claim can come between."""
+
+        def stop(db: sqlite3.Connection) -> Job:
+            found = job_row(db, job)
+            state = State(found["state"])
+            if state is State.STOPPING:
+                return found
+            return move(db, job, State.STOPPING if state in LIVE else State.STOPPED)
+
+        return await self._database.write(stop)
 
     async def end_attempt(
-        self, job: int, states: Sequence[State], exit_code: int | None, reason: str, checkpoint: int | None, **columns: object
+        self,
+        job: int,
+        states: Sequence[State],
+        exit_code: int | None,
+        reason: str,
+        checkpoint: int | None,
+        **columns: object,
     ) -> Job:
         """Close the open attempt and make the moves, all in one transaction; returns the job."""
 
@@ -129,8 +144,8 @@ class Jobs:
                 (now(), exit_code, reason, checkpoint, job),
             )
             for state in states[:-1]:
-                _move(db, job, state)
-            return _move(db, job, states[-1], **columns)
+                move(db, job, state)
+            return move(db, job, states[-1], **columns)
 
         return await self._database.write(end)
 
@@ -168,7 +183,7 @@ class Jobs:
                         f"retry job {needed} and this one is queued again",
                         "job": needed,
                     }
-                    stopped.append(_move(db, row["id"], State.STOPPED, error=error))
+                    stopped.append(move(db, row["id"], State.STOPPED, error=error))
                     queue.append(row["id"])
             return stopped
 
@@ -179,12 +194,12 @@ class Jobs:
 
         def again(db: sqlite3.Connection) -> list[Job]:
             back, queue = [], [job]
-            row = _job(db, job)
+            row = job_row(db, job)
             if row["makes"] and row["state"] in (State.STOPPED.value, State.FAILED.value):
-                _refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
+                refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
             while queue:
                 one = queue.pop()
-                back.append(_move(db, one, State.QUEUED, error=None, ended_at=None, progress=None))
+                back.append(move(db, one, State.QUEUED, error=None, ended_at=None, progress=None))
                 waiting = db.execute(
                     "select id from jobs where state = 'stopped' and json_extract(error, '$.job') = ?", (one,)
                 )
@@ -195,12 +210,12 @@ class Jobs:
 
     async def remove(self, job: int) -> None:
         def delete(db: sqlite3.Connection) -> None:
-            found = _job(db, job)
+            found = job_row(db, job)
             if State(found["state"]) not in ENDED:
                 raise Conflict(f"job {job} is {found['state']}; stop it before you remove it")
             waiting = db.execute(
-                f"select job from dependencies join jobs on id = job where needs = ? and state not in ({_marks(ENDED)})",
-                (job, *_values(ENDED)),
+                f"select job from dependencies join jobs on id = job where needs = ? and state not in ({marks(ENDED)})",
+                (job, *values(ENDED)),
             ).fetchone()
             if waiting:
                 raise Conflict(f"job {waiting['job']} waits for job {job}; remove that one first")
@@ -214,8 +229,8 @@ class Jobs:
         def select(db: sqlite3.Connection) -> list[Attempt]:
             rows = db.execute(
                 f"""select job, n, pid, pid_starttime, boot_id from attempts join jobs on id = job
-                    where attempts.ended_at is null and state in ({_marks(LIVE)})""",
-                _values(LIVE),
+                    where attempts.ended_at is null and state in ({marks(LIVE)})""",
+                values(LIVE),
             )
             return [Attempt(*row) for row in rows.fetchall()]
 
@@ -242,7 +257,7 @@ class Jobs:
 
     async def metrics(self, job: int, after_step: int, limit: int) -> list[dict[str, Any]]:
         def select(db: sqlite3.Connection) -> list[dict[str, Any]]:
-            _job(db, job)
+            job_row(db, job)
             rows = db.execute(
                 'select step, "values" from metrics where job = ? and step > ? order by step limit ?',
                 (job, after_step, limit),
@@ -250,69 +265,3 @@ class Jobs:
             return [{"step": row[0], "values": json.loads(row[1])} for row in rows.fetchall()]
 
         return await self._database.read(select)
-
-
-def _job(db: sqlite3.Connection, job: int) -> Job:
-    row = db.execute("select * from jobs where id = ?", (job,)).fetchone()
-    if row is None:
-        raise NotFound(f"there is no job {job}")
-    after = db.execute("select needs from dependencies where job = ? order by needs", (job,)).fetchall()
-    attempts = db.execute("select count(*) from attempts where job = ?", (job,)).fetchone()[0]
-    return {
-        **{k: row[k] for k in ("id", "kind", "lane", "state", "priority", "created_at", "started_at", "ended_at")},
-        **{k: json.loads(row[k]) if row[k] else None for k in ("spec", "progress", "result", "error")},
-        "attempts": attempts,
-        "after": [r["needs"] for r in after],
-        "makes": {"noun": row["noun"], "name": row["name"]} if row["noun"] else None,
-    }
-
-
-def _move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> Job:
-    old = State(_job(db, job)["state"])
-    if not may_move(old, state):
-        raise Conflict(f"job {job} is {old.value} and cannot become {state.value}")
-    columns["state"] = state.value
-    if state is State.RUNNING:
-        columns["started_at"] = now()
-    if state in ENDED:
-        columns["ended_at"] = now()
-    values = [json.dumps(v) if isinstance(v, dict) else v for v in columns.values()]
-    db.execute(f"update jobs set {', '.join(f'{c} = ?' for c in columns)} where id = ?", (*values, job))
-    return _job(db, job)
-
-
-def _maker(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> int | None:
-    row = db.execute(
-        f"select id from jobs where noun = ? and name = ? and id != ? and state not in ({_marks(ENDED)})",
-        (noun, name, besides, *_values(ENDED)),
-    ).fetchone()
-    return row["id"] if row else None
-
-
-def _refuse_taken(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> None:
-    if maker := _maker(db, noun, name, besides):
-        raise Conflict(f"job {maker} is making a {noun} named {name!r}; choose another name", {"name": "is being made"})
-    # Case is ignored: the names are folders, and some file systems ignore it too.
-    row = db.execute(
-        "select job from artifacts where noun = ? and lower(name) = lower(?) and job is not ?", (noun, name, besides)
-    ).fetchone()
-    if row:
-        raise Conflict(
-            f"there is a {noun} named {name!r} already; choose another name or remove that one", {"name": "is taken"}
-        )
-
-
-def _require_usable(db: sqlite3.Connection, needed: int) -> None:
-    row = db.execute("select state from jobs where id = ?", (needed,)).fetchone()
-    if row is None:
-        raise NotFound(f"there is no job {needed} to wait for", {"after": f"no job {needed}"})
-    if State(row["state"]) in ENDED - {State.DONE}:
-        raise Conflict(f"job {needed} is {row['state']}; nothing can wait for it", {"after": f"job {needed} is over"})
-
-
-def _marks(states: frozenset[State]) -> str:
-    return ",".join("?" * len(states))
-
-
-def _values(states: frozenset[State]) -> list[str]:
-    return sorted(state.value for state in states)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
+
 from mistudiod.app import make_app
 from mistudiod.settings import Settings
 
@@ -78,7 +79,7 @@ async def open_studio(tmp_path: Path) -> AsyncIterator[OpenStudio]:
         data = tmp_path / "data"
         options = {"stop_grace_s": 0.5, "term_grace_s": 0.5, **settings}
         server = TestServer(make_app(Settings(data=data, **options), FAKE_WORKER))
-        await server.start_server(handler_cancellation=True)
+        await server.start_server()
         opened.append(Studio(server, ClientSession(), data))
         return opened[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -49,7 +50,7 @@ def take(batches, n):
 
 def test_a_pass_gives_every_text_token_once_and_no_special_token():
     batches = ActivationBatches(harvest(), train_windows=20, batch_tokens=10, seed=0, block_tokens=48)
-    given = sum(take(batches, 14), [])  # 20 windows of 7 text tokens
+    given = list(itertools.chain(*take(batches, 14)))  # 20 windows of 7 text tokens
     assert sorted(given) == [i for i in range(160) if i % CONTEXT != 0]
 
 

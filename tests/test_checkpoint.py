@@ -17,7 +17,12 @@ from mistudiod.paths import publish
 
 def tensors(value: float) -> dict[str, torch.Tensor]:
     torch.manual_seed(int(value))
-    return {"W": torch.randn(5, 3), "step": torch.tensor(value), "count": torch.arange(4), "half": torch.ones(2).bfloat16()}
+    return {
+        "W": torch.randn(5, 3),
+        "step": torch.tensor(value),
+        "count": torch.arange(4),
+        "half": torch.ones(2).bfloat16(),
+    }
 
 
 def steps(folder):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kernel_files import GIB, MEMINFO, ORIN, tree
+from kernel_files import GIB, MEMINFO, ORIN, ORIN_LOAD, tree
 
 from mistudiod.gpu import Gpu, GpuReader, Nvml, unknown
 from mistudiod.monitor import Monitor
@@ -146,3 +146,10 @@ def test_on_a_jetson_the_kernel_is_believed_before_nvml(tmp_path: Path) -> None:
     driver = Driver("Orin (nvgpu)")
     (gpu,) = Monitor(tmp_path, tree(tmp_path, ORIN), GpuReader(Nvml(lambda: driver).read)).read()["gpus"]
     assert (gpu["name"], gpu["share"], gpu["celsius"], gpu["unified"]) == ("Orin (nvgpu)", 0.437, 45.25, True)
+
+
+def test_a_jetson_that_runs_a_plugged_in_gpu_alone_is_not_given_a_second_one(tmp_path: Path) -> None:
+    driver = Driver("NVIDIA RTX 6000 Ada Generation")
+    root = tree(tmp_path, {name: content for name, content in ORIN.items() if name != ORIN_LOAD})
+    (gpu,) = Monitor(tmp_path, root, GpuReader(Nvml(lambda: driver).read)).read()["gpus"]
+    assert (gpu["name"], gpu["unified"]) == ("NVIDIA RTX 6000 Ada Generation", False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ async def test_a_silent_worker_is_ended_by_the_watchdog(open_studio: OpenStudio)
     studio = await open_studio(progress_limit_s=1.0)
     failed = await studio.until((await studio.submit(dataset("hang")))["id"])
     assert (failed["state"], failed["error"]["code"]) == ("failed", "hung")
-    assert "Thread" in failed["error"]["log"] or "User defined signal" in failed["error"]["log"] or True
+    assert "no sign of life" in failed["error"]["message"]
 
 
 async def test_garbage_on_the_pipe_is_dropped_and_the_job_goes_on(studio: Studio) -> None:
@@ -108,9 +107,7 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_job(studio: St
     assert (await studio.until((await studio.submit(dataset("child")))["id"]))["state"] == "done"
 
 
-async def test_one_gpu_job_and_three_io_jobs_run_at_once(studio: Studio) -> None:
-    put_artifact(studio.data, "tokens", "t", "tokenization.json")
-    await studio.app_index_rebuild() if hasattr(studio, "app_index_rebuild") else None
+async def test_three_io_jobs_run_at_once_and_the_rest_wait(studio: Studio) -> None:
     for i in range(5):
         await studio.submit(dataset(f"slow-{i}"))
     await running(studio, 3)
@@ -119,7 +116,9 @@ async def test_one_gpu_job_and_three_io_jobs_run_at_once(studio: Studio) -> None
     assert (states.count("running"), states.count("queued")) == (3, 2)
 
 
-async def test_the_gpu_lane_is_one_wide_and_goes_by_priority_then_arrival(open_studio: OpenStudio, tmp_path: Path) -> None:
+async def test_the_gpu_lane_is_one_wide_and_goes_by_priority_then_arrival(
+    open_studio: OpenStudio, tmp_path: Path
+) -> None:
     put_artifact(tmp_path / "data", "tokens", "t", "tokenization.json")
     studio = await open_studio()
     first = await studio.submit(train("slow"))
@@ -251,7 +250,3 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-
-
-def test_the_signals_exist() -> None:
-    assert signal.SIGKILL

@@ -21,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def lister(noun: str) -> Handler:
     async def list_all(request: web.Request) -> web.Response:
-        return answer({f"{noun}s": await request.app[INDEX].list(noun), "next": None})
+        return answer({f"{noun}s": await request.app[INDEX].all(noun), "next": None})
 
     return list_all
 
@@ -72,10 +72,12 @@ async def feature(request: web.Request) -> web.Response:
 
 async def _newest_features(request: web.Request) -> tuple[str, list[dict[str, Any]]]:
     sae = await request.app[INDEX].get("sae", request.match_info["ref"])
-    every = await request.app[INDEX].list("features")
+    every = await request.app[INDEX].all("features")
     mine = [one for one in every if one["name"].rpartition("/")[0] == sae["name"]]
     if not mine:
-        raise NotFound(f"no features of {sae['name']} have been extracted yet; run: mistudio feature extract {sae['name']}")
+        raise NotFound(
+            f"no features of {sae['name']} have been extracted yet; run: mistudio feature extract {sae['name']}"
+        )
     return sae["name"], await asyncio.to_thread(_read, Path(mine[-1]["folder"]) / "features.jsonl")
 
 

@@ -29,7 +29,7 @@ async def submit(request: web.Request) -> web.Response:
 
 async def list_jobs(request: web.Request) -> web.Response:
     limit = query_int(request, "limit", 100, 1, 1000)
-    found = await request.app[JOBS].list(limit + 1, query_int(request, "before", 2**62, 1, 2**62))
+    found = await request.app[JOBS].newest(limit + 1, query_int(request, "before", 2**62, 1, 2**62))
     return answer({"jobs": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None})
 
 

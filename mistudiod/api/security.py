@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from mistudiod.api.body import answer
-from mistudiod.errors import Forbidden, NotFound, StudioError, TooLarge, WrongHost
+from mistudiod.errors import Forbidden, NotFound, StudioError, TooLarge, WrongHost, WrongMethod
 
 log = logging.getLogger("mistudiod.api")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -50,32 +50,34 @@ def errors() -> Callable[..., Awaitable[web.StreamResponse]]:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response: web.StreamResponse
         try:
             response = await handler(request)
         except StudioError as error:
-            response = answer(error.body(), error.status)
+            response = _refusal(error)
         except web.HTTPRequestEntityTooLarge:
-            error = TooLarge("the body is larger than 1 MiB")
-            response = answer(error.body(), error.status)
+            response = _refusal(TooLarge("the body is larger than 1 MiB"))
         except web.HTTPNotFound:
-            error = NotFound(f"there is nothing at {request.path}")
-            response = answer(error.body(), error.status)
+            response = _refusal(NotFound(f"there is nothing at {request.path}"))
         except web.HTTPMethodNotAllowed as refused:
-            body = {"error": {"code": "method", "message": f"{request.path} takes {', '.join(sorted(refused.allowed_methods))}"}}
-            response = answer(body, 405)
-            response.headers["Allow"] = ", ".join(sorted(refused.allowed_methods))
+            methods = ", ".join(sorted(refused.allowed_methods))
+            response = _refusal(WrongMethod(f"{request.path} takes {methods}, not {request.method}"))
+            response.headers["Allow"] = methods
         except web.HTTPException:
             raise
         except Exception:
             mark = secrets.token_hex(4)
             log.exception("%s %s failed (%s)", request.method, request.path, mark)
-            message = f"something went wrong in the daemon; its log has the reason under {mark}"
-            response = answer({"error": {"code": "internal", "message": message}}, 500)
+            response = _refusal(StudioError(f"something went wrong in the daemon; its log has the reason under {mark}"))
         if not response.prepared:
             response.headers.update(_HEADERS)
         return response
 
     return middleware
+
+
+def _refusal(error: StudioError) -> web.Response:
+    return answer(error.body(), error.status)
 
 
 def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse]]:

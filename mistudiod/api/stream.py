@@ -21,7 +21,9 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X
 async def events(request: web.Request) -> web.StreamResponse:
     topics = frozenset(request.query.get("topics", ",".join(sorted(TOPICS))).split(","))
     if unknown := sorted(topics - TOPICS):
-        raise Invalid(f"there is no topic {unknown[0]!r}; topics are {', '.join(sorted(TOPICS))}", {"topics": "unknown"})
+        raise Invalid(
+            f"there is no topic {unknown[0]!r}; topics are {', '.join(sorted(TOPICS))}", {"topics": "unknown"}
+        )
     bus = request.app[BUS]
     if len(bus) >= _STREAMS:
         raise Conflict(f"{_STREAMS} event streams are open already; close one")

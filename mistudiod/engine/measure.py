@@ -6,6 +6,7 @@ depend on the batch size. Sums run in float64 over a stream of batches (tokens, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -50,10 +51,12 @@ class _Variance:
     def total(self) -> Tensor:
         """(), float64; ValueError when there is nothing to explain."""
         if self.tokens == 0:
-            raise ValueError("there are no activations to measure on.")
+            raise ValueError("there are no activations to measure on")
         total = self._squares - self._sum.square().sum() / self.tokens
-        if not total > 0:
-            raise ValueError(f"the {self.tokens} activations measured on are all the same, so there is no variance.")
+        if not total.isfinite():
+            raise ValueError("the activations measured on are not all finite")
+        if total <= 0:
+            raise ValueError(f"the {self.tokens} activations measured on are all the same, so there is no variance")
         return total
 
 
@@ -88,7 +91,7 @@ def pca_fvu(train: Iterable[Tensor], test: Iterable[Tensor], n_components: int) 
     """FVU on ``test`` of the first principal components of ``train``: dense, but the best linear map of that rank."""
     mean, covariance = _moments(train)
     if not 0 <= n_components <= len(mean):
-        raise ValueError(f"n_components ({n_components}) must be between 0 and d_in ({len(mean)}).")
+        raise ValueError(f"n_components ({n_components}) must be between 0 and d_in ({len(mean)})")
     axes = torch.linalg.eigh(covariance).eigenvectors[:, len(mean) - n_components :]  # (d_in, n), largest last
     variance, lost = _Variance(), torch.zeros_like(mean[0])
     for x in test:
@@ -101,19 +104,17 @@ def pca_fvu(train: Iterable[Tensor], test: Iterable[Tensor], n_components: int) 
 
 def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean (d_in,) and covariance (d_in, d_in) of a stream, float64, taken about the first batch's mean."""
-    tokens, shift = 0, None
-    for x in batches:
-        x = x.double()
-        if shift is None:
-            shift = x.mean(0)
-            first = torch.zeros_like(shift)
-            second = torch.zeros(len(shift), len(shift), dtype=shift.dtype, device=shift.device)
-        about = x - shift
+    stream = iter(batches)
+    batch = next(stream, None)
+    if batch is None:
+        raise ValueError("there are no activations to fit principal components to")
+    shift, tokens = batch.double().mean(0), 0
+    first, second = torch.zeros_like(shift), torch.zeros_like(torch.outer(shift, shift))
+    for x in itertools.chain([batch], stream):
+        about = x.double() - shift
         first += about.sum(0)
         second += about.t() @ about
         tokens += len(x)
-    if shift is None:
-        raise ValueError("there are no activations to fit principal components to.")
     offset = first / tokens
     return shift + offset, second / tokens - torch.outer(offset, offset)
 
@@ -127,12 +128,13 @@ def random_dictionary_fvu(test: Iterable[Tensor], mean: Tensor, d_sae: int, k: i
     """
     d_in = len(mean)
     if not 1 <= k <= min(d_sae, d_in):
-        raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in}).")
+        raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in})")
     atoms = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device)
     variance, lost = _Variance(), torch.zeros((), dtype=torch.float64, device=mean.device)
     for batch in test:
-        for x in batch.double().split(256):  # (rows, k, d_in) of atoms are gathered at once
+        for start in range(0, len(batch), 256):  # the atoms of so many tokens are gathered at once
+            x = batch[start : start + 256].double()
             variance.add(x)
             lost += _least_squares_residual(x - mean, atoms, k).square().sum()
     return (lost / variance.total()).item()
@@ -142,5 +144,6 @@ def _least_squares_residual(x: Tensor, atoms: Tensor, k: int) -> Tensor:
     """What of x (tokens, d_in) the k best-aligned atoms leave, by least squares on them."""
     chosen = atoms[(x @ atoms.t()).abs().topk(k, dim=1, sorted=False).indices]  # (tokens, k, d_in)
     gram = chosen @ chosen.mT + RIDGE * torch.eye(k, dtype=x.dtype, device=x.device)
-    coefficients = torch.linalg.solve(gram, chosen @ x[:, :, None])  # (tokens, k, 1)
-    return x - (chosen.mT @ coefficients).squeeze(2)
+    coefficients: Tensor = torch.linalg.solve(gram, chosen @ x[:, :, None])  # (tokens, k, 1)
+    fitted: Tensor = (chosen.mT @ coefficients).squeeze(2)
+    return x - fitted

@@ -107,7 +107,7 @@ class SparseAutoencoder:
         config = _read_config(folder / "cfg.json")
         d_in, d_sae, k = (_size(config, name, folder) for name in ("d_in", "d_sae", "k"))
         if k > d_sae:
-            raise ValueError(f"{folder / 'cfg.json'} has k {k}, more than its d_sae {d_sae}.")
+            raise ValueError(f"{folder / 'cfg.json'} has k {k}, more than its d_sae {d_sae}")
         shapes = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
         weights = _read_weights(folder / "sae_weights.safetensors", shapes)
         if config.get("rescale_acts_by_decoder_norm"):  # then latents are chosen by what they contribute
@@ -116,11 +116,8 @@ class SparseAutoencoder:
             weights["b_enc"] *= norm
             weights["W_dec"] /= norm.clamp_min(1e-12)[:, None]
         metadata = config.get("metadata")
-        return cls(
-            **{name: weight.to(device) for name, weight in weights.items()},
-            k=k,
-            metadata=dict(metadata) if isinstance(metadata, dict) else {},
-        )
+        W_enc, b_enc, W_dec, b_dec = (weights[name].to(device) for name in shapes)
+        return cls(W_enc, b_enc, W_dec, b_dec, k, metadata=dict(metadata) if isinstance(metadata, dict) else {})
 
 
 # What the canonical form has no room for: any other value would be ignored, and the activations wrong.
@@ -136,22 +133,22 @@ def _read_config(path: Path) -> dict[str, object]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path.parent} is not an SAE: it has no cfg.json.") from None
+        raise ValueError(f"{path.parent} is not an SAE: it has no cfg.json") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from None
+        raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} does not hold a JSON object.")
+        raise ValueError(f"{path} does not hold a JSON object")
     for name, expected in _EXPECTED.items():
         found = config.get(name, None if name == "architecture" else expected)
         if found != expected:
-            raise ValueError(f"{path} has {name} {json.dumps(found)}, and only {json.dumps(expected)} is understood.")
+            raise ValueError(f"{path} has {name} {json.dumps(found)}, and only {json.dumps(expected)} is understood")
     return config
 
 
 def _size(config: Mapping[str, object], name: str, folder: Path) -> int:
     value = config.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{folder / 'cfg.json'} has {name} {json.dumps(value)}, which must be a whole number above 0.")
+        raise ValueError(f"{folder / 'cfg.json'} has {name} {json.dumps(value)}, which must be a whole number above 0")
     return value
 
 
@@ -159,16 +156,16 @@ def _read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     try:
         stored = load_file(path)
     except FileNotFoundError:
-        raise ValueError(f"{path.parent} is not an SAE: it has no {path.name}.") from None
+        raise ValueError(f"{path.parent} is not an SAE: it has no {path.name}") from None
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from None
+        raise ValueError(f"{path} cannot be read: {error}") from None
     if stored.keys() != shapes.keys():
-        raise ValueError(f"{path} holds {', '.join(sorted(stored))}; a topk SAE has {', '.join(sorted(shapes))}.")
+        raise ValueError(f"{path} holds {', '.join(sorted(stored))}; a topk SAE has {', '.join(sorted(shapes))}")
     for name, shape in shapes.items():
         if stored[name].shape != shape:
-            raise ValueError(f"{path} holds {name} of shape {tuple(stored[name].shape)}, and cfg.json says {shape}.")
+            raise ValueError(f"{path} holds {name} of shape {tuple(stored[name].shape)}, and cfg.json says {shape}")
         if not stored[name].is_floating_point() or not stored[name].isfinite().all():
-            raise ValueError(f"{path} holds a {name} that is not all finite floating-point numbers.")
+            raise ValueError(f"{path} holds a {name} that is not all finite floating-point numbers")
     return {name: weight.float() for name, weight in stored.items()}
 
 

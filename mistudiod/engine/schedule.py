@@ -27,7 +27,7 @@ class Schedule:
 
 
 def plan(width: int, batch_tokens: int, tokens: int, steps: int | None = None, lr: float | None = None) -> Schedule:
-    """The schedule of a run over ``tokens`` tokens (the last batch is a whole one), or of ``steps`` steps when given."""
+    """The schedule of a run over ``tokens`` tokens, the last batch filled up, or of ``steps`` steps when given."""
     steps = steps or math.ceil(tokens / batch_tokens)
     return Schedule(steps, lr or automatic_lr(width, steps))
 

@@ -23,6 +23,10 @@ _BATCH_CHARS, _BATCH_TEXTS = 1 << 20, 1024  # of text in one call of the tokeniz
 _FLUSH_TOKENS = 1 << 18
 
 
+class TooLittleText(ValueError):
+    """There is no window to train on, or none to hold out."""
+
+
 class UnknownToken(ValueError):
     """The tokenizer gives a token that the model has no embedding for."""
 
@@ -38,7 +42,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What packing knows of a tokenizer. ``encode`` adds no special tokens; ``size`` is that of the model's embedding."""
+    """What packing knows of a tokenizer. ``encode`` adds no special tokens; ``size``: rows of the embedding."""
 
     encode: Callable[[list[str]], list[list[int]]]
     size: int
@@ -74,8 +78,8 @@ def pack(
 
     ``names`` (name, dataset, model) go into it as they are. ``told`` hears, batch by batch, how many documents and
     UTF-8 bytes are done; it may raise. The train and the held-out documents are two streams that share no window; the
-    end of each that fills no window is dropped. Raises ValueError when there is no window to train on or none to hold
-    out, UnknownToken when the tokenizer and the model do not fit together.
+    end of each that fills no window is dropped. Raises TooLittleText, and UnknownToken when the tokenizer and the model
+    do not fit together.
     """
     _check_ids(np.array([i for i in (vocabulary.leading, vocabulary.separator) if i is not None]), vocabulary)
     count = _Count(np.zeros(vocabulary.size, dtype=bool))
@@ -129,7 +133,9 @@ class TokenWindows:
         self.special_ids: list[int] = facts["special_ids"]
         dtype, shape = np.dtype(facts["dtype"]), (self.train + self.held_out, self.context)
         if size != shape[0] * shape[1] * dtype.itemsize:
-            raise ValueError(f"{folder / TOKENS} has {size} bytes, not those of {shape[0]} windows of {shape[1]} tokens")
+            raise ValueError(
+                f"{folder / TOKENS} has {size} bytes, not those of {shape[0]} windows of {shape[1]} tokens"
+            )
         self._tokens = np.memmap(folder / TOKENS, dtype=dtype, mode="r", shape=shape)
 
     def rows(self, indices: ArrayLike) -> NDArray[np.int64]:
@@ -246,12 +252,12 @@ def _split(train: int, held_out: int, context: int, tokens: int) -> tuple[int, i
         held_out = max(1, train // HELD_OUT_EVERY)
         return train - held_out, held_out
     if train + held_out < 2:
-        raise ValueError(
+        raise TooLittleText(
             f"{tokens} tokens of text do not fill two windows of {context} tokens: "
             "add more text or ask for a smaller context"
         )
     if not train:
-        raise ValueError(f"less than {context} tokens of text are not held out: nothing is left to train on")
+        raise TooLittleText(f"less than {context} tokens of text are not held out: nothing is left to train on")
     return train, held_out
 
 

@@ -1,4 +1,4 @@
-"""``python -m mistudiod.worker RUN_FOLDER``: read ``spec.json``, do the job, leave with an exit code that says how it went."""
+"""``python -m mistudiod.worker RUN``: read ``spec.json``, do the job, leave with a code that tells how it went."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ stdin is also the lifeline: its end means that the daemon is gone, and the worke
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -109,10 +110,8 @@ def tie_to_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent or parent == 1:  # it died before prctl took hold
         os._exit(EXIT_YIELDED)
-    try:
+    with contextlib.suppress(OSError):  # some containers forbid it
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
-    except OSError:
-        pass  # some containers forbid it
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 

@@ -29,11 +29,10 @@ def run(spec: SampleDataset, link: Link) -> None:
 
 def _sample(dataset: StoredDataset, count: int) -> Iterator[dict[str, object]]:
     """Rows at even distances; only the row groups that hold them are read."""
-    row_counts = [pq.read_metadata(path).num_rows for path in dataset.files]
-    total = sum(row_counts)
+    total = sum(pq.read_metadata(path).num_rows for path in dataset.files)
     wanted = sorted({i * total // count for i in range(count)}) if total else []
     first = 0
-    for path, row_count in zip(dataset.files, row_counts, strict=True):
+    for path in dataset.files:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 after = first + file.metadata.row_group(group).num_rows

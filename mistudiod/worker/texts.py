@@ -13,6 +13,7 @@ from pathlib import Path
 from mistudiod.demo import corpus
 from mistudiod.worker.text_formats import OPENERS, Row, fault, reading
 
+_COLUMNS: tuple[str, ...] = ("text", "name", "held_out", "continues")
 _FORMATS = ".txt, .md, .py, .jsonl or .parquet"
 _HUB_ID = re.compile(r"(hf://|https?://huggingface\.co/)\S+|(datasets/)?\w[\w.-]*/[\w.-]+")
 
@@ -34,8 +35,8 @@ def open_source(source: str, text_column: str) -> Source:
     if source.startswith("builtin:"):
         return _builtin(source)
     files = [OPENERS[path.suffix.lower()](path, name, text_column) for path, name in _find(source)]
-    found = set().union(*(file.columns for file in files))
-    columns = [column for column in ("text", "name", "held_out", "continues") if column in found]
+    found: set[str] = set().union(*(file.columns for file in files))
+    columns = [column for column in _COLUMNS if column in found]
     total_bytes = sum(file.total_bytes for file in files)
     return Source(columns, total_bytes, chain.from_iterable(file.rows() for file in files))
 

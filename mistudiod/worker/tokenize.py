@@ -11,13 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from mistudiod.engine.tokens import Text, UnknownToken, Vocabulary, pack
+from mistudiod.engine.tokens import Text, TooLittleText, UnknownToken, Vocabulary, pack
 from mistudiod.specs import Tokenize
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.stored_dataset import StoredDataset, reading_dataset, stored_dataset
 
-_ROWS = 64  # read at a time; a row has at most 4 MiB of text
 _BYTES_PER_TOKEN = 3  # of most text and code; only to estimate the space that is needed
 
 
@@ -66,7 +65,7 @@ def _tokenize(spec: Tokenize, link: Link, final: Path) -> dict[str, object]:
             return pack(_texts(dataset), vocabulary, spec.context, partial, names, told)
     except UnknownToken as error:
         raise Refused(str(error), "model") from error
-    except ValueError as error:
+    except TooLittleText as error:
         raise Refused(str(error), "dataset") from error
 
 
@@ -74,7 +73,7 @@ def _texts(dataset: StoredDataset) -> Iterator[Text]:
     for path in dataset.files:
         with reading_dataset(dataset.name), pq.ParquetFile(path, buffer_size=1 << 20) as file:
             columns = [name for name in ("text", "held_out", "continues") if name in file.schema_arrow.names]
-            for batch in file.iter_batches(_ROWS, columns=columns):
+            for batch in file.iter_batches(columns=columns):  # never more than a row group of 8 MiB
                 for row in batch.to_pylist():
                     yield Text(row["text"], row.get("held_out"), row.get("continues", False))
 

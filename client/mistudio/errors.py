@@ -1,0 +1,19 @@
+"""What can go wrong between a client and its studio. Each message is one sentence for a person."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """The studio refused. ``fields`` maps a field of the request to what is wrong with it."""
+
+    def __init__(self, status: int, code: str, message: str, fields: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.fields = status, code, message, fields or {}
+
+
+class Unreachable(Exception):
+    """No studio answers."""
+
+
+class VersionMismatch(Exception):
+    """The studio is of another version than this client."""

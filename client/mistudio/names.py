@@ -1,0 +1,40 @@
+"""What things are called when nobody said."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+
+_LONGEST = 64
+_ENDINGS = frozenset({".txt", ".md", ".py", ".json", ".jsonl", ".parquet"})
+
+
+def from_source(source: str, noun: str) -> str:
+    """``builtin:python`` → python, ``/books/My Diary.txt`` → My-Diary; ``noun`` when nothing is left."""
+    path = PurePath(source.removeprefix("builtin:"))
+    return clean(path.stem if path.suffix.lower() in _ENDINGS else path.name, noun)
+
+
+def of_tokenization(dataset: str, model: str) -> str:
+    return clean(f"{dataset}-{model}", "tokens")
+
+
+def of_sae(tokenization: str, hook: str) -> str:
+    """``python-pico``, ``blocks.3.hook_resid_post`` → python-pico-3-resid-post."""
+    short = hook.removeprefix("blocks.").replace("hook_", "").replace(".", "-").replace("_", "-")
+    return clean(tokenization[: _LONGEST - 1 - len(short)] + "-" + short, "sae")
+
+
+def clean(text: str, noun: str) -> str:
+    """The nearest name that ``mistudiod.specs.check_name`` takes."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    name = re.sub(r"\.{2,}", ".", name).lstrip("._-")[:_LONGEST].rstrip("._-")
+    if not name:
+        return noun
+    return f"{noun}-{name}"[:_LONGEST] if name.isdigit() else name
+
+
+def absolute(source: str) -> str:
+    """A path that is there, from the root: the daemon works in another folder. Anything else as it is."""
+    return os.path.abspath(source) if os.path.exists(source) else source

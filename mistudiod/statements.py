@@ -1,0 +1,78 @@
+"""The statements that several of the store's transactions share; each runs inside one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from mistudiod.errors import Conflict, NotFound
+from mistudiod.jobs import ENDED, State, may_move, now
+
+Job = dict[str, Any]
+
+
+def job_row(db: sqlite3.Connection, job: int) -> Job:
+    row = db.execute("select * from jobs where id = ?", (job,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no job {job}")
+    after = db.execute("select needs from dependencies where job = ? order by needs", (job,)).fetchall()
+    attempts = db.execute("select count(*) from attempts where job = ?", (job,)).fetchone()[0]
+    return {
+        **{k: row[k] for k in ("id", "kind", "lane", "state", "priority", "created_at", "started_at", "ended_at")},
+        **{k: json.loads(row[k]) if row[k] else None for k in ("spec", "progress", "result", "error")},
+        "attempts": attempts,
+        "after": [r["needs"] for r in after],
+        "makes": {"noun": row["noun"], "name": row["name"]} if row["noun"] else None,
+    }
+
+
+def move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> Job:
+    old = State(job_row(db, job)["state"])
+    if not may_move(old, state):
+        raise Conflict(f"job {job} is {old.value} and cannot become {state.value}")
+    columns["state"] = state.value
+    if state is State.RUNNING:
+        columns["started_at"] = now()
+    if state in ENDED:
+        columns["ended_at"] = now()
+    texts = [json.dumps(v) if isinstance(v, dict) else v for v in columns.values()]
+    db.execute(f"update jobs set {', '.join(f'{c} = ?' for c in columns)} where id = ?", (*texts, job))
+    return job_row(db, job)
+
+
+def maker(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> int | None:
+    row = db.execute(
+        f"select id from jobs where noun = ? and name = ? and id != ? and state not in ({marks(ENDED)})",
+        (noun, name, besides, *values(ENDED)),
+    ).fetchone()
+    return row["id"] if row else None
+
+
+def refuse_taken(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> None:
+    if job := maker(db, noun, name, besides):
+        raise Conflict(f"job {job} is making a {noun} named {name!r}; choose another name", {"name": "is being made"})
+    # Case is ignored: the names are folders, and some file systems ignore it too.
+    row = db.execute(
+        "select job from artifacts where noun = ? and lower(name) = lower(?) and job is not ?", (noun, name, besides)
+    ).fetchone()
+    if row:
+        raise Conflict(
+            f"there is a {noun} named {name!r} already; choose another name or remove that one", {"name": "is taken"}
+        )
+
+
+def require_usable(db: sqlite3.Connection, needed: int) -> None:
+    row = db.execute("select state from jobs where id = ?", (needed,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no job {needed} to wait for", {"after": f"no job {needed}"})
+    if State(row["state"]) in ENDED - {State.DONE}:
+        raise Conflict(f"job {needed} is {row['state']}; nothing can wait for it", {"after": f"job {needed} is over"})
+
+
+def marks(states: frozenset[State]) -> str:
+    return ",".join("?" * len(states))
+
+
+def values(states: frozenset[State]) -> list[str]:
+    return sorted(state.value for state in states)

@@ -1,0 +1,141 @@
+"""The measures against their formulas, written out whole in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
+from mistudiod.engine.sae import SparseAutoencoder
+
+
+def activations(tokens: int, d_in: int = 10, seed: int = 0, offset: float = 3.0) -> torch.Tensor:
+    """Correlated activations away from the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d_in, d_in, generator=torch.Generator().manual_seed(9)) * torch.linspace(2, 0.1, d_in)
+    return torch.randn(tokens, d_in, generator=generator) @ mix.t() + offset
+
+
+def random_sae(x: torch.Tensor, d_sae: int = 30, k: int = 4) -> SparseAutoencoder:
+    d_in = x.shape[1]
+    W_dec = torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(1)))
+    b_enc = torch.zeros(d_sae)
+    b_enc[:3] = -1e6  # never fire
+    return SparseAutoencoder(W_dec.t().clone(), b_enc, W_dec, x.mean(0), k)
+
+
+def fvu(x: torch.Tensor, x_hat: np.ndarray) -> float:
+    target = x.double().numpy()
+    return float(((target - x_hat) ** 2).sum() / ((target - target.mean(0)) ** 2).sum())
+
+
+def test_measures_are_their_formulas() -> None:
+    x = activations(200)
+    sae = random_sae(x, k=15)
+    z = sae.encode(x).double()
+    x_hat = (z @ sae.W_dec.double() + sae.b_dec.double()).numpy()
+    found = measure(sae, [x])
+    assert found.fvu == pytest.approx(fvu(x, x_hat), rel=1e-5)
+    assert found.l0 == pytest.approx((z > 0).sum(1).double().mean().item())
+    assert found.alive == pytest.approx((z > 0).any(0).double().mean().item()) and found.alive <= 27 / 30
+    assert found.tokens == 200
+    target = x.double().numpy()
+    cosines = (target * x_hat).sum(1) / np.linalg.norm(target, axis=1) / np.linalg.norm(x_hat, axis=1)
+    assert found.cosine == pytest.approx(cosines.mean(), rel=1e-6)
+    assert torch.equal(found.fired, (z > 0).sum(0))
+
+
+def test_measures_do_not_depend_on_how_the_tokens_are_split() -> None:
+    x = activations(200)
+    sae = random_sae(x)
+    whole, split = measure(sae, [x]), measure(sae, iter(x.split(17)))
+    assert split.fvu == pytest.approx(whole.fvu, rel=1e-5)
+    assert (split.l0, split.alive, split.tokens) == (whole.l0, whole.alive, whole.tokens)
+    assert split.cosine == pytest.approx(whole.cosine)
+
+
+def test_predicting_the_mean_scores_one_however_far_it_lies_from_the_origin() -> None:
+    x = activations(500, offset=1000.0)
+    sae = random_sae(x)
+    sae.b_enc.fill_(-1e6)
+    found = measure(sae, x.split(50))
+    assert found.fvu == pytest.approx(1, abs=1e-4)
+    assert (found.l0, found.alive) == (0, 0)
+
+
+def test_a_batch_of_one_token_counts_like_any_other() -> None:
+    x = activations(40)
+    sae = random_sae(x)
+    assert measure(sae, x.split(1)).fvu == pytest.approx(measure(sae, [x]).fvu, rel=1e-5)
+
+
+@pytest.mark.parametrize("batches", [[], [torch.ones(5, 10)]])
+def test_without_variance_there_is_no_measure(batches: list[torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"no activations|no variance"):
+        measure(random_sae(activations(20)), batches)
+
+
+def test_activations_that_are_not_finite_are_refused() -> None:
+    x = activations(20)
+    sae = random_sae(x)
+    x[3, 4] = float("nan")
+    with pytest.raises(ValueError, match="not all finite"):
+        measure(sae, [x])
+
+
+@pytest.mark.parametrize("n_components", [0, 1, 4, 10])
+def test_pca_is_fitted_on_train_and_judged_on_test(n_components: int) -> None:
+    train, test = activations(300, seed=1), activations(150, seed=2)
+    mean = train.double().numpy().mean(0)
+    axes = np.linalg.svd(train.double().numpy() - mean, full_matrices=False)[2][:n_components]
+    x_hat = (test.double().numpy() - mean) @ axes.T @ axes + mean
+    found = pca_fvu(train.split(64), test.split(31), n_components)
+    assert found == pytest.approx(fvu(test, x_hat), rel=1e-9, abs=1e-12)
+
+
+def test_pca_with_all_components_leaves_nothing_and_with_none_nearly_all() -> None:
+    train, test = activations(5000, seed=1, offset=1e4), activations(5000, seed=2, offset=1e4)
+    assert pca_fvu([train], [test], 10) < 1e-12
+    assert pca_fvu([train], [test], 0) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("n_components", [-1, 11])
+def test_more_components_than_dimensions_are_refused(n_components: int) -> None:
+    x = activations(20)
+    with pytest.raises(ValueError, match="between 0 and d_in"):
+        pca_fvu([x], [x], n_components)
+
+
+def test_pca_without_training_activations_is_refused() -> None:
+    with pytest.raises(ValueError, match="no activations to fit"):
+        pca_fvu([], [activations(20)], 2)
+
+
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_random_dictionary_is_least_squares_on_the_best_aligned_atoms(k: int) -> None:
+    x, mean = activations(300, seed=3), activations(300, seed=4).mean(0)
+    generator = torch.Generator().manual_seed(6)
+    atoms = torch.nn.functional.normalize(torch.randn(50, 10, generator=generator, dtype=torch.float64)).numpy()
+    about = (x.double() - mean.double()).numpy()
+    rows = []
+    for row in about:
+        chosen = atoms[np.argsort(-np.abs(atoms @ row))[:k]]
+        rows.append(chosen.T @ np.linalg.lstsq(chosen.T, row, rcond=None)[0])
+    found = random_dictionary_fvu(x.split(70), mean, d_sae=50, k=k, seed=6)
+    assert found == pytest.approx(fvu(x, np.array(rows) + mean.double().numpy()), rel=1e-4, abs=1e-6)
+
+
+def test_random_dictionary_depends_on_nothing_but_its_seed() -> None:
+    x = activations(100)
+    mean = x.mean(0)
+    first = random_dictionary_fvu([x], mean, 50, 4, seed=0)
+    assert random_dictionary_fvu(x.split(9), mean, 50, 4, seed=0) == pytest.approx(first, rel=1e-12)
+    assert random_dictionary_fvu([x], mean, 50, 4, seed=1) != first
+
+
+@pytest.mark.parametrize(("d_sae", "k"), [(50, 0), (50, 11), (3, 4)])
+def test_a_k_that_least_squares_cannot_use_is_refused(d_sae: int, k: int) -> None:
+    x = activations(20)
+    with pytest.raises(ValueError, match="between 1 and the smaller"):
+        random_dictionary_fvu([x], x.mean(0), d_sae, k, seed=0)
