@@ -16,12 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_job import events, folders, run_job, start_job
+
 from mistudiod.paths import DiskFull, Paths
 from mistudiod.specs import AddDataset
 from mistudiod.worker import add_dataset
 from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.text_formats import PIECE_CHARS
-from run_job import events, folders, run_job, start_job
 
 
 @pytest.fixture
@@ -132,7 +133,8 @@ def test_a_long_document_goes_on_in_further_rows(data: Path, source: Path, forma
     found = add(data, path)
     rows = [row for row in stored(data) if row["text"] != "short"]
     assert "".join(row["text"] for row in rows) == text
-    assert [row["continues"] for row in rows] == [False, True, True, True]
+    assert [row["continues"] for row in rows] == [False] + [True] * (len(rows) - 1)
+    assert len(rows) >= 3
     assert all(row["text"].endswith("\n") and len(row["text"]) <= PIECE_CHARS for row in rows)
     assert found["rows"] == (1 if format_ == "txt" else 2)
 
@@ -215,7 +217,9 @@ def test_a_missing_path_is_refused(data: Path, source: Path) -> None:
     assert "no file or folder" in refusal(data, "texts/a.txt")
 
 
-@pytest.mark.parametrize("hub", ["org/name", "datasets/org/name", "hf://org/name", "https://huggingface.co/datasets/o/n"])
+@pytest.mark.parametrize(
+    "hub", ["org/name", "datasets/org/name", "hf://org/name", "https://huggingface.co/datasets/o/n"]
+)
 def test_an_id_of_the_hub_is_refused(data: Path, hub: str) -> None:
     assert "downloading from the Hub is not built yet: give a file or folder" in refusal(data, hub)
 

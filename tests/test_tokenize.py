@@ -13,6 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_job import events, folders, run_job, start_job
+from tiny_models import LINES, tiny_model, tiny_tokenizer
+from transformers import AutoTokenizer
+
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.paths import Paths
@@ -21,9 +25,6 @@ from mistudiod.worker import tokenize
 from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.text_formats import PIECE_CHARS
 from mistudiod.worker.tokenize import read_vocabulary
-from run_job import events, folders, run_job, start_job
-from tiny_models import LINES, tiny_model, tiny_tokenizer
-from transformers import AutoTokenizer
 
 DOCUMENTS = [f"# file {i}\n" + "".join(LINES[i % 4 :]) for i in range(120)]
 
@@ -95,7 +96,7 @@ def test_documents_of_the_held_out_column_are_held_out(data: Path) -> None:
 def test_a_long_document_has_no_separator_inside(data: Path) -> None:
     text = "".join(f"print({i})\n" for i in range(PIECE_CHARS // 8))
     put_dataset(data, [{"text": text}, {"text": "the end"}])
-    assert pq.read_table(data / "datasets/d/data-00000.parquet").num_rows == 3
+    assert pq.read_table(data / "datasets/d/data-00000.parquet")["continues"].to_pylist() == [False, True, False]
     found = tokens_of(data)
     assert found["documents"] == 2
     windows = TokenWindows(data / "tokens/t")
@@ -104,7 +105,9 @@ def test_a_long_document_has_no_separator_inside(data: Path) -> None:
     assert (stream == 0).sum() == 0
 
 
-@pytest.mark.parametrize("tokens", [{}, {"bos_token": "<s>"}, {"eos_token": "</s>", "unk_token": "<u>", "pad_token": "<p>"}])
+@pytest.mark.parametrize(
+    "tokens", [{}, {"bos_token": "<s>"}, {"eos_token": "</s>", "unk_token": "<u>", "pad_token": "<p>"}]
+)
 def test_special_tokens_are_those_that_transformers_finds(tmp_path: Path, tokens: dict[str, str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_folder(tmp_path), **tokens)
     tokenizer.save_pretrained(tmp_path / "saved")
@@ -163,7 +166,9 @@ def test_a_job_that_died_after_the_rename_says_its_result_again(data: Path) -> N
     first = tokens_of(data)
     shutil.rmtree(data / "datasets")
     assert tokens_of(data) == first
-    with pytest.raises(Refused, match="there is already a tokenization called t, of d for tiny in windows of 32") as caught:
+    with pytest.raises(
+        Refused, match="there is already a tokenization called t, of d for tiny in windows of 32"
+    ) as caught:
         tokens_of(data, context=16)
     assert caught.value.field == "name"
 

@@ -1,4 +1,4 @@
-"""Packing: the windows on disk hold exactly the documents' tokens, in order, apart from the end that fills no window."""
+"""Packing: the windows on disk hold exactly the documents' tokens, in order, but for the end that fills no window."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mistudiod.engine.tokens import HELD_OUT_EVERY, Text, TokenWindows, TooLittleText, UnknownToken, Vocabulary, pack
 
 BOS, EOS = 1, 2
@@ -191,7 +192,7 @@ def test_progress_is_told_and_may_end_it(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         pack((Text("a" * 1000) for _ in range(10_000)), vocabulary(), 8, tmp_path, NAMES, told)
-    assert heard == [(1024, 1_024_000), (2048, 2_048_000)]
+    assert heard == [(2048, 2_048_000), (4096, 4_096_000)]
 
 
 def test_more_tokens_than_are_held_in_memory_keep_their_order(tmp_path: Path) -> None:

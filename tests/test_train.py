@@ -1,4 +1,4 @@
-"""The training loop on planted dictionaries, its resumption, and the train job on a tiny model."""
+"""The training loop on planted dictionaries, its resumption and its schedule."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def equal(one, other):
 
 
 def test_training_recovers_a_planted_dictionary():
-    run = training(steps=1200, lr=1e-2, width=2 * ATOMS)
+    run = training(steps=200, lr=1e-2, width=2 * ATOMS)
     fit(run, silent, nothing, checkpoint_every_s=1e9)
     cosines = planted_atoms() @ run.topk.params["W_dec"].t()
     assert cosines.max(dim=1).values.mean() > 0.9

@@ -22,7 +22,9 @@ def base_url(host: str | None, environ: Mapping[str, str]) -> str:
     except ValueError:
         usable = False
     if not usable or any(c.isspace() for c in url):
-        raise ValueError(f"{given!r} is no host: give a name or address, one with a port, or a URL (http://jetson:6478)")
+        raise ValueError(
+            f"{given!r} is no host: give a name or address, one with a port, or a URL (http://jetson:6478)"
+        )
     return url.rstrip("/")
 
 
@@ -38,7 +40,7 @@ def _with_port(host: str) -> str:
 
 def understand_each_other(one: str, other: str) -> bool:
     """By semantic versioning: the first number that is not 0 must be the same."""
-    for a, b in zip(one.split(".")[:2], other.split(".")[:2]):
+    for a, b in zip(one.split(".")[:2], other.split(".")[:2], strict=False):
         if a != b:
             return False
         if a != "0":

@@ -52,15 +52,16 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """``{"name", "version", "python", "data", "jobs": {state: count}}``."""
-        return self._get("/api/status")  # type: ignore[no-any-return]
+        return self._get("/api/status")
 
     def system(self) -> dict[str, Any] | None:
         """The latest reading of the machine; None when there is none yet."""
-        return self._get("/api/system")  # type: ignore[no-any-return]
+        return self._call("GET", "/api/system")  # type: ignore[no-any-return]
 
     def system_history(self) -> list[dict[str, Any]]:
         """The readings of the last ten minutes, one a second."""
-        return self._get("/api/system/history")["samples"]  # type: ignore[no-any-return]
+        samples: list[dict[str, Any]] = self._get("/api/system/history")["samples"]
+        return samples
 
     def events(self, topics: Iterable[str] = ()) -> Iterator[stream.Event]:
         """What happens, as it happens: ``{"id", "topic", "data"}``, for ever.
@@ -78,11 +79,11 @@ class Client:
         """Queue a job. ``after``: jobs that must be done first, besides those that make what it reads."""
         body = dict(spec) if isinstance(spec, Mapping) else spec.model_dump()
         request = {"spec": body, "after": list(after), "priority": priority}
-        return self._call("POST", "/api/jobs", json=request)  # type: ignore[no-any-return]
+        return self._post("/api/jobs", request)
 
     def jobs(self, limit: int = 100, before: int | None = None) -> dict[str, Any]:
         """``{"jobs": newest first, "next"}``; give ``next`` as ``before`` for those that follow."""
-        return self._get("/api/jobs", {"limit": limit, **({"before": before} if before else {})})  # type: ignore[no-any-return]
+        return self._get("/api/jobs", {"limit": limit, **({"before": before} if before else {})})
 
     def every_job(self) -> Iterator[Job]:
         """All jobs, newest first."""
@@ -93,33 +94,33 @@ class Client:
             yield from page["jobs"]
 
     def job(self, job: int) -> Job:
-        return self._get(f"/api/jobs/{job}")  # type: ignore[no-any-return]
+        return self._get(f"/api/jobs/{job}")
 
     def stop(self, job: int) -> Job:
-        return self._call("POST", f"/api/jobs/{job}/stop")  # type: ignore[no-any-return]
+        return self._post(f"/api/jobs/{job}/stop")
 
     def pause(self, job: int) -> Job:
-        return self._call("POST", f"/api/jobs/{job}/pause")  # type: ignore[no-any-return]
+        return self._post(f"/api/jobs/{job}/pause")
 
     def resume(self, job: int) -> Job:
-        return self._call("POST", f"/api/jobs/{job}/resume")  # type: ignore[no-any-return]
+        return self._post(f"/api/jobs/{job}/resume")
 
     def retry(self, job: int) -> Job:
-        return self._call("POST", f"/api/jobs/{job}/retry")  # type: ignore[no-any-return]
+        return self._post(f"/api/jobs/{job}/retry")
 
     def remove_job(self, job: int) -> None:
         self._call("DELETE", f"/api/jobs/{job}")
 
     def log(self, job: int, tail_bytes: int = 65_536) -> str:
         """The end of what the job's worker wrote."""
-        return self._get(f"/api/jobs/{job}/log", {"tail_bytes": tail_bytes})["log"]  # type: ignore[no-any-return]
+        return str(self._get(f"/api/jobs/{job}/log", {"tail_bytes": tail_bytes})["log"])
 
     def metrics(self, job: int, after_step: int = -1, limit: int = 5000) -> dict[str, Any]:
         """``{"metrics": [{"step", "values"}], "next"}``; give ``next`` as ``after_step`` for those that follow."""
-        return self._get(f"/api/jobs/{job}/metrics", {"after_step": after_step, "limit": limit})  # type: ignore[no-any-return]
+        return self._get(f"/api/jobs/{job}/metrics", {"after_step": after_step, "limit": limit})
 
     def wait(self, job: int, timeout: float | None = None) -> Job:
-        """The job once it has ended, well or not: look at its ``state``. Raises TimeoutError after ``timeout`` seconds."""
+        """The job once it has ended, well or not: see its ``state``. Raises TimeoutError after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = 0.05
         while (found := self.job(job))["state"] not in ENDED:
@@ -163,30 +164,35 @@ class Client:
 
     def artifacts(self, noun: str) -> dict[str, Any]:
         """``{"<noun>s": […], "next"}`` of model, dataset, tokenization or sae."""
-        return self._get(f"/api/{noun}s")  # type: ignore[no-any-return]
+        return self._get(f"/api/{noun}s")
 
     def artifact(self, noun: str, ref: str | int) -> Artifact:
-        return self._get(f"/api/{noun}s/{_part(ref)}")  # type: ignore[no-any-return]
+        return self._get(f"/api/{noun}s/{_part(ref)}")
 
     def remove(self, noun: str, ref: str | int) -> None:
         self._call("DELETE", f"/api/{noun}s/{_part(ref)}")
 
     def sample(self, dataset: str | int, rows: int = 5) -> dict[str, Any]:
         """A few documents: ``{"rows": [{"text", …}]}``."""
-        return self._get(f"/api/datasets/{_part(dataset)}/sample", {"rows": rows})  # type: ignore[no-any-return]
+        return self._get(f"/api/datasets/{_part(dataset)}/sample", {"rows": rows})
 
     def features(self, sae: str | int) -> dict[str, Any]:
         """``{"sae", "features": [{"index", "max", "density", "examples": [the best]}]}`` of the newest extraction."""
-        return self._get(f"/api/saes/{_part(sae)}/features")  # type: ignore[no-any-return]
+        return self._get(f"/api/saes/{_part(sae)}/features")
 
     def feature(self, sae: str | int, index: int) -> dict[str, Any]:
         """One feature with all its examples."""
-        return self._get(f"/api/saes/{_part(sae)}/features/{index}")  # type: ignore[no-any-return]
+        return self._get(f"/api/saes/{_part(sae)}/features/{index}")
 
     # -- the wire ----------------------------------------------------------------------------------------------------
 
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self._call("GET", path, params=query)
+    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = self._call("GET", path, params=query)
+        return found
+
+    def _post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        made: dict[str, Any] = self._call("POST", path, json=body)
+        return made
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         import httpx
@@ -219,7 +225,7 @@ class Client:
         if self._opened is None:
             import httpx
 
-            # Without the environment's proxies: a studio is on this machine or near it. Certificates take 0.2 s to load.
+            # No proxies from the environment: a studio is on this machine or near it. Certificates take 0.2 s to load.
             http = httpx.Client(
                 base_url=self.url, timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S), trust_env=False,
                 verify=self.url.startswith("https:"),

@@ -38,6 +38,9 @@ class NoActivations(ValueError):
     """No training window has a token to train on, or its activations are not finite."""
 
 
+_CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Harvest:
     """How windows become activations: a forward pass, then special tokens (BOS, separator, padding) are left out.
@@ -48,7 +51,7 @@ class Harvest:
     windows: Windows
     forward: Forward
     d_in: int
-    device: torch.device | str = "cpu"
+    device: torch.device = _CPU
     lm_tokens: int = 2_048
 
     def batches(self, numbers: NDArray[np.integer]) -> Iterator[Tensor]:

@@ -110,7 +110,8 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype, layers: 
         **_HERE_ONLY,
     )
     if missing := info["missing_keys"]:  # transformers fills these with random numbers
-        raise UnknownModel(f"{folder} is not complete: its weights lack {min(missing)} and {len(missing) - 1} more")
+        tensors = "1 tensor" if len(missing) == 1 else f"{len(missing)} tensors"
+        raise UnknownModel(f"{folder} is not complete: its weights lack {tensors}, the first {min(missing)}")
     return cast(PreTrainedModel, model)
 
 

@@ -78,7 +78,7 @@ class Training:
         for name, parameter in self.topk.params.items():
             parameter.grad = grads[name]
         self._adam.param_groups[0]["lr"] = self.schedule.lr(self.step)
-        norm = torch.nn.utils.get_total_norm(grads.values())
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
         # The fused kernel divides the gradients by grad_scale as it reads them: clipping without a pass or a wait.
         self._adam.grad_scale = (norm / CLIP_NORM).clamp_(min=1.0)  # type: ignore[attr-defined]
         self._adam.step()

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from mistudiod.worker.link import Refused
 
-PIECE_CHARS = 1 << 20
+PIECE_CHARS = 1 << 17  # small enough that all cores have a part of one long document to tokenize
 _BLOCK_BYTES = 1 << 20
 _MAX_LINE_BYTES = 256 << 20
 _LINE_END = re.compile(r"\n(?=\S)")

@@ -73,7 +73,10 @@ class TopK:
         dead_after_tokens: int = DEAD_AFTER_TOKENS,
         device: str | torch.device = "cpu",
     ) -> TopK:
-        """A new autoencoder: random unit decoder rows, the encoder their transpose, ``b_dec`` the mean of the data."""
+        """A new autoencoder: random unit decoder rows, the encoder their transpose, ``b_dec`` the mean of the data.
+
+        A latent counts as dead, and AuxK works on it, once it was silent for ``dead_after_tokens`` tokens.
+        """
         if not 1 <= k <= d_sae:
             raise ValueError(f"k ({k}) must be between 1 and d_sae ({d_sae})")
         # drawn on the CPU, so that a seed means the same on every device

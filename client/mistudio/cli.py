@@ -1,0 +1,84 @@
+"""``mistudio``: the command line. Every command is a thin layer over the Client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mistudio import output
+from mistudio.commands.dataset import dataset
+from mistudio.commands.demo import demo
+from mistudio.commands.feature import feature, steer
+from mistudio.commands.job import job
+from mistudio.commands.model import model
+from mistudio.commands.sae import sae, train
+from mistudio.commands.studio import monitor, status
+from mistudio.errors import ApiError, Unreachable, VersionMismatch
+from mistudio.options import Call, Noun
+from mistudio.watch import EXIT_INTERRUPTED, Failed
+from mistudiod import __version__
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done                        6  the studio finds the request wrong
+  1  something else went wrong   7  no studio answers
+  2  the command is wrong        8  it took too long
+  3  there is no such thing      9  studio and client differ in version
+  4  it is not allowed          10  the job failed
+  5  it is in conflict          11  the job was stopped
+130  interrupted"""
+_OF_STATUS = {400: 6, 403: 4, 404: 3, 409: 5, 413: 6, 415: 6, 421: 4}
+
+
+class Root(Noun):
+    """Where every error becomes a sentence (with --json the API's error object) and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        except click.UsageError as error:
+            if not _json(context):
+                raise
+            output.error(error.message, {"code": "usage", "message": error.message})
+            raise click.exceptions.Exit(error.exit_code) from error
+        except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError) as error:
+            exit_code, body = explained(error)
+            output.error(str(error), body if _json(context) else None)
+            raise click.exceptions.Exit(exit_code) from error
+
+
+def _json(context: click.Context) -> bool:
+    return context.ensure_object(Call).json
+
+
+def explained(error: Exception) -> tuple[int, dict[str, object]]:
+    """The exit code of an error, and the error object that the API has or would have for it."""
+    if isinstance(error, ApiError):
+        body: dict[str, object] = {"code": error.code, "message": error.message}
+        return _OF_STATUS.get(error.status, 1), {**body, "fields": error.fields} if error.fields else body
+    if isinstance(error, Failed):
+        return error.exit_code, error.body
+    for kind, code, exit_code in (
+        (Unreachable, "unreachable", 7),
+        (TimeoutError, "timeout", 8),
+        (VersionMismatch, "version", 9),
+    ):
+        if isinstance(error, kind):
+            return exit_code, {"code": code, "message": str(error)}
+    raise AssertionError(error)
+
+
+@click.group("mistudio", cls=Root, epilog=EXIT_CODES)
+@click.version_option(__version__, message="%(version)s")
+def main() -> None:
+    """Train, read and steer sparse autoencoders in a studio on this machine or another."""
+
+
+for command in (status, demo, model, dataset, train, sae, feature, steer, job, monitor):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

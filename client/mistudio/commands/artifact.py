@@ -1,0 +1,65 @@
+"""list, show and rm: the same for models, datasets and SAEs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mistudio import output
+from mistudio.api import Artifact
+from mistudio.options import Call, Noun, pass_call
+
+Columns = dict[str, Callable[[Artifact], object]]
+
+
+def add_list_show_rm(group: Noun, noun: str, columns: Columns) -> None:
+    """``columns`` of the table: header → what stands in it."""
+
+    @group.command("list", help=f"List the {noun}s.")
+    @pass_call
+    def list_all(call: Call) -> None:
+        found = call.client.artifacts(noun)
+        if call.json:
+            output.data(found)
+        else:
+            show_table(columns, found[f"{noun}s"])
+
+    @group.command("show", help=f"Show one {noun}, by name or id.")
+    @click.argument("ref", metavar=noun.upper())
+    @pass_call
+    def show_one(call: Call, ref: str) -> None:
+        show(call, call.client.artifact(noun, ref))
+
+    @group.command("rm", help=f"Delete a {noun}, by name or id, with its files.")
+    @click.argument("ref", metavar=noun.upper())
+    @click.option("--yes", is_flag=True, help="do not ask")
+    @pass_call
+    def remove(call: Call, ref: str, yes: bool) -> None:
+        found = call.client.artifact(noun, ref)
+        make_sure(f"Delete the {noun} {found['name']} in {found['folder']}?", yes)
+        call.client.remove(noun, ref)
+        output.note(f"removed the {noun} {found['name']}")
+
+
+def show_table(columns: Columns, artifacts: list[Artifact]) -> None:
+    output.table(list(columns), [[value(one) for value in columns.values()] for one in artifacts])
+
+
+def show(call: Call, thing: dict[str, Any]) -> None:
+    if call.json:
+        output.data(thing)
+    else:
+        output.record(thing)
+
+
+def make_sure(question: str, yes: bool) -> None:
+    """Ask before something is deleted; where nobody can be asked, --yes must have been given."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("this deletes something: give --yes where nobody can be asked")
+    if not click.confirm(question, err=True):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,89 @@
+"""``mistudio demo``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mistudio import demo as showing
+from mistudio import human, output
+from mistudio.commands.feature import in_context
+from mistudio.options import Call, Verb, pass_call
+from mistudio.progress import drawn
+from mistudio.watch import EXIT_INTERRUPTED
+
+_FEATURES = 10
+
+
+@click.command("demo", cls=Verb)
+@pass_call
+def demo(call: Call) -> None:
+    """Go the whole way: text, tokens, an SAE, its features and a steered text.
+
+    Runs offline on the bundled model and Python's own sources. What is there from an earlier time is used again.
+    """
+    with drawn() as drawing:
+        run = showing.Demo(call.client, drawing)
+        try:
+            found = run.run()
+        except KeyboardInterrupt:
+            going = f"job {', '.join(map(str, run.waiting))} goes on; " if run.waiting else ""
+            drawing.note(f"{going}to come back: mistudio demo")
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    if call.json:
+        output.data(found)
+    else:
+        _show(found, call.client.url)
+
+
+def _show(found: dict[str, Any], url: str) -> None:
+    sae = found["sae"]
+    _show_measures(sae)
+    output.text(f"\nWhere {min(_FEATURES, len(found['features']))} of its features fire most:")
+    rows = [
+        [f"{feature['index']:6}", human.number(feature["max"], 2), in_context(feature["examples"][0])]
+        for feature in found["features"][:_FEATURES]
+    ]
+    output.table(["  FEATURE", "MAX", "TEXT"], rows)
+    _show_texts(found)
+    times = [f"{one['stage']} {_time(one)}" for one in found["stages"]]
+    total = sum(one["seconds"] or 0 for one in found["stages"])
+    output.text(f"\nTime    {', '.join(times)}; {human.duration(total)} of work")
+    output.text(f"SAE     {sae['folder']}")
+    output.text(f"Studio  {url}")
+    output.text(
+        f"Next    mistudio feature show {sae['name']} {found['feature']}\n"
+        f'        mistudio steer {sae["name"]} "import " --feature {found["feature"]}={found["strength"]:g}\n'
+        f"        mistudio dataset add FOLDER; mistudio train start --help"
+    )
+
+
+def _show_measures(sae: dict[str, Any]) -> None:
+    seconds = human.duration(sae["seconds"])
+    output.text(
+        f"\nThe SAE {sae['name']}: {human.count(sae['width'])} latents, {sae['k']} active on a token, "
+        f"at {sae['hook']} of {showing.MODEL['name']}\n"
+        f"  FVU {human.number(sae['fvu'])} at L0 {human.number(sae['l0'], 1)} "
+        f"on {human.count(sae['held_out_tokens'])} held-out tokens (the share of variance left unexplained)\n"
+        f"  beside {human.number(sae['pca_fvu'])} by PCA with as many components "
+        f"and {human.number(sae['random_fvu'])} by a random dictionary\n"
+        f"  {human.share(sae['alive'])} of the latents alive; {human.count(sae['tokens'])} tokens in {seconds}, "
+        f"{human.count(sae['tokens_per_s'])} tokens/s"
+    )
+
+
+def _show_texts(found: dict[str, Any]) -> None:
+    steer = found["steer"]
+    output.text(f"\nAfter {steer['prompt']!r} the model writes")
+    output.text(_indented(steer["baseline"]["text"]))
+    output.text(f"and with feature {found['feature']} added at {found['strength']:g}")
+    output.text(_indented(steer["steered"][0]["text"]))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip("\n").splitlines())
+
+
+def _time(stage: dict[str, Any]) -> str:
+    return "reused" if stage["job"] is None else human.duration(stage["seconds"])

@@ -1,0 +1,164 @@
+"""``mistudio job``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from mistudio import human, output
+from mistudio.api import ENDED, Client, Job
+from mistudio.commands.artifact import make_sure, show
+from mistudio.options import Call, Noun, pass_call
+from mistudio.watch import conclude, watch
+
+_FOLLOW_EVERY_S = 0.5
+_TAIL_BYTES = 256 << 10
+
+
+@click.group("job", cls=Noun)
+def job() -> None:
+    """What the studio does, has done and will do."""
+
+
+@job.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="jobs to show")
+@click.option("--before", type=int, help="only jobs with a lower id")
+@pass_call
+def list_all(call: Call, limit: int, before: int | None) -> None:
+    """List jobs, the newest first."""
+    found = call.client.jobs(limit, before)
+    if call.json:
+        output.data(found)
+        return
+    show_jobs(found["jobs"])
+    if found["next"]:
+        output.note(f"there are more: mistudio job list --before {found['next']}")
+
+
+def show_jobs(jobs: list[Job]) -> None:
+    header = ["ID", "KIND", "NAME", "STATE", "PROGRESS", "TOOK", "QUEUED"]
+    output.table(header, [_row(one) for one in jobs])
+
+
+def _row(one: Job) -> list[object]:
+    progress = one["progress"] or {}
+    done = progress["done"] / progress["total"] if progress.get("total") else None
+    name = one["spec"].get("name") or one["spec"].get("sae")
+    return [
+        one["id"], one["kind"], name, one["state"], human.share(done),
+        human.duration(human.between(one["started_at"], one["ended_at"])), human.ago(one["created_at"]),
+    ]  # fmt: skip
+
+
+@job.command("show")
+@click.argument("job", type=int)
+@pass_call
+def show_one(call: Call, job: int) -> None:
+    """Show all that is known of a job."""
+    show(call, call.client.job(job))
+
+
+@job.command("watch")
+@click.argument("job", type=int)
+@pass_call
+def watch_one(call: Call, job: int) -> None:
+    """Follow a job to its end; Ctrl-C leaves it running."""
+    watch(call, job)
+
+
+@job.command("wait")
+@click.argument("job", type=int)
+@click.option("--timeout", type=float, metavar="SECONDS", help="wait no longer than this (exit code 8)")
+@pass_call
+def wait(call: Call, job: int, timeout: float | None) -> None:
+    """Wait for a job's end without a word."""
+    conclude(call, call.client.wait(job, timeout))
+
+
+@job.command("logs")
+@click.argument("job", type=int)
+@click.option("-f", "--follow", is_flag=True, help="go on until the job has ended")
+@pass_call
+def logs(call: Call, job: int, follow: bool) -> None:
+    """Show what a job's worker wrote."""
+    if follow and call.json:
+        raise click.UsageError("a followed log is text: leave --json or --follow away")
+    if call.json:
+        output.data({"job": job, "log": call.client.log(job)})
+    elif follow:
+        _follow(call.client, job)
+    else:
+        output.text(call.client.log(job, _TAIL_BYTES), end="")
+
+
+def _follow(client: Client, job: int) -> None:
+    seen = ""
+    while True:
+        ended = client.job(job)["state"] in ENDED  # before the log is read: nothing comes after
+        log = client.log(job, _TAIL_BYTES)
+        output.text(new_part(seen, log), end="")
+        if ended:
+            return
+        seen = log
+        time.sleep(_FOLLOW_EVERY_S)
+
+
+def new_part(seen: str, log: str) -> str:
+    """What ``log`` has beyond ``seen``, both being ends of one growing text."""
+    if log.startswith(seen):
+        return log[len(seen) :]
+    anchor = seen[-2000:]
+    at = log.find(anchor)
+    return log[at + len(anchor) :] if at >= 0 else log
+
+
+def _act(call: Call, changed: Job) -> None:
+    if call.json:
+        output.data(changed)
+    else:
+        output.note(f"job {changed['id']} is {changed['state']}")
+
+
+@job.command("pause")
+@click.argument("job", type=int)
+@pass_call
+def pause(call: Call, job: int) -> None:
+    """Let a running job save where it is and make room."""
+    _act(call, call.client.pause(job))
+
+
+@job.command("resume")
+@click.argument("job", type=int)
+@pass_call
+def resume(call: Call, job: int) -> None:
+    """Let a paused job go on."""
+    _act(call, call.client.resume(job))
+
+
+@job.command("stop")
+@click.argument("job", type=int)
+@pass_call
+def stop(call: Call, job: int) -> None:
+    """End a job; what it has finished stays."""
+    _act(call, call.client.stop(job))
+
+
+@job.command("retry")
+@click.argument("job", type=int)
+@pass_call
+def retry(call: Call, job: int) -> None:
+    """Queue a failed or stopped job again; it goes on from its last checkpoint."""
+    _act(call, call.client.retry(job))
+
+
+@job.command("rm")
+@click.argument("job", type=int)
+@click.option("--yes", is_flag=True, help="do not ask")
+@pass_call
+def remove(call: Call, job: int, yes: bool) -> None:
+    """Delete an ended job's record, log and checkpoints; what it made stays."""
+    found = call.client.job(job)
+    make_sure(f"Delete job {job} ({found['kind']}, {found['state']}) with its log and checkpoints?", yes)
+    call.client.remove_job(job)
+    output.note(f"removed job {job}")

@@ -1,0 +1,76 @@
+"""``mistudio sae`` and ``mistudio train``: autoencoders, and the jobs that make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mistudio import human, names, output
+from mistudio.commands.artifact import add_list_show_rm, show
+from mistudio.commands.dataset import name_of
+from mistudio.commands.job import show_jobs
+from mistudio.options import Call, Noun, SpecVerb, pass_call
+from mistudio.watch import job_making, start, watch
+
+
+@click.group("sae", cls=Noun)
+def sae() -> None:
+    """Sparse autoencoders."""
+
+
+add_list_show_rm(
+    sae,
+    "sae",
+    {
+        "NAME": lambda s: s["name"],
+        "ID": lambda s: s["id"],
+        "HOOK": lambda s: s.get("hook"),
+        "WIDTH": lambda s: human.count(s.get("width")),
+        "K": lambda s: s.get("k"),
+        "FVU": lambda s: human.number(s.get("fvu")),
+        "L0": lambda s: human.number(s.get("l0"), 1),
+        "ALIVE": lambda s: human.share(s.get("alive")),
+        "MADE": lambda s: human.ago(s["created_at"]),
+    },
+)
+
+
+@click.group("train", cls=Noun)
+def train() -> None:
+    """Train autoencoders."""
+
+
+@train.command("start", cls=SpecVerb, kind="train", derived={"name": "TOKENIZATION-<hook>"})
+@pass_call
+def start_training(call: Call, /, tokenization: str, hook: str, name: str | None, **fields: Any) -> None:
+    """Train a sparse autoencoder on one hook of a model."""
+    name = name or names.of_sae(name_of(call, "tokenization", tokenization), hook)
+    start(call, "train", {"tokenization": tokenization, "hook": hook, "name": name, **fields})
+
+
+@train.command("list")
+@pass_call
+def list_all(call: Call) -> None:
+    """List the training jobs, the newest first."""
+    found = [job for job in call.client.every_job() if job["kind"] == "train"]
+    if call.json:
+        output.data({"jobs": found, "next": None})
+    else:
+        show_jobs(found)
+
+
+@train.command("show")
+@click.argument("ref", metavar="JOB|SAE")
+@pass_call
+def show_one(call: Call, ref: str) -> None:
+    """Show a training job, by its id or by the name of its SAE."""
+    show(call, job_making(call, "sae", ref))
+
+
+@train.command("watch")
+@click.argument("ref", metavar="JOB|SAE")
+@pass_call
+def watch_one(call: Call, ref: str) -> None:
+    """Follow a training, by the job's id or the name of its SAE; Ctrl-C leaves it running."""
+    watch(call, job_making(call, "sae", ref)["id"])

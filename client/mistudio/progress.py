@@ -1,0 +1,203 @@
+"""A job's progress, drawn on stderr: one live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mistudio import human, output
+from mistudio.api import ENDED, Client, Job
+from mistudio.errors import ApiError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PLAIN_EVERY_S = 1.0
+_METRICS = {"fvu": human.number, "l0": lambda x: human.number(x, 1), "dead": human.share}
+
+
+class Drawing(Protocol):
+    def line(self, text: str, share: float | None, fresh: bool) -> None:
+        """How far it is. ``share`` is 0 to 1, None when not known; ``fresh``: a stage or state has just begun."""
+
+    def note(self, text: str) -> None: ...
+
+
+def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
+    """Draw a job's progress until it has ended, and return it. Raises ApiError when the job is not there (any more)."""
+    tracker = _Tracker(label or f"job {job}")
+    for event in client.events(("job", "progress", "metric")):
+        topic, about = event["topic"], event["data"]
+        if topic == "lost":
+            drawing.note("the studio does not answer; trying again")
+            continue
+        if topic == "connected":
+            topic, about = "job", client.job(job)
+        if about.get("id" if topic == "job" else "job") != job:
+            continue
+        if about.get("removed"):
+            raise ApiError(404, "not_found", f"job {job} was removed")
+        fresh = tracker.take(topic, about)
+        if tracker.job["state"] in ENDED:
+            drawing.line(tracker.text(), 1.0, True)
+            return tracker.job
+        if topic != "metric":
+            drawing.line(tracker.text(), tracker.share(), fresh)
+    raise AssertionError("the event stream never ends by itself")
+
+
+class _Tracker:
+    """What is known of one job on its way."""
+
+    def __init__(self, label: str) -> None:
+        self.job: Job = {"state": ""}
+        self._label = label
+        self._progress: dict[str, Any] = {}
+        self._metrics: dict[str, float | None] = {}
+        self._began = (0.0, 0.0)  # when the stage was first seen, and how far it was then
+
+    def take(self, topic: str, about: dict[str, Any]) -> bool:
+        """Whether a stage or a state has just begun."""
+        if topic == "metric":
+            self._metrics = about["values"]
+            return False
+        fresh = False
+        if topic == "job":
+            fresh = about["state"] != self.job["state"]
+            self.job, about = about, about["progress"] or {}
+        if about and about["stage"] != self._progress.get("stage"):
+            self._began, fresh = (time.monotonic(), about["done"]), True
+        self._progress = about
+        return fresh
+
+    def share(self) -> float | None:
+        total = self._progress.get("total")
+        return min(self._progress["done"] / total, 1.0) if total else None
+
+    def text(self) -> str:
+        job, state = self.job, self.job["state"]
+        if state == "queued" and job["after"]:
+            return f"{self._label}: queued behind job {', '.join(map(str, job['after']))}"
+        if state == "paused":
+            return f"{self._label}: paused; 'mistudio job resume {job['id']}' lets it go on"
+        if state in ENDED:
+            took = human.between(job["started_at"], job["ended_at"])
+            return f"{self._label}: {state}" + (f" in {human.duration(took)}" if took is not None else "")
+        return f"{self._label}: {', '.join(self._parts()) if self._progress else state}"
+
+    def _parts(self) -> Iterator[str]:
+        done, total, unit = self._progress["done"], self._progress["total"], self._progress["unit"]
+        stage = self._progress["stage"]
+        if total:
+            yield f"{stage} {_of(done, total, unit)} ({human.share(self.share())})"
+        else:
+            yield f"{stage} {human.amount(done, unit)}" if done else stage
+        if self.job["state"] in ("pausing", "stopping"):
+            yield self.job["state"]
+        else:
+            if (rate := self._rate()) is not None:
+                yield rate
+            if self._progress["eta_s"]:
+                yield f"{human.duration(self._progress['eta_s'])} left"
+        for name, show in _METRICS.items():
+            if (x := self._metrics.get(name)) is not None:
+                yield f"{name} {show(x)}"
+
+    def _rate(self) -> str | None:
+        """Units a second: the trainer's own figure, or as seen from here."""
+        if tokens := self._metrics.get("tokens_per_s"):
+            return f"{human.count(tokens)} tokens/s"
+        began_at, began_done = self._began
+        elapsed, unit = time.monotonic() - began_at, self._progress["unit"]
+        if not unit or elapsed < 0.5 or self._progress["done"] <= began_done:
+            return None
+        return f"{human.amount((self._progress['done'] - began_done) / elapsed, unit)}/s"
+
+
+def _of(done: float, total: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{human.size(done)} of {human.size(total)}"
+    return f"{human.count(done)}/{human.count(total)} {unit}".rstrip()
+
+
+@contextmanager
+def drawn() -> Iterator[Drawing]:
+    """The drawing for where stderr goes."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _live() as live:
+            yield live
+    else:
+        plain = _Plain()
+        yield plain
+        plain.end()
+
+
+class _Plain:
+    """A line at most each second; the first and the last of a stage always."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._drawn = ""
+        self._drawn_at = 0.0
+
+    def line(self, text: str, share: float | None, fresh: bool) -> None:
+        if fresh:
+            self.end()
+        if fresh or time.monotonic() - self._drawn_at >= PLAIN_EVERY_S:
+            self._draw(text)
+        else:
+            self._held = text
+
+    def note(self, text: str) -> None:
+        output.note(text)
+
+    def end(self) -> None:
+        if self._held:
+            self._draw(self._held)
+
+    def _draw(self, text: str) -> None:
+        if text != self._drawn:
+            output.note(text)
+        self._drawn, self._drawn_at, self._held = text, time.monotonic(), ""
+
+
+@contextmanager
+def _live() -> Iterator[Drawing]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
+
+    one_line = Column(no_wrap=True, overflow="ellipsis")
+    text = TextColumn("{task.description}", markup=False, table_column=one_line)
+    columns = SpinnerColumn(), BarColumn(bar_width=20), text
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        live = _Live(progress)
+        yield live
+        live.end()
+
+
+class _Live:
+    """One line that changes in place; what a stage came to stays above it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+        self._last = ""
+
+    def line(self, text: str, share: float | None, fresh: bool) -> None:
+        if fresh:
+            self.end()
+        self._last = text if share is not None else ""
+        self._progress.update(self._task, description=text, total=None if share is None else 1.0, completed=share or 0)
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def end(self) -> None:
+        if self._last:
+            self.note(self._last)
+        self._last = ""

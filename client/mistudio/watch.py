@@ -1,0 +1,98 @@
+"""A command that starts a job, or comes back to one: submit it, draw it, and say how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from mistudio import output, progress
+from mistudio.api import Job
+from mistudio.errors import ApiError
+from mistudio.options import Call
+
+EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED = 10, 11, 130
+
+
+class Failed(Exception):
+    """A job did not get done: the sentence for a person, the API's error object, and the exit code."""
+
+    def __init__(self, job: Job) -> None:
+        what = f"job {job['id']} ({job['kind']})"
+        if job["state"] == "stopped":
+            self.exit_code, sentence = EXIT_STOPPED, f"{what} was stopped"
+        else:
+            self.exit_code, sentence = (
+                EXIT_FAILED,
+                f"{what} {'is only partly done' if job['state'] == 'partial' else 'failed'}",
+            )
+        error = job["error"] or {}
+        field = error.get("field")
+        reason = ": ".join(part for part in (field, error.get("message")) if part)
+        super().__init__(f"{sentence}: {reason}" if reason else sentence)
+        self.body: dict[str, object] = {
+            "code": error.get("code", job["state"]), "message": error.get("message", sentence), "job": job["id"],
+        }  # fmt: skip
+        if field:
+            self.body["fields"] = {field: error["message"]}
+
+
+def show_result(call: Call, job: Job) -> None:
+    """What a job found; with --json the job itself."""
+    if call.json:
+        output.data(job)
+    elif job["result"]:
+        output.record(job["result"])
+
+
+def start(call: Call, kind: str, fields: dict[str, Any], show: Callable[[Call, Job], None] = show_result) -> None:
+    """Submit a job and, unless told to detach, stay until its end."""
+    detach, after, priority = fields.pop("detach"), fields.pop("after"), fields.pop("priority")
+    spec = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
+    job = call.client.submit(_by_name(call, spec), after, priority)
+    if not detach:
+        watch(call, job["id"], show)
+    elif call.json:
+        output.data(job)
+    else:
+        output.text(str(job["id"]))
+        output.note(f"job {job['id']} is {job['state']}; mistudio job watch {job['id']} shows how it goes")
+
+
+def watch(call: Call, job: int, show: Callable[[Call, Job], None] = show_result) -> None:
+    """Draw a job until it ends, then show what it found. Raises Failed; Ctrl-C leaves the job alone."""
+    try:
+        with progress.drawn() as drawing:
+            ended = progress.follow(call.client, job, drawing)
+    except KeyboardInterrupt:
+        output.note(f"job {job} goes on; to come back: mistudio job watch {job}")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    conclude(call, ended, show)
+
+
+def conclude(call: Call, job: Job, show: Callable[[Call, Job], None] = show_result) -> None:
+    if job["state"] == "done":
+        show(call, job)
+        return
+    if call.json:
+        output.data(job)
+    raise Failed(job)
+
+
+def _by_name(call: Call, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Specs name what they use; a person may give an id."""
+    from mistudiod.specs import USES
+
+    ids = {field: noun for field, noun in USES[spec["kind"]].items() if str(spec[field]).isdigit()}
+    return {**spec, **{field: call.client.artifact(noun, spec[field])["name"] for field, noun in ids.items()}}
+
+
+def job_making(call: Call, noun: str, ref: str) -> Job:
+    """A job by its id, or the newest that makes (or made) what ``ref`` names. Raises ApiError."""
+    if ref.isdigit():
+        return call.client.job(int(ref))
+    for job in call.client.every_job():
+        if job["makes"] == {"noun": noun, "name": ref}:
+            return job
+    raise ApiError(404, "not_found", f"there is no job that makes the {noun} {ref!r}")

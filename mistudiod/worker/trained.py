@@ -1,0 +1,49 @@
+"""A trained SAE with what it belongs to, as extraction and steering open it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.worker.link import Link, Refused
+
+
+@dataclass(frozen=True)
+class Trained:
+    sae: SparseAutoencoder
+    recipe: dict[str, Any]  # recipe.json
+    model: dict[str, Any]  # model.json of the model that it reads
+    hook: str
+    device: torch.device
+    dtype: torch.dtype  # of the model
+
+
+def open_trained(name: str, link: Link) -> Trained:
+    """Raises Refused, naming the field ``sae``, when the SAE or its model is not here or damaged."""
+    folder = link.paths.artifact("sae", name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        recipe = json.loads((folder / "recipe.json").read_text())
+        sae = SparseAutoencoder.load(folder, device)
+    except FileNotFoundError:
+        raise Refused(f"there is no SAE called {name}: train one first", "sae") from None
+    except ValueError as error:
+        raise Refused(str(error), "sae") from error
+    model = _read(link.paths.artifact("model", recipe["model"]["name"]) / "model.json")
+    if model is None:
+        raise Refused(f"the model {recipe['model']['name']} that {name} was trained on is not here: add it again", "sae")
+    dtype = torch.float32 if device.type == "cpu" else getattr(torch, model["dtype"])
+    return Trained(sae, recipe, model, recipe["spec"]["hook"], device, dtype)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found

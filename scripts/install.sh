@@ -1,0 +1,163 @@
+# Sourced by start-mistudio.sh and run-tests.sh with ROOT set: makes the virtual environments of this checkout.
+# Nothing is done twice: a stamp in the environment says from what it was installed.
+# shellcheck shell=bash
+
+TORCH_CPU=2.13.0  # the PyTorch of machines without a GPU
+TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+SAE_LENS=6.54.12
+NO_NETWORK='NewConnectionError|NameResolution|ProxyError|Timeout|ConnectionReset|IncompleteRead|SSLError'
+
+say() { printf '%s\n' "$*"; }
+fail() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# install_studio EXTRAS: .venv with miStudio and these extras ("worker", "worker,dev").
+install_studio() {
+    local venv=$ROOT/.venv
+    installed "$venv" "$1" && return
+    mkdir -p "$venv" 2>/dev/null || fail "cannot write to $ROOT: copy the checkout to a folder of your own"
+    (
+        lock_venv "$venv"
+        ! installed "$venv" "$1" || exit 0
+        make_venv "$venv"
+        install_torch "$venv"
+        say "installing miStudio and what it needs"
+        pip_install "$venv" -c "$venv/constraints.txt" -e "${ROOT}[$1]" || give_up "$venv" "installing miStudio"
+        stamp "$venv" "$1"
+    ) 8>"$venv/.lock"
+}
+
+# install_saelens: .venv-saelens, an environment of its own because SAELens pins what miStudio needs newer.
+install_saelens() {
+    local venv=$ROOT/.venv-saelens
+    installed "$venv" "$SAE_LENS" && return
+    mkdir -p "$venv"
+    (
+        lock_venv "$venv"
+        make_venv "$venv"
+        install_torch "$venv"
+        say "installing SAELens $SAE_LENS"
+        pip_install "$venv" -c "$venv/torch.txt" "sae-lens==$SAE_LENS" || give_up "$venv" "installing SAELens"
+        stamp "$venv" "$SAE_LENS"
+    ) 8>"$venv/.lock"
+}
+
+# The stamp: "HASH EXTRAS". The hash covers what is asked for, the Python, and the place (scripts hold its path).
+stamp_hash() {
+    { cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" && "$1/bin/python" -VV && echo "$ROOT"; } 2>/dev/null |
+        sha256sum | cut -c1-64
+}
+stamp() { echo "$(stamp_hash "$1") $2" >"$1/.mistudio-installed"; }
+installed() {
+    local stamped=""
+    [ -f "$1/.mistudio-installed" ] && read -r stamped <"$1/.mistudio-installed"
+    [[ "$stamped," == "$(stamp_hash "$1") $2,"* ]]
+}
+
+lock_venv() {
+    flock -n 8 && return
+    say "another installation into ${1##*/} is under way; waiting for it"
+    flock 8
+}
+
+# find_python: sets python to the first Python that is new enough and can make environments.
+find_python() {
+    local candidate version newest="" plain=""
+    local candidates=(python3 python3.14 python3.13 python3.12 python3.11 python3.10)
+    [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
+        version=$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+        newest=${newest:-$candidate is $version}
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || continue
+        python=$candidate
+        "$candidate" -c 'import venv, ensurepip' 2>/dev/null && return
+        plain=${plain:-$version}
+    done
+    [ -z "$plain" ] || fail "this Python $plain cannot make virtual environments: install its package for that" \
+        "(Debian and Ubuntu: sudo apt install python$plain-venv)"
+    fail "miStudio needs Python 3.10 or newer, and ${newest:-${PYTHON:-python3} is not there or does not run}:" \
+        "install one, or name one with PYTHON=/path/to/python3"
+}
+
+# make_venv FOLDER: an environment, kept when it is there and runs. One that brings its own torch is built upon.
+make_venv() {
+    if "$1/bin/python" -c 'import pip' 2>/dev/null; then
+        : >"$1/install.log"
+        return
+    fi
+    find_python
+    local options=(--clear)
+    [ -z "$(torch_of "$python")" ] || options+=(--system-site-packages)
+    say "making ${1##*/} with $("$python" -V)"
+    local words
+    words=$("$python" -m venv "${options[@]}" "$1" 2>&1) || fail "making $1 failed: ${words##*$'\n'}"
+    : >"$1/install.log"
+}
+
+# torch_of PYTHON: the version of the torch it has, when that is new enough; nothing otherwise.
+torch_of() {
+    "$1" - 2>/dev/null <<'PYTHON' || true
+import re
+from importlib.metadata import version
+
+found = version("torch")
+if tuple(map(int, re.findall(r"\d+", found)[:2])) >= (2, 4):
+    print(found)
+PYTHON
+}
+
+# install_torch VENV: the PyTorch that suits the machine, and in VENV/constraints.txt that nothing may replace it.
+install_torch() {
+    local version
+    version=$(torch_of "$1/bin/python")
+    if [ -n "$version" ]; then
+        say "keeping PyTorch $version, which is here"
+    elif has_gpu; then
+        say "installing PyTorch for the GPU (about 3 GB to download)"
+        [ ! -e /etc/nv_tegra_release ] || say "  (a Jetson uses its GPU best with NVIDIA's own build; install that first)"
+        pip_install "$1" torch || give_up "$1" "installing PyTorch"
+    else
+        install_cpu_torch "$1"
+    fi
+    version=$(torch_of "$1/bin/python")
+    echo "torch==$version" >"$1/torch.txt"
+    # A build made against NumPy 1 (the older Jetson ones) cannot exchange arrays with NumPy 2.
+    "$1/bin/python" -c 'import importlib.metadata as m, sys; sys.exit(m.version("numpy")[:2] != "1.")' 2>/dev/null &&
+        echo "numpy<2" >>"$1/torch.txt"
+    cat "$ROOT/constraints.txt" "$1/torch.txt" >"$1/constraints.txt"
+}
+
+# The CPU build has an index of its own. pip skips an index that does not answer; few tries, so that it does not wait
+# long for one. Only when no CPU build is to be had is the large one of PyPI taken.
+install_cpu_torch() {
+    local quick=(--retries 1 --timeout 15 --extra-index-url "$TORCH_CPU_INDEX")
+    say "installing PyTorch $TORCH_CPU for the CPU (about 0.2 GB to download)"
+    pip_install "$1" "${quick[@]}" "torch==$TORCH_CPU+cpu" && return
+    grep -q 'No matching distribution' "$1/install.log" || give_up "$1" "installing PyTorch"
+    say "its CPU build cannot be had from $TORCH_CPU_INDEX; trying PyPI's (may be some GB)"
+    pip_install "$1" "torch==$TORCH_CPU" || give_up "$1" "installing PyTorch"
+}
+
+has_gpu() { nvidia-smi >/dev/null 2>&1 || [ -e /dev/nvidia0 ] || [ -e /etc/nv_tegra_release ]; }
+
+# pip_install VENV ARGUMENT…: what pip says goes to VENV/install.log; its scratch lies beside, as /tmp may be small.
+pip_install() {
+    local venv=$1 rc=0
+    shift
+    mkdir -p "$venv/tmp"
+    TMPDIR=$venv/tmp PIP_USER=0 "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@" \
+        >>"$venv/install.log" 2>&1 || rc=$?
+    rm -rf "$venv/tmp"
+    return "$rc"
+}
+
+# give_up VENV WHAT: the end of the log, then the reason in one sentence.
+give_up() {
+    local log=$1/install.log
+    tail -n 12 "$log" 2>/dev/null | cut -c1-240 >&2
+    if grep -qs 'No space left on device' "$log"; then
+        fail "the disk is full: $2 needs some 3 GB under $ROOT (10 GB with a GPU); free some and run this again"
+    elif grep -sv "${TORCH_CPU_INDEX#https://*/}/" "$log" | grep -qE "$NO_NETWORK"; then
+        fail "no network: $2 needs PyPI, which did not answer or broke off; run this again when it is reachable"
+    fi
+    fail "$2 failed; the whole log is $log"
+}

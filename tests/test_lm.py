@@ -1,0 +1,175 @@
+"""A language model is loaded whole or in part, and its activations are those of the whole model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import D_MODEL, FAMILIES, LAYERS, VOCABULARY, configure, tiny_model
+from tokenizers import Tokenizer, pre_tokenizers
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from mistudiod.engine.hooks import capture, layers_needed
+from mistudiod.engine.lm import load_lm, load_tokenizer
+from mistudiod.facts import UnknownHook, UnknownModel, hook_names, read_facts
+
+TEXT = "def f(x):\n    return x  # 12345 héllo's , .\n"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A model to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "llama"))
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(1, VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_of_a_part_are_those_of_the_whole_model(family: str, ids: Tensor, tmp_path: Path) -> None:
+    hooks = hook_names(read_facts(tiny_model(family, tmp_path)))
+    whole = load_lm(tmp_path)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    with torch.no_grad(), capture(reference, hooks) as values:
+        reference(ids)
+    parts = {n: load_lm(tmp_path, layers=n) for n in range(1, LAYERS + 1)}
+    for hook in hooks:
+        assert torch.equal(whole.activations(ids, hook), values[hook])
+        assert torch.equal(parts[layers_needed(hook)].activations(ids, hook), values[hook])
+        assert torch.equal(parts[LAYERS].activations(ids, hook), values[hook])
+
+
+def test_a_part_has_no_more_weights_than_it_needs_and_knows_the_whole_models_facts(saved: Path) -> None:
+    part, whole = load_lm(saved, layers=1), load_lm(saved)
+    block = sum(p.numel() for p in whole.model.model.layers[0].parameters())
+    head = whole.model.lm_head.weight.numel()
+    assert part.model.num_parameters() == whole.model.num_parameters() - (LAYERS - 1) * block - head
+    assert part.facts == whole.facts
+    assert whole.facts.n_layers == LAYERS
+
+
+def test_blocks_after_the_hook_do_not_run(saved: Path, ids: Tensor) -> None:
+    lm = load_lm(saved)
+    ran: list[int] = []
+    for number, block in enumerate(lm.model.model.layers):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    lm.model.lm_head.register_forward_hook(lambda *_: ran.append(-1))
+    lm.activations(ids, "blocks.1.hook_resid_pre")
+    lm.activations(ids, "blocks.1.hook_mlp_out")
+    assert ran == [0, 0, 1]
+    lm.model(ids)
+    assert ran[3:] == [0, 1, 2, -1]
+
+
+def test_activations_need_no_gradients_and_leave_the_model_as_it_was(saved: Path, ids: Tensor) -> None:
+    lm = load_lm(saved)
+    logits = lm.model(ids).logits
+    x = lm.activations(ids, "blocks.0.hook_resid_post")
+    assert x.shape == (2, 24, D_MODEL) and x.dtype == torch.float32 and not x.requires_grad
+    assert not any(p.requires_grad for p in lm.model.parameters()) and not lm.model.training
+    with pytest.raises(IndexError):
+        lm.activations(torch.full((1, 3), VOCABULARY), "blocks.0.hook_resid_post")
+    assert torch.equal(lm.model(ids).logits, logits)
+
+
+def test_the_precision_is_the_one_asked_for(saved: Path, ids: Tensor) -> None:
+    lm = load_lm(saved, dtype=torch.bfloat16, layers=2)
+    x = lm.activations(ids, "blocks.1.hook_resid_post")
+    assert x.dtype == torch.bfloat16
+    exact = load_lm(saved).activations(ids, "blocks.1.hook_resid_post")
+    assert (x.float() - exact).norm() < 0.03 * exact.norm()
+
+
+def test_loading_a_part_prints_nothing(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_lm(saved, layers=1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("layers", [0, -1, LAYERS + 1])
+def test_a_number_of_layers_that_the_model_does_not_have_is_refused(layers: int, saved: Path) -> None:
+    with pytest.raises(ValueError, match="layers must be from 1 to 3"):
+        load_lm(saved, layers=layers)
+
+
+def test_a_hook_that_does_not_exist_or_is_not_loaded_is_refused(saved: Path, ids: Tensor) -> None:
+    lm = load_lm(saved, layers=1)
+    for hook in ("blocks.3.hook_resid_pre", "blocks.0.hook_z", "blocks.2.hook_resid_post"):
+        with pytest.raises(UnknownHook):
+            lm.activations(ids, hook)
+
+
+def test_weights_that_are_missing_are_not_made_up(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load_lm(folder, layers=1)
+    with pytest.raises(UnknownModel, match=r"its weights lack 1 tensor, the first .*layers\.1\.mlp\.up_proj\.weight"):
+        load_lm(folder)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"has no config\.json"):
+        load_lm(tmp_path)
+
+
+def test_code_that_comes_with_a_model_is_not_run(folder: Path) -> None:
+    code = f"import pathlib\npathlib.Path({str(folder / 'ran')!r}).touch()\n"
+    (folder / "modeling_own.py").write_text(code)
+    own = {"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Model"}
+    configure(folder, auto_map=own)
+    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer_config["auto_map"] = {"AutoTokenizer": ["modeling_own.Tokenizer", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    load_lm(folder)
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_is_cut_as_tokenizer_json_says(family: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model(family, tmp_path))
+    ids = tokenizer(TEXT)["input_ids"]
+    assert ids == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(TEXT).ids
+    assert tokenizer.decode(ids) == TEXT
+    assert tokenizer.bos_token_id == tokenizer.eos_token_id == 0
+    assert len(tokenizer) == VOCABULARY
+
+
+def test_a_tokenizer_keeps_the_steps_that_its_class_does_not_have(folder: Path) -> None:
+    exact = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    exact.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    exact.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer(TEXT)["input_ids"] == exact.encode(TEXT).ids
+    assert tokenizer.bos_token == "<|endoftext|>"  # the class's, which the files do not name
+
+
+def test_a_special_token_that_the_vocabulary_lacks_is_not_added(tmp_path: Path) -> None:
+    tiny_model("gemma", tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer) == VOCABULARY
+    assert max(tokenizer(TEXT)["input_ids"]) < VOCABULARY
+
+
+def test_a_missing_or_damaged_tokenizer_is_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UnknownModel, match=r"the tokenizer in .* cannot be loaded: "):
+        load_lm(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UnknownModel, match=r"has no tokenizer\.json"):
+        load_lm(folder)

@@ -1,0 +1,292 @@
+"""The train job on a tiny model: what it refuses, what it leaves, and how it goes on after an end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from run_job import folders, start_job
+from safetensors.torch import load_file
+from tiny_models import tiny_model
+
+from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.events import from_line
+from mistudiod.paths import Paths
+from mistudiod.specs import Train
+from mistudiod.worker import train
+from mistudiod.worker.link import Asked, Link, Refused
+
+CONTEXT, WINDOWS, HELD_OUT, D_MODEL = 16, 96, 8, 32
+SPEC = {
+    "name": "s",
+    "tokenization": "t",
+    "hook": "blocks.1.hook_resid_post",
+    "width": 64,
+    "k": 4,
+    "steps": 30,
+    "batch_tokens": 64,
+    "checkpoint_every_s": 1e6,
+}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("llama", tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def data(tmp_path: Path, model_folder: Path) -> Path:
+    """A studio with the model ``tiny`` and the tokenization ``t`` of random tokens; 0 is BOS."""
+    data = tmp_path / "data"
+    (data / "models" / "tiny").mkdir(parents=True)
+    model = {"name": "tiny", "source": str(model_folder), "path": str(model_folder), "family": "llama"}
+    model |= {"dtype": "float32", "parameters": 1, "context": 64, "vocab_size": 320}
+    (data / "models" / "tiny" / "model.json").write_text(json.dumps(model))
+    put_tokens(data)
+    return data
+
+
+def put_tokens(data: Path, windows: int = WINDOWS, held_out: int = HELD_OUT, **facts: Any) -> None:
+    (data / "tokens" / "t").mkdir(parents=True, exist_ok=True)
+    rows = np.random.default_rng(0).integers(1, 320, (windows, CONTEXT)).astype("<u2")
+    rows[:, 0] = 0
+    rows.tofile(data / "tokens" / "t" / "tokens.bin")
+    tokenization = {
+        "name": "t",
+        "dataset": "d",
+        "model": "tiny",
+        "context": CONTEXT,
+        "dtype": "<u2",
+        "windows": windows,
+        "train_windows": windows - held_out,
+        "held_out_windows": held_out,
+        "special_ids": [0],
+        "policy": {"bos": 0, "separator": 0, "packed": True},
+    }
+    (data / "tokens" / "t" / "tokenization.json").write_text(json.dumps(tokenization | facts))
+
+
+def job(data: Path, run: int = 1, link: type[Link] = Link, **changes: Any) -> Link:
+    """Run the job; its events are on stderr."""
+    folder = data / "runs" / str(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = link(folder, Paths(data))
+    train.run(Train.model_validate(SPEC | changes), made)
+    return made
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    events = [from_line(line.encode()) for line in capsys.readouterr().err.splitlines()]
+    return [event for event in events if event is not None]
+
+
+def of(events: list[Any], kind: str) -> list[Any]:
+    return [event for event in events if event.event == kind]
+
+
+def weights(data: Path, name: str = "s") -> dict[str, torch.Tensor]:
+    return load_file(data / "saes" / name / "sae_weights.safetensors")
+
+
+def steps_saved(data: Path, run: int = 1) -> list[int]:
+    return sorted(int(path.name) for path in (data / "runs" / str(run) / "checkpoints").iterdir())
+
+
+class EndsAt(Link):
+    """Hears a wish to end as soon as it has told of a step."""
+
+    wish = "pause"
+
+    def metric(self, step: int, values: dict[str, float | None]) -> None:
+        super().metric(step, values)
+        self.asked = self.wish  # type: ignore[assignment]
+
+
+class StopsAt(EndsAt):
+    wish = "stop"
+
+
+class EndsWhileMeasuring(Link):
+    def progress(self, stage: str, done: float, total: float | None = None, unit: str = "") -> None:
+        super().progress(stage, done, total, unit)
+        if stage == "measure":
+            self.asked = "pause"
+
+
+def test_a_job_leaves_an_sae_that_loads_and_says_what_it_measured(data, capsys):
+    job(data)
+    events = said(capsys)
+    result = of(events, "result")[0].result
+    assert of(events, "artifact")[0].name == "s"
+    assert result["sae"] == "s"
+    assert result["folder"] == str(data / "saes" / "s")
+    assert (result["steps"], result["tokens"]) == (30, 30 * 64)
+    assert result["held_out_tokens"] == HELD_OUT * (CONTEXT - 1)
+    assert 0 < result["fvu"] < result["random_fvu"] < 1
+    assert 0 < result["pca_fvu"] < 1
+    assert 0 < result["l0"] <= 4
+    assert 0 < result["alive"] <= 1
+    sae = SparseAutoencoder.load(data / "saes" / "s")
+    assert (sae.d_in, sae.d_sae, sae.k) == (D_MODEL, 64, 4)
+
+
+def test_the_folder_says_where_the_sae_belongs_and_how_it_was_made(data):
+    job(data, run=7)
+    cfg = json.loads((data / "saes" / "s" / "cfg.json").read_text())
+    metadata = cfg["metadata"]
+    assert metadata["model_name"] == "tiny"
+    assert metadata["hook_name"] == "blocks.1.hook_resid_post"
+    assert metadata["prepend_bos"] is True
+    assert metadata["context_size"] == CONTEXT
+    assert metadata["exclude_special_tokens"] == [0]
+    recipe = json.loads((data / "saes" / "s" / "recipe.json").read_text())
+    assert recipe["job"] == 7
+    assert recipe["spec"]["seed"] == 0
+    assert recipe["resolved"]["lr"] == 3e-3
+    assert recipe["versions"]["torch"] == torch.__version__
+    assert len(recipe["model"]["weights"]["model.safetensors"]["sha256"]) == 64
+    sparsity = load_file(data / "saes" / "s" / "sparsity.safetensors")["sparsity"]
+    assert (10**sparsity).sum() == pytest.approx(recipe["l0"], rel=1e-3)
+
+
+def test_the_sae_reconstructs_the_model_s_own_activations(data, capsys):
+    """Nothing of the scale that it was trained at is left: longer training, same measure, raw activations."""
+    job(data, steps=300)
+    assert of(said(capsys), "result")[0].result["fvu"] < 0.6
+
+
+def test_metrics_and_progress_are_told(data, capsys):
+    job(data)
+    events = said(capsys)
+    assert [event.step for event in of(events, "metric")][-1] == 30
+    assert set(of(events, "metric")[-1].values) == {"loss", "fvu", "l0", "dead", "lr", "tokens", "tokens_per_s"}
+    stages = dict.fromkeys(event.stage for event in of(events, "progress"))
+    assert list(stages) == ["load model", "train", "measure"]
+    assert [event for event in of(events, "progress") if event.stage == "train"][-1].done == 30 * 64
+
+
+@pytest.mark.parametrize("link", [EndsAt, StopsAt])
+def test_ended_training_keeps_its_last_checkpoint(data, link):
+    with pytest.raises(Asked):
+        job(data, link=link)
+    assert steps_saved(data) == [1]
+    assert folders(data, "saes") == []
+
+
+def test_paused_training_goes_on_to_the_same_bits(data):
+    job(data, run=1, name="straight")
+    with pytest.raises(Asked):
+        job(data, run=2, name="paused", link=EndsAt)
+    job(data, run=2, name="paused")
+    straight, paused = weights(data, "straight"), weights(data, "paused")
+    assert all(torch.equal(straight[name], paused[name]) for name in straight)
+
+
+def test_an_end_while_measuring_costs_no_training(data, capsys):
+    with pytest.raises(Asked):
+        job(data, link=EndsWhileMeasuring)
+    assert steps_saved(data) == [30]
+    said(capsys)
+    job(data)
+    assert of(said(capsys), "metric") == []
+
+
+def test_checkpoints_of_a_finished_sae_are_removed(data):
+    job(data, checkpoint_every_s=1e-6)
+    assert not (data / "runs" / "1" / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_tokenization_is_not_gone_on_from(data, capsys):
+    with pytest.raises(Asked):
+        job(data, link=EndsAt)
+    put_tokens(data, windows=WINDOWS + 1)
+    said(capsys)
+    job(data)
+    assert of(said(capsys), "metric")[0].step == 1
+
+
+def test_a_job_that_died_after_saving_says_the_same_again(data, capsys):
+    job(data)
+    first = of(said(capsys), "result")[0].result
+    job(data)
+    events = said(capsys)
+    assert of(events, "result")[0].result == first
+    assert of(events, "artifact")[0].name == "s"
+    assert of(events, "metric") == []
+
+
+@pytest.mark.parametrize("changes", [{"run": 2}, {"seed": 1}])
+def test_the_name_of_another_job_s_sae_is_refused(data, changes):
+    job(data)
+    with pytest.raises(Refused, match="already an SAE called s") as refused:
+        job(data, **changes)
+    assert refused.value.field == "name"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"tokenization": "absent"}, "tokenization", "no tokenization called absent"),
+        ({"hook": "blocks.9.hook_resid_post"}, "hook", "blocks"),
+        ({"hook": "blocks.0.hook_nonsense"}, "hook", "blocks"),
+        ({"batch_tokens": 100_000}, "batch_tokens", "fewer training tokens"),
+    ],
+)
+def test_a_bad_spec_is_refused_before_anything_is_written(data, changes, field, message):
+    with pytest.raises(Refused, match=message) as refused:
+        job(data, **changes)
+    assert refused.value.field == field
+    assert not (data / "runs" / "1" / "checkpoints").exists()
+    assert not (data / "saes").exists()
+
+
+def test_a_tokenization_without_held_out_text_is_refused(data):
+    put_tokens(data, special_ids=[0, *range(1, 320)])
+    with pytest.raises(Refused):
+        job(data)
+    put_tokens(data, held_out=0)
+    with pytest.raises(Refused, match="no held-out text"):
+        job(data)
+
+
+def test_a_damaged_tokenization_is_refused(data):
+    (data / "tokens" / "t" / "tokens.bin").write_bytes(b"123")
+    with pytest.raises(Refused, match="tokens.bin"):
+        job(data)
+
+
+def test_a_model_that_is_gone_is_refused(data):
+    (data / "models" / "tiny" / "model.json").unlink()
+    with pytest.raises(Refused, match="tiny") as refused:
+        job(data)
+    assert refused.value.field == "tokenization"
+
+
+def test_too_high_a_learning_rate_is_said_to_be_at_fault(data):
+    with pytest.raises(Refused, match="diverged") as refused:
+        job(data, lr=0.999999, steps=2000)
+    assert refused.value.field == "lr"
+
+
+def test_a_killed_worker_s_checkpoint_is_gone_on_from(data, capsys):
+    spec = SPEC | {"steps": 20_000, "checkpoint_every_s": 0.05}
+    worker = start_job(data, "train", **spec)
+    try:
+        until = time.monotonic() + 60
+        while not list((data / "runs" / "1").glob("checkpoints/[0-9]*")):
+            assert worker.poll() is None, (data / "runs" / "1" / "log.txt").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        worker.kill()
+        worker.communicate()
+    assert worker.returncode == -signal.SIGKILL
+    with pytest.raises(Asked):
+        job(data, link=EndsAt, **spec)
+    assert of(said(capsys), "metric")[0].step > 1
