@@ -41,6 +41,8 @@ start() {
         fail "the data folder $data is not writable: make it so, or choose another with MISTUDIO_DATA"
     flock 9 # two starts at once: the second finds the first one's daemon
     look
+    [ "$holder" = ours ] || ! our_pid || fail "miStudio runs with the data in $data (process $pid) but does not answer" \
+        "at $url: stop it first ($0 stop), or see $log"
     case $holder in
         ours) say "miStudio is already running at $url (data in $data)" ;;
         studio)
@@ -49,7 +51,6 @@ start() {
             say "using the miStudio that runs at $url (data in $holder_data)"
             ;;
         program)
-            ! our_pid || fail "miStudio runs (process $pid) but does not answer at $url; see $log"
             fail "port ${url##*:} is taken by another program: stop that one, or choose another port with MISTUDIO_PORT"
             ;;
         nobody) launch ;;

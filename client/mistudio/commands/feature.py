@@ -83,7 +83,7 @@ def _strengths(context: click.Context, option: click.Parameter, given: tuple[str
 @click.argument("sae")
 @click.argument("prompt")
 @click.option(
-    "--feature", "strengths", type=_Strength(), multiple=True, required=True, metavar="INDEX=STRENGTH",
+    "--feature", "strengths", callback=_strengths, multiple=True, required=True, metavar="INDEX=STRENGTH",
     help="a feature and how strongly it is added; below 0 it is taken away (repeatable)",
 )  # fmt: skip
 @pass_call
