@@ -22,7 +22,7 @@ EOF
 look() {
     local lines
     lines=$("$BIN/python" "$ROOT/scripts/look.py") || exit $?
-    { IFS= read -r url && IFS= read -r data && IFS= read -r holder && IFS= read -r holder_data; } <<<"$lines"
+    { IFS= read -r url && IFS= read -r data && IFS= read -r holder_data && IFS= read -r holder; } <<<"$lines"
     log=$data/mistudiod.log pid_file=$data/mistudiod.pid
 }
 
@@ -74,7 +74,7 @@ launch() {
             tail -n 5 "$log" >&2
             fail "miStudio ended as it started; its last words are above, the whole log is $log"
         fi
-        sleep 0.2
+        sleep 0.5
     done
     fail "miStudio does not answer at $url after 30 s; see $log"
 }

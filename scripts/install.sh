@@ -132,7 +132,8 @@ install_cpu_torch() {
     local quick=(--retries 1 --timeout 15 --extra-index-url "$TORCH_CPU_INDEX")
     say "installing PyTorch $TORCH_CPU for the CPU (about 0.2 GB to download)"
     pip_install "$1" "${quick[@]}" "torch==$TORCH_CPU+cpu" && return
-    grep -q 'No matching distribution' "$1/install.log" || give_up "$1" "installing PyTorch"
+    { grep -q 'No matching distribution' "$1/install.log" && ! offline "$1/install.log"; } ||
+        give_up "$1" "installing PyTorch"
     say "its CPU build cannot be had from $TORCH_CPU_INDEX; trying PyPI's (may be some GB)"
     pip_install "$1" "torch==$TORCH_CPU" || give_up "$1" "installing PyTorch"
 }
@@ -150,13 +151,16 @@ pip_install() {
     return "$rc"
 }
 
+# offline LOG: whether pip missed an index other than PyTorch's own, which may be away without harm.
+offline() { grep -sv "/${TORCH_CPU_INDEX#https://*/}/" "$1" | grep -E "$NO_NETWORK" >/dev/null; }
+
 # give_up VENV WHAT: the end of the log, then the reason in one sentence.
 give_up() {
     local log=$1/install.log
     tail -n 12 "$log" 2>/dev/null | cut -c1-240 >&2
     if grep -qs 'No space left on device' "$log"; then
         fail "the disk is full: $2 needs some 3 GB under $ROOT (10 GB with a GPU); free some and run this again"
-    elif grep -sv "${TORCH_CPU_INDEX#https://*/}/" "$log" | grep -qE "$NO_NETWORK"; then
+    elif offline "$log"; then
         fail "no network: $2 needs PyPI, which did not answer or broke off; run this again when it is reachable"
     fi
     fail "$2 failed; the whole log is $log"

@@ -1,7 +1,7 @@
 """What start-mistudio.sh asks: where the studio belongs, and who answers there.
 
-Prints four lines: its URL, its data folder, who holds the port, and that one's data folder (empty unless it is a
-miStudio). The holder is ``nobody``, ``ours``, ``studio`` (a miStudio with other data) or ``program``.
+Prints four lines: its URL, its data folder, the data folder of the miStudio that has the port (empty if none has), and
+who has the port: ``nobody``, ``ours``, ``studio`` (a miStudio with other data) or ``program``.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def main() -> int:
     address = ANY_ADDRESS.get(settings.listen, settings.listen)
     url = f"http://[{address}]:{settings.port}" if ":" in address else f"http://{address}:{settings.port}"
     holder, data = _holder(address, settings)
-    sys.stdout.write(f"{url}\n{os.path.realpath(settings.data)}\n{holder}\n{data}\n")
+    sys.stdout.write(f"{url}\n{os.path.realpath(settings.data)}\n{data}\n{holder}\n")
     return 0
 
 
 def _holder(address: str, settings: Settings) -> tuple[str, str]:
     try:
         status = _status(address, settings.port)
-    except (ConnectionRefusedError, OSError) as error:
-        return ("nobody" if isinstance(error, ConnectionRefusedError) else "program"), ""
-    except (http.client.HTTPException, ValueError):
+    except ConnectionRefusedError:
+        return "nobody", ""
+    except (OSError, http.client.HTTPException, ValueError):
         return "program", ""
     if not isinstance(status, dict) or status.get("name") != "mistudio":
         return "program", ""

@@ -60,6 +60,11 @@ def test_a_part_has_no_more_weights_than_it_needs_and_knows_the_whole_models_fac
     assert whole.facts.n_layers == LAYERS
 
 
+def test_the_config_of_a_part_fits_the_part(tmp_path: Path) -> None:
+    config = load_lm(tiny_model("gemma2", tmp_path), layers=2).model.config
+    assert config.num_hidden_layers == len(config.layer_types) == 2
+
+
 def test_blocks_after_the_hook_do_not_run(saved: Path, ids: Tensor) -> None:
     lm = load_lm(saved)
     ran: list[int] = []

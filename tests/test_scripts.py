@@ -24,7 +24,7 @@ SCRIPTS = ["start-mistudio.sh", "run-tests.sh", ".ci/run", "scripts/install.sh"]
 def run(script: Path, *arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MISTUDIO_", "XDG_", "PYTHON"))}
     return subprocess.run(
-        [str(script), *arguments], env=ours | environ, cwd=cwd, capture_output=True, text=True, timeout=120
+        [str(script), *arguments], env=ours | environ, cwd=cwd, capture_output=True, text=True, timeout=240
     )
 
 

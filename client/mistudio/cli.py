@@ -35,23 +35,22 @@ class Root(Noun):
     """Where every error becomes a sentence (with --json the API's error object) and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        call = context.ensure_object(Call)  # before there are subcommands: all of them find this one
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except click.UsageError as error:
-            if not _json(context):
+            if not call.json:
                 raise
             output.error(error.message, {"code": "usage", "message": error.message})
             raise click.exceptions.Exit(error.exit_code) from error
         except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError) as error:
             exit_code, body = explained(error)
-            output.error(str(error), body if _json(context) else None)
+            output.error(str(error), body if call.json else None)
             raise click.exceptions.Exit(exit_code) from error
-
-
-def _json(context: click.Context) -> bool:
-    return context.ensure_object(Call).json
+        finally:
+            call.close()
 
 
 def explained(error: Exception) -> tuple[int, dict[str, object]]:

@@ -34,6 +34,10 @@ class Call:
                 raise click.UsageError(str(error)) from error
         return self._client
 
+    def close(self) -> None:
+        if self._client:
+            self._client.close()
+
 
 pass_call = click.make_pass_decorator(Call, ensure=True)
 
@@ -48,19 +52,20 @@ def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> 
         context.ensure_object(Call).json = True
 
 
-def _everywhere() -> list[click.Parameter]:
-    """Accepted before and after a subcommand alike."""
-    host = "where the studio is: a host, host:port or URL [default: MISTUDIO_HOST, else this machine]"
-    return [
-        click.Option(["-H", "--host"], callback=_set_host, expose_value=False, metavar="HOST", help=host),
-        click.Option(["--json"], is_flag=True, callback=_set_json, expose_value=False, help="print the API's JSON"),
-    ]
+# Accepted before and after a subcommand alike: the last parameters of every command and group.
+_EVERYWHERE: list[click.Parameter] = [
+    click.Option(
+        ["-H", "--host"], callback=_set_host, expose_value=False, metavar="HOST",
+        help="where the studio is: a host, host:port or URL [default: MISTUDIO_HOST, else this machine]",
+    ),
+    click.Option(["--json"], is_flag=True, callback=_set_json, expose_value=False, help="print the API's JSON"),
+]  # fmt: skip
 
 
 class Verb(click.Command):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.params += _everywhere()
+        self.params += _EVERYWHERE
 
 
 class Noun(click.Group):
@@ -70,7 +75,7 @@ class Noun(click.Group):
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **options)
-        self.params += _everywhere()
+        self.params += _EVERYWHERE
 
 
 class SpecVerb(Verb):
@@ -89,7 +94,8 @@ class SpecVerb(Verb):
             kind, self._kind = self._kind, None
             own = {param.name for param in self.params}
             made = [option for option in options_of(kind, self._derived) if option.name not in own]
-            self.params = [*self.params[:-2], *made, *self.params[-2:]]
+            last = len(self.params) - len(_EVERYWHERE)
+            self.params[last:last] = made
         return super().get_params(context)
 
 

@@ -45,8 +45,7 @@ def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
         if tracker.job["state"] in ENDED:
             drawing.line(tracker.text(), 1.0, True)
             return tracker.job
-        if topic != "metric":
-            drawing.line(tracker.text(), tracker.share(), fresh)
+        drawing.line(tracker.text(), tracker.share(), fresh)
     raise AssertionError("the event stream never ends by itself")
 
 
@@ -87,7 +86,9 @@ class _Tracker:
         if state in ENDED:
             took = human.between(job["started_at"], job["ended_at"])
             return f"{self._label}: {state}" + (f" in {human.duration(took)}" if took is not None else "")
-        return f"{self._label}: {', '.join(self._parts()) if self._progress else state}"
+        if self._progress:
+            return f"{self._label}: {', '.join(self._parts())}"
+        return f"{self._label}: {'starting' if state == 'running' else state}"
 
     def _parts(self) -> Iterator[str]:
         done, total, unit = self._progress["done"], self._progress["total"], self._progress["unit"]

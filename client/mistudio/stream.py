@@ -54,9 +54,11 @@ def listen(connect: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> It
     Raises Unreachable when the first connection fails, or none was made for PATIENCE_S.
     """
     last_seen: float | None = None
+    connected = False
     while True:
         try:
             with connect() as chunks:
+                connected = True
                 yield {"id": "", "topic": "connected", "data": {}}
                 last_seen = time.monotonic()
                 records = Records()
@@ -66,5 +68,7 @@ def listen(connect: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> It
         except Unreachable:
             if last_seen is None or time.monotonic() - last_seen > PATIENCE_S:
                 raise
-        yield {"id": "", "topic": "lost", "data": {}}
+        if connected:
+            yield {"id": "", "topic": "lost", "data": {}}
+        connected = False
         time.sleep(TRY_AGAIN_S)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 TOKENS, MANIFEST = "tokens.bin", "tokenization.json"
 HELD_OUT_EVERY = 50  # without a column that says so, every 50th document is held out, or the last 2 % of the windows
-_BATCH_CHARS, _BATCH_TEXTS = 1 << 21, 2048  # of text in one call of the tokenizer: bounds memory, feeds all cores
+_BATCH_CHARS, _BATCH_TEXTS = 1 << 20, 2048  # of text in one call of the tokenizer: bounds memory, feeds all cores
 _FLUSH_TOKENS = 1 << 18
 
 

@@ -208,7 +208,7 @@ def _open_parquet(path: Path, _name: str, text_column: str) -> TextFile:
 
 def _parquet_rows(path: Path, text_column: str, columns: set[str], in_batch: int, row_bytes: float) -> Iterator[Row]:
     wanted = [text_column, *sorted(columns & {"name", "held_out"})]
-    with reading(path), pq.ParquetFile(path, buffer_size=_BLOCK_BYTES) as file:
+    with reading(path), pq.ParquetFile(path, buffer_size=_BLOCK_BYTES, pre_buffer=False) as file:
         for batch in file.iter_batches(in_batch, columns=wanted):
             for record in batch.to_pylist():
                 held_out = bool(record["held_out"]) if "held_out" in columns else False

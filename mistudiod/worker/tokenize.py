@@ -71,7 +71,7 @@ def _tokenize(spec: Tokenize, link: Link, final: Path) -> dict[str, object]:
 
 def _texts(dataset: StoredDataset) -> Iterator[Text]:
     for path in dataset.files:
-        with reading_dataset(dataset.name), pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        with reading_dataset(dataset.name), pq.ParquetFile(path) as file:
             columns = [name for name in ("text", "held_out", "continues") if name in file.schema_arrow.names]
             for batch in file.iter_batches(columns=columns):  # never more than a row group of 8 MiB
                 for row in batch.to_pylist():

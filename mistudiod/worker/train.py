@@ -148,7 +148,9 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
         raise Refused(f"{spec.hook} of {source.model['name']} cannot be trained on: {error}", field="hook") from error
     except Diverged as error:
         raise Refused(
-            f"training diverged ({error}): ask for a learning rate below {schedule.peak_lr:.2g}", field="lr"
+            f"training diverged ({error}): either {spec.hook} has values that are not finite, or the learning rate of "
+            f"{schedule.peak_lr:.2g} is too high",
+            field="lr",
         ) from error
     sae = training.topk.to_sae(training.scale, metadata(spec, source.tokenization, source.model, training.tokens))
     trained = {
@@ -168,7 +170,7 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
     del training  # Adam's moments make room for the measuring
     measures, sparsity = _measure(sae, batches, spec, source, link)
     measures |= trained
-    with new_folder(final, 2 * _state_bytes(spec, source.d_in)) as partial:
+    with new_folder(final, _state_bytes(spec, source.d_in)) as partial:
         sae.save(partial, sparsity=sparsity)
         written = recipe(_job(link), spec, source.tokenization, source.model, resolved, measures)
         (partial / "recipe.json").write_text(json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,85 @@
+"""The fake worker with the artifacts and results that real jobs leave, for the client to show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_worker
+
+MEASURES = {
+    "hook": "blocks.3.hook_resid_post", "width": 2048, "k": 32, "fvu": 0.123, "l0": 31.5, "alive": 0.875,
+    "pca_fvu": 0.3, "random_fvu": 0.8, "held_out_tokens": 50_000, "tokens": 2_000_000, "steps": 489,
+    "seconds": 80.0, "tokens_per_s": 25_000.0,
+}  # fmt: skip
+EXAMPLE = {"tokens": ["import", " os", "\n", "sys", "."], "activations": [0.0, 1.0, 0.0, 8.0, 0.5], "peak": 3}
+FEATURES = [
+    {"index": 7, "max": 3.0, "mean": 1.0, "density": 0.01, "examples": [EXAMPLE, EXAMPLE]},
+    {"index": 12, "max": 8.0, "mean": 2.0, "density": 0.002, "examples": [EXAMPLE, EXAMPLE]},
+]
+FOLDERS = {
+    "add_model": ("models", "model.json", "model"),
+    "add_dataset": ("datasets", "dataset.json", "dataset"),
+    "tokenize": ("tokens", "tokenization.json", "tokenization"),
+    "train": ("saes", "recipe.json", "sae"),
+}
+
+
+def finish(order: dict[str, Any], say: Any) -> None:
+    spec, job = order["spec"], order["job"]
+    kind = spec["kind"]
+    data = Path(order["data"])
+    if kind == "train":
+        say(event="metric", step=1, values={"fvu": 0.5, "l0": 32.0, "dead": 0.1, "tokens_per_s": 25_000.0})
+        say(event="progress", stage="train", done=1_000_000, total=2_000_000, unit="tokens", eta_s=40.0)
+    result = told(spec, job, data)
+    if kind in FOLDERS:
+        parent, file, noun = FOLDERS[kind]
+        write(data / parent / spec["name"], file, json.dumps(result))
+        say(event="artifact", noun=noun, name=spec["name"])
+    elif kind == "extract":
+        folder = data / "features" / spec["sae"] / str(job)
+        write(folder, "features.jsonl", "".join(json.dumps(one) + "\n" for one in FEATURES))
+        write(folder, "manifest.json", json.dumps(result))
+        say(event="artifact", noun="features", name=f"{spec['sae']}/{job}")
+    say(event="result", result=result)
+
+
+def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
+    match spec["kind"]:
+        case "add_model":
+            return {
+                "name": spec["name"],
+                "parameters": 3_145_728,
+                "family": "llama",
+                "hooks": ["blocks.0.hook_mlp_out"],
+            }
+        case "add_dataset":
+            return {"name": spec["name"], "source": spec["source"], "rows": 1234, "bytes": 5_600_000, "job": job}
+        case "tokenize":
+            return {"name": spec["name"], "dataset": spec["dataset"], "model": spec["model"], "tokens": 2_400_000}
+        case "train":
+            return {"sae": spec["name"], **MEASURES, "folder": str(data / "saes" / spec["name"]), "job": job}
+        case "extract":
+            return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
+        case "steer":
+            steered = {"text": " steered", "strengths": spec["strengths"]}
+            return {
+                "prompt": spec["prompt"],
+                "seed": spec["seed"],
+                "baseline": {"text": " plain"},
+                "steered": [steered],
+            }
+    return {}
+
+
+def write(folder: Path, file: str, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text(text)
+
+
+if __name__ == "__main__":
+    fake_worker.finish = finish
+    sys.exit(fake_worker.main())

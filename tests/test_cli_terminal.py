@@ -1,0 +1,120 @@
+"""The command as people meet it: its own process, a terminal, Ctrl-C; and the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mistudio import Client
+from studio import running
+
+MISTUDIO = [sys.executable, "-m", "mistudio.cli"]
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("studio") / "data", "telling_worker.py") as url:
+        yield url
+
+
+@pytest.fixture
+def client(studio: str) -> Iterator[Client]:
+    with Client(studio) as client:
+        yield client
+
+
+def mistudio(studio: str, *args: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "MISTUDIO_HOST": studio}
+    return subprocess.run([*MISTUDIO, *args], env=environ, capture_output=True, text=True, timeout=200)
+
+
+def at_terminal(studio: str, *args: str, typed: str = "") -> tuple[int, str]:
+    """Exit code and what a terminal shows."""
+    ours, its = pty.openpty()
+    environ = {**os.environ, "MISTUDIO_HOST": studio, "TERM": "xterm", "COLUMNS": "200"}
+    process = subprocess.Popen([*MISTUDIO, *args], stdin=its, stdout=its, stderr=its, env=environ, close_fds=True)
+    os.close(its)
+    os.write(ours, typed.encode())
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65_536):
+            shown += chunk
+    except OSError:
+        pass  # EIO: the other end is closed
+    os.close(ours)
+    return process.wait(60), shown.decode(errors="replace")
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(studio: str, client: Client) -> None:
+    environ = {**os.environ, "MISTUDIO_HOST": studio}
+    command = [*MISTUDIO, "dataset", "add", "/x", "--name", "slow"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "work 1/2" not in (line := process.stderr.readline()):
+            assert line, "it ended by itself"
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130
+    job = int(re.search(r"mistudio job watch (\d+)", rest)[1])  # type: ignore[index]
+    assert "Traceback" not in rest
+    assert client.job(job)["state"] == "running"
+    client.stop(job)
+    assert client.wait(job, 60)["state"] == "stopped"
+
+
+def test_a_terminal_sees_a_live_line_and_the_stages_that_are_over(studio: str, client: Client) -> None:
+    exit_code, shown = at_terminal(studio, "dataset", "add", "/x", "--name", "live")
+    assert exit_code == 0
+    assert "work 1/2 things (50%)" in shown
+    assert re.search(r"job \d+: done in", shown)
+
+
+def test_a_terminal_is_asked_before_something_is_deleted(studio: str, client: Client) -> None:
+    client.wait(client.add_dataset("/x", "kept")["id"], 60)
+    exit_code, shown = at_terminal(studio, "dataset", "rm", "kept", typed="n\n")
+    assert exit_code == 1
+    assert "Delete the dataset kept in" in shown
+    assert client.artifact("dataset", "kept")
+    assert at_terminal(studio, "dataset", "rm", "kept", typed="y\n")[0] == 0
+
+
+def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as url:
+        with Client(url) as client:
+            job = client.add_dataset("/x", "slow")["id"]
+        watching = subprocess.Popen(
+            [*MISTUDIO, "-H", url, "job", "watch", str(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert watching.stderr is not None
+        assert f"job {job}" in watching.stderr.readline()
+    with running(tmp_path / "data", port=int(url.rpartition(":")[2])), Client(url) as client:
+        client.stop(job)
+        _, said = watching.communicate(timeout=100)
+    assert "the studio does not answer; trying again" in said
+    assert watching.returncode == 11
+
+
+def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(studio: str, client: Client) -> None:
+    client.add_model("builtin:pico", "pico")  # the demo joins this job
+    first = mistudio(studio, "demo")
+    assert first.returncode == 0, first.stderr
+    kinds = [job["kind"] for job in reversed(list(client.every_job()))]
+    assert kinds[-6:] == ["add_model", "add_dataset", "tokenize", "train", "extract", "steer"]
+    for told in ("FVU 0.123 at L0 31.5", "0.300 by PCA", "0.800 by a random", "88% of the latents alive", "【sys】"):
+        assert told in first.stdout
+    assert "feature 12 added at 12" in first.stdout  # 1.5 times its greatest activation
+    assert studio in first.stdout
+    again = mistudio(studio, "demo", "--json")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("reused") == 5
+    found = json.loads(again.stdout)
+    assert [stage["job"] is None for stage in found["stages"]] == [True] * 5 + [False]
+    assert found["steer"]["steered"][0]["strengths"] == [{"feature": 12, "strength": 12.0}]
