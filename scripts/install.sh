@@ -126,10 +126,10 @@ install_torch() {
     cat "$ROOT/constraints.txt" "$1/torch.txt" >"$1/constraints.txt"
 }
 
-# The CPU build has an index of its own. pip skips an index that does not answer; few tries, so that it does not wait
-# long for one. Only when no CPU build is to be had is the large one of PyPI taken.
+# The CPU build has an index of its own. pip skips an index that does not answer, after few tries and for torch alone
+# (what torch needs comes with miStudio). Only when no CPU build is to be had is the large one of PyPI taken.
 install_cpu_torch() {
-    local quick=(--retries 1 --timeout 15 --extra-index-url "$TORCH_CPU_INDEX")
+    local quick=(--no-deps --retries 1 --timeout 15 --extra-index-url "$TORCH_CPU_INDEX")
     say "installing PyTorch $TORCH_CPU for the CPU (about 0.2 GB to download)"
     pip_install "$1" "${quick[@]}" "torch==$TORCH_CPU+cpu" && return
     { grep -q 'No matching distribution' "$1/install.log" && ! offline "$1/install.log"; } ||

@@ -1,4 +1,4 @@
-"""Tokenizing a dataset of the studio for a model of the studio, and looking at a few of its documents."""
+"""Tokenizing a dataset of the studio for a model of the studio."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from tiny_models import LINES, tiny_model, tiny_tokenizer
 from transformers import AutoTokenizer
 
 from mistudiod.engine.tokens import TokenWindows
-from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.paths import Paths
 from mistudiod.specs import Tokenize
 from mistudiod.worker import tokenize
 from mistudiod.worker.link import Asked, Link, Refused
+from mistudiod.worker.stored_dataset import stored_dataset
 from mistudiod.worker.text_formats import PIECE_CHARS
-from mistudiod.worker.tokenize import read_vocabulary
+from mistudiod.worker.tokenize import _texts, read_vocabulary
 
 DOCUMENTS = [f"# file {i}\n" + "".join(LINES[i % 4 :]) for i in range(120)]
 
@@ -103,6 +104,20 @@ def test_a_long_document_has_no_separator_inside(data: Path) -> None:
     stream = windows.rows(np.arange(windows.train + windows.held_out))[:, 1:].flatten()
     assert stream.tolist() == tiny_tokenizer().encode(text, add_special_tokens=False)[: len(stream)]
     assert (stream == 0).sum() == 0
+
+
+def test_a_dataset_larger_than_memory_is_streamed(data: Path) -> None:
+    path = data / "datasets/d/data-00000.parquet"
+    with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
+        for _ in range(40):
+            writer.write_table(pa.table({"text": ["print(name)\n" * 10_000] * 8}))  # 1 MB; 40 MB in all
+    texts = _texts(stored_dataset(Link(data, Paths(data)), "d"))
+    tracemalloc.start()
+    try:
+        assert sum(len(text.text) for text in texts) == 40 * 8 * 120_000
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -243,48 +258,3 @@ def test_a_killed_job_leaves_only_what_the_next_start_sweeps(data: Path) -> None
     assert folders(data, "tokens") == [f".partial-t-{worker.pid}"]
     Paths(data).sweep()
     assert folders(data, "tokens") == []
-
-
-# The preview
-
-
-def sample(data: Path, rows: int) -> dict[str, Any]:
-    return run_job(data, "sample_dataset", dataset="d", rows=rows)
-
-
-def test_a_preview_shows_documents_from_all_over(data: Path) -> None:
-    put_dataset(data, [{"text": f"{i} " + "x" * 1000, "name": f"n{i}", "held_out": i > 5} for i in range(40)])
-    found = sample(data, 4)
-    assert found["dataset"] == "d"
-    assert [row["name"] for row in found["rows"]] == ["n0", "n10", "n20", "n30"]
-    assert [row["held_out"] for row in found["rows"]] == [False, True, True, True]
-    assert found["rows"][1]["text"] == "10 " + "x" * 497
-
-
-def test_a_preview_of_a_small_dataset_shows_all_of_it(data: Path) -> None:
-    put_dataset(data, [{"text": "one"}, {"text": "two"}])
-    assert sample(data, 20)["rows"] == [
-        {"text": "one", "name": None, "held_out": None},
-        {"text": "two", "name": None, "held_out": None},
-    ]
-
-
-def test_a_preview_reads_across_files_and_row_groups(data: Path) -> None:
-    folder = data / "datasets/d"
-    (folder / "data-00000.parquet").unlink()
-    for i in range(3):
-        table = pa.table({"text": [str(i * 10 + j) for j in range(10)]})
-        pq.write_table(table, folder / f"data-{i:05}.parquet", row_group_size=4)
-    assert [row["text"] for row in sample(data, 10)["rows"]] == [str(i) for i in range(0, 30, 3)]
-
-
-def test_a_preview_fits_in_one_line(data: Path) -> None:
-    put_dataset(data, [{"text": "\x01" * 600, "name": "\x02" * 4000}] * 20)
-    said = events(data, "sample_dataset", dataset="d", rows=20)
-    assert len(said[-1]["result"]["rows"]) == 20
-    assert len(json.dumps(said[-1]).encode()) < MAX_LINE_BYTES
-
-
-def test_a_preview_of_a_missing_dataset_is_refused(data: Path) -> None:
-    with pytest.raises(Refused, match="there is no dataset called 'other'"):
-        run_job(data, "sample_dataset", dataset="other")
