@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def finish(order: dict[str, Any], say: Any) -> None:
     if kind == "train":
         say(event="metric", step=1, values={"fvu": 0.5, "l0": 32.0, "dead": 0.1, "tokens_per_s": 25_000.0})
         say(event="progress", stage="train", done=1_000_000, total=2_000_000, unit="tokens", eta_s=40.0)
+        time.sleep(0.4)  # longer than the daemon gathers what a worker says
+        say(event="progress", stage="measure", done=500, total=1000, unit="tokens", eta_s=2.0)
     result = told(spec, job, data)
     if kind in FOLDERS:
         parent, file, noun = FOLDERS[kind]

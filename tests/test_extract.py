@@ -69,3 +69,10 @@ def test_strongest_leaves_out_latents_that_never_fire_or_fire_everywhere() -> No
     extraction.fired = torch.tensor([900, 5, 0])
     extraction.best[:, 0] = torch.tensor([9.0, 1.0, 0.0])
     assert extraction.strongest(10).tolist() == [1]
+
+
+def test_strongest_prefers_latents_that_are_strong_in_every_window_kept() -> None:
+    extraction = Extraction(3, 2)
+    extraction.tokens, extraction.fired = 1000, torch.tensor([4, 4, 4])
+    extraction.best = torch.tensor([[9.0, 1.0], [3.0, 2.0], [9.5, 1.0]])
+    assert extraction.strongest(2).tolist() == [1, 2]

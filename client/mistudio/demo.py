@@ -29,7 +29,7 @@ EXTRACT: Spec = {"kind": "extract", "sae": SAE, "features": 10}
 STAGES = {"model": MODEL, "dataset": DATASET, "tokens": TOKENS, "SAE": TRAIN, "features": EXTRACT}
 
 PROMPT = "def read_lines(path):\n    "
-STRENGTH_OF_MAX = 1.5  # how strongly the feature is added: this times its greatest activation
+STRENGTH_OF_MAX = 0.75  # how strongly the feature is added: this times its greatest activation
 WRITTEN_TOKENS = 60
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_EVERY_S = 1.0
+_MEASURED_STAGE = "train"  # metrics are the training loop's: in any other stage they are old
 _METRICS = {"fvu": human.number, "l0": lambda x: human.number(x, 1), "dead": human.share}
 
 
@@ -93,7 +94,9 @@ class _Tracker:
     def _parts(self) -> Iterator[str]:
         done, total, unit = self._progress["done"], self._progress["total"], self._progress["unit"]
         stage = self._progress["stage"]
-        if total:
+        if total == 1:  # one thing, done or not: its name says all
+            yield stage
+        elif total:
             yield f"{stage} {_of(done, total, unit)} ({human.share(self.share())})"
         else:
             yield f"{stage} {human.amount(done, unit)}" if done else stage
@@ -104,13 +107,15 @@ class _Tracker:
                 yield rate
             if self._progress["eta_s"]:
                 yield f"{human.duration(self._progress['eta_s'])} left"
-        for name, show in _METRICS.items():
-            if (x := self._metrics.get(name)) is not None:
-                yield f"{name} {show(x)}"
+        if stage == _MEASURED_STAGE:
+            for name, show in _METRICS.items():
+                if (x := self._metrics.get(name)) is not None:
+                    yield f"{name} {show(x)}"
 
     def _rate(self) -> str | None:
         """Units a second: the trainer's own figure, or as seen from here."""
-        if tokens := self._metrics.get("tokens_per_s"):
+        tokens = self._metrics.get("tokens_per_s")
+        if tokens and self._progress["stage"] == _MEASURED_STAGE:
             return f"{human.count(tokens)} tokens/s"
         began_at, began_done = self._began
         elapsed, unit = time.monotonic() - began_at, self._progress["unit"]

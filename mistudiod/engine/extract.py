@@ -55,11 +55,14 @@ class Extraction:
         self.best, self.window, self.position = (tensor.gather(1, first) for tensor in both)
 
     def strongest(self, count: int) -> Tensor:
-        """The latents to show first: those whose strongest activation is largest, of those that fire on at most 1 %
-        of tokens (all, when there are none), at most ``count``. int64."""
+        """The latents to show first, at most ``count`` of them: int64, the first the strongest.
+
+        Of those that fire on at most 1 % of tokens (all, when there are none), those that are strong in all the
+        windows kept of them: a latent with one strong window only may be an accident of that window.
+        """
         fired = self.fired > 0
         rare = fired & (self.fired <= max(1, self.tokens // 100))
-        score = torch.where(rare if rare.any() else fired, self.best[:, 0], -1.0)
+        score = torch.where(rare if rare.any() else fired, self.best[:, -1] + 1e-6 * self.best[:, 0], -1.0)
         order = score.argsort(descending=True, stable=True)[:count]
         return order[score[order] > 0]
 
