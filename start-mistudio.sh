@@ -37,25 +37,30 @@ our_pid() {
 start() {
     install_studio worker
     look
+    ! already_there || return 0
     { mkdir -p "$data" && exec 9>>"$log"; } 2>/dev/null ||
         fail "the data folder $data is not writable: make it so, or choose another with MISTUDIO_DATA"
-    flock 9 # two starts at once: the second finds the first one's daemon
+    flock 9 # of two starts at once the second finds the first one's daemon
     look
-    [ "$holder" = ours ] || ! our_pid || fail "miStudio runs with the data in $data (process $pid) but does not answer" \
-        "at $url: stop it first ($0 stop), or see $log"
+    already_there || launch
+    exec 9>&-
+}
+
+# already_there: says which miStudio there is to use; fails when one is to be started; ends when none can be.
+already_there() {
     case $holder in
-        ours) say "miStudio is already running at $url (data in $data)" ;;
+        ours) say "miStudio is already running at $url (data in $data)" && return ;;
         studio)
             [ -z "${MISTUDIO_DATA:-}" ] || fail "${url##*:} is the port of a miStudio with other data, in $holder_data:" \
                 "choose another port with MISTUDIO_PORT"
-            say "using the miStudio that runs at $url (data in $holder_data)"
+            say "using the miStudio that runs at $url (data in $holder_data)" && return
             ;;
-        program)
-            fail "port ${url##*:} is taken by another program: stop that one, or choose another port with MISTUDIO_PORT"
-            ;;
-        nobody) launch ;;
     esac
-    exec 9>&-
+    ! our_pid || fail "miStudio runs with the data in $data (process $pid) but does not answer at $url:" \
+        "stop it first ($0 stop), or see $log"
+    [ "$holder" = nobody ] ||
+        fail "port ${url##*:} is taken by another program: stop that one, or choose another port with MISTUDIO_PORT"
+    return 1
 }
 
 launch() {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -76,11 +76,13 @@ class Train(Spec):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of initialisation and order")
     checkpoint_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
 
-    @model_validator(mode="after")
-    def _k_below_width(self) -> Train:
-        if self.k > self.width:
-            raise ValueError(f"k ({self.k}) must not be larger than width ({self.width})")
-        return self
+    @field_validator("k")
+    @classmethod
+    def _k_within_width(cls, k: int, info: ValidationInfo) -> int:
+        width = info.data.get("width")  # absent when it was wrong itself
+        if width is not None and k > width:
+            raise ValueError(f"must not be larger than width ({width})")
+        return k
 
 
 class Extract(Spec):
