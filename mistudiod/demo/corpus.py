@@ -21,7 +21,8 @@ HELD_OUT = frozenset(
 
 # Generated tables, bundled third-party code, tests, and files that hold paths of the machine.
 _SKIP_FOLDERS = frozenset(
-    "__pycache__ test tests idle_test site-packages dist-packages _bundled encodings lib2to3 pydoc_data lib-dynload".split()
+    "__pycache__ test tests idle_test site-packages dist-packages _bundled encodings lib2to3 pydoc_data "
+    "lib-dynload".split()
 )
 _SKIP_PREFIXES = ("_sysconfigdata", "config-", "_sysconfig_vars", "antigravity", "this")
 _MAX_BYTES = 300_000  # larger files are tables

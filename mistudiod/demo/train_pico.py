@@ -138,9 +138,7 @@ class KneserNeyTrigram:
     """Interpolated Kneser-Ney with one discount for each order (Chen & Goodman 1999, section 2.7)."""
 
     def __init__(self, texts: list[list[int]]) -> None:
-        trigrams = Counter(
-            gram for ids in texts for gram in zip([0, 0, *ids], [0, *ids], ids, strict=False)
-        )
+        trigrams = Counter(gram for ids in texts for gram in zip([0, 0, *ids], [0, *ids], ids, strict=False))
         bigrams = Counter((b, c) for _, b, c in trigrams)  # continuation counts
         unigrams = Counter(c for _, c in bigrams)
         self.orders = [self._order(trigrams), self._order(bigrams)]

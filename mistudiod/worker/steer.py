@@ -55,6 +55,7 @@ def _direction(spec: Steer, trained: Trained) -> torch.Tensor:
     sae = trained.sae
     for one in spec.strengths:
         if one.feature >= sae.d_sae:
-            raise Refused(f"{spec.sae} has features 0 to {sae.d_sae - 1}; there is no feature {one.feature}", "strengths")
+            known = f"{spec.sae} has features 0 to {sae.d_sae - 1}"
+            raise Refused(f"{known}; there is no feature {one.feature}", "strengths")
     rows = torch.nn.functional.normalize(sae.W_dec[[one.feature for one in spec.strengths]], dim=1)
     return torch.tensor([one.strength for one in spec.strengths], device=rows.device) @ rows

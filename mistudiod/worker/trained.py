@@ -36,7 +36,8 @@ def open_trained(name: str, link: Link) -> Trained:
         raise Refused(str(error), "sae") from error
     model = _read(link.paths.artifact("model", recipe["model"]["name"]) / "model.json")
     if model is None:
-        raise Refused(f"the model {recipe['model']['name']} that {name} was trained on is not here: add it again", "sae")
+        missing = recipe["model"]["name"]
+        raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", "sae")
     dtype = torch.float32 if device.type == "cpu" else getattr(torch, model["dtype"])
     return Trained(sae, recipe, model, recipe["spec"]["hook"], device, dtype)
 
