@@ -160,6 +160,14 @@ async def test_the_stream_tells_of_a_job_from_queued_to_done(studio: Studio) -> 
     assert all(data["job"] == job["id"] for topic, data in told if topic == "progress")
 
 
+async def test_a_quiet_stream_is_pinged_though_other_topics_are_lively(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mistudiod.api.stream._PING_S", 1.5)  # readings come every second
+    async with studio.session.get(studio.server.make_url("/api/events?topics=job")) as response:
+        await asyncio.wait_for(response.content.readuntil(b": ping"), 10)
+
+
 async def test_a_stream_that_is_closed_is_forgotten(studio: Studio) -> None:
     from mistudiod.api.keys import BUS
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mistudio import Client
+from mistudio.demo import STRENGTH_OF_MAX
 from studio import running
 
 MISTUDIO = [sys.executable, "-m", "mistudio.cli"]
@@ -110,11 +111,12 @@ def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(stud
     assert kinds[-6:] == ["add_model", "add_dataset", "tokenize", "train", "extract", "steer"]
     for told in ("FVU 0.123 at L0 31.5", "0.300 by PCA", "0.800 by a random", "88% of the latents alive", "【sys】"):
         assert told in first.stdout
-    assert "feature 12 added at 12" in first.stdout  # 1.5 times its greatest activation
+    strength = STRENGTH_OF_MAX * 8  # its greatest activation, greater than that of the other feature
+    assert f"feature 12 added at {strength:g}" in first.stdout
     assert studio in first.stdout
     again = mistudio(studio, "demo", "--json")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("reused") == 5
     found = json.loads(again.stdout)
     assert [stage["job"] is None for stage in found["stages"]] == [True] * 5 + [False]
-    assert found["steer"]["steered"][0]["strengths"] == [{"feature": 12, "strength": 12.0}]
+    assert found["steer"]["steered"][0]["strengths"] == [{"feature": 12, "strength": strength}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 from aiohttp import web
 
@@ -32,12 +33,16 @@ async def events(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         try:
             await _send(response, b"retry: 2000\n\n")
+            sent = time.monotonic()
             while not subscription.closed:
-                message = await subscription.get(_PING_S)
-                if message is None:
-                    await _send(response, b": ping\n\n")
-                elif message.topic in topics:
+                # Counted from the last thing sent: other topics may be lively while these are silent.
+                message = await subscription.get(max(0.0, sent + _PING_S - time.monotonic()))
+                if message is not None and message.topic in topics:
                     await _send(response, record(message))
+                    sent = time.monotonic()
+                elif time.monotonic() - sent >= _PING_S:
+                    await _send(response, b": ping\n\n")
+                    sent = time.monotonic()
         except (ConnectionError, asyncio.TimeoutError):
             pass  # the reader has gone
     return response
