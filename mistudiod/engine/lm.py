@@ -25,6 +25,7 @@ from transformers.utils import logging
 from mistudiod.engine.hooks import capture, layers_needed, only_first
 from mistudiod.facts import ModelFacts, UnknownModel, check_hook, read_facts
 
+PASS_TOKENS = {"cpu": 4_096, "cuda": 16_384}  # in one forward pass: larger ones are no faster, and take memory
 _HERE_ONLY = {"local_files_only": True, "trust_remote_code": False}
 
 

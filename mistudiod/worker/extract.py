@@ -11,7 +11,7 @@ import torch
 
 from mistudiod.engine.extract import Extraction
 from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import LM, load_lm
+from mistudiod.engine.lm import LM, PASS_TOKENS, load_lm
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.facts import UnknownModel
 from mistudiod.specs import Extract
@@ -20,7 +20,6 @@ from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.trained import Trained, open_trained
 
 BEFORE, AFTER = 16, 8  # tokens of an example around its strongest one
-LM_TOKENS = {"cpu": 2_048, "cuda": 16_384}  # in one forward pass
 
 
 def run(spec: Extract, link: Link) -> None:
@@ -76,7 +75,7 @@ def _read_text(spec: Extract, link: Link, trained: Trained, windows: TokenWindow
     count = min(windows.train, -(-spec.tokens // windows.context))
     numbers = np.linspace(0, windows.train - 1, count).round().astype(np.int64)
     extraction = Extraction(trained.sae.d_sae, spec.examples, trained.device)
-    size = max(1, LM_TOKENS[trained.device.type] // windows.context)
+    size = max(1, PASS_TOKENS[trained.device.type] // windows.context)
     for start in range(0, count, size):
         link.check()
         rows = windows.rows(numbers[start : start + size])  # (n, T)

@@ -18,7 +18,7 @@ from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import BLOCK_TOKENS, ActivationBatches, Harvest, NoActivations
 from mistudiod.engine.architectures.topk import TopK
 from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import load_lm
+from mistudiod.engine.lm import PASS_TOKENS, load_lm
 from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.schedule import Schedule, plan
@@ -38,7 +38,6 @@ RESULT = (
     *("sae", "hook", "width", "k", "fvu", "l0", "alive", "pca_fvu", "random_fvu", "held_out_tokens"),
     *("tokens", "steps", "seconds", "tokens_per_s"),
 )
-LM_TOKENS = {"cpu": 2_048, "cuda": 16_384}  # in one forward pass
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +190,7 @@ def _harvest(spec: Train, source: Source, link: Link) -> Harvest:
         link.check()
         return lm.activations(ids, spec.hook)
 
-    return Harvest(source.windows, forward, source.d_in, device, LM_TOKENS[device.type])
+    return Harvest(source.windows, forward, source.d_in, device, PASS_TOKENS[device.type])
 
 
 def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source: Source, link: Link) -> Training:
