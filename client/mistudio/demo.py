@@ -23,7 +23,7 @@ TRAIN: Spec = {
     "hook": "blocks.3.hook_resid_post",
     "width": 2048,
     "k": 32,
-    "tokens": 2_000_000,
+    "tokens": 1_200_000,
 }
 EXTRACT: Spec = {"kind": "extract", "sae": SAE, "features": 10}
 STAGES = {"model": MODEL, "dataset": DATASET, "tokens": TOKENS, "SAE": TRAIN, "features": EXTRACT}
