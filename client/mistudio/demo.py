@@ -24,6 +24,7 @@ TRAIN: Spec = {
     "width": 2048,
     "k": 32,
     "tokens": 1_200_000,
+    "batch_tokens": 2048,
 }
 EXTRACT: Spec = {"kind": "extract", "sae": SAE, "features": 10}
 STAGES = {"model": MODEL, "dataset": DATASET, "tokens": TOKENS, "SAE": TRAIN, "features": EXTRACT}
