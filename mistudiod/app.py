@@ -105,8 +105,7 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
     await scheduler.recover()
     loop = asyncio.create_task(scheduler.run())
     yield
-    await scheduler.close()
-    await _end(loop)
+    await scheduler.close(loop)
 
 
 async def _monitoring(app: web.Application) -> AsyncIterator[None]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mistudiod.errors import Invalid, StudioError
+from mistudiod.errors import Conflict, Invalid, StudioError
 from mistudiod.paths import PARTIAL, Paths
 from mistudiod.runner import Grace, Worker
 from mistudiod.specs import Spec
@@ -20,8 +20,23 @@ class PreviewFailed(StudioError):
     status, code = 500, "preview_failed"
 
 
+_AT_ONCE = 4  # each is a process of some 100 MB
+_under_way = 0
+
+
 async def preview(spec: Spec, paths: Paths, limit_s: float, command: Sequence[str]) -> dict[str, Any]:
-    """The worker's result. Raises Invalid with its sentence, or PreviewFailed."""
+    """The worker's result. Raises Invalid with its sentence, Conflict when too many are under way, or PreviewFailed."""
+    global _under_way
+    if _under_way >= _AT_ONCE:
+        raise Conflict(f"{_AT_ONCE} previews are under way already; try again in a moment")
+    _under_way += 1
+    try:
+        return await _preview(spec, paths, limit_s, command)
+    finally:
+        _under_way -= 1
+
+
+async def _preview(spec: Spec, paths: Paths, limit_s: float, command: Sequence[str]) -> dict[str, Any]:
     (paths.data / "runs").mkdir(exist_ok=True)
     run = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}preview-", dir=paths.data / "runs"))
     try:

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from mistudiod.events import Lines, WorkerEvent, from_line
 
 WORKER = (sys.executable, "-m", "mistudiod.worker")
 EVENTS_FD = "MISTUDIO_EVENTS_FD"
+DAEMON_PID = "MISTUDIO_DAEMON_PID"  # the parent that a worker must have
 TAIL_BYTES = 65_536
 _SECRETS = ("MISTUDIO_TOKEN", "OPENAI_API_KEY")
 _DRAIN_S = 2.0  # to read what a dead worker has left in the pipe, should a grandchild hold it open
@@ -54,7 +55,7 @@ class Worker:
         self.starttime = starttime(process.pid)
         self.asked: Literal["stop", "pause"] | None = None
         self.hung = False
-        self._events_fd = events_fd
+        self._events = os.fdopen(events_fd, "rb", buffering=0)
         self._descending = False
         self._tasks: list[asyncio.Task[None]] = []
         self._heard = time.monotonic()
@@ -82,13 +83,11 @@ class Worker:
             os.close(write)
         return cls(process, read, run, grace)
 
-    async def events(self) -> AsyncIterator[WorkerEvent]:
+    async def events(self) -> AsyncGenerator[WorkerEvent, None]:
         """What the worker says, until it has ended. Lines that are no events are dropped."""
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._events_fd, "rb", buffering=0)
-        )
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self._events)
         self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._reap(transport))]
         lines = Lines()
         try:
@@ -120,6 +119,7 @@ class Worker:
             task.cancel()
         if self.process.stdin is not None:
             self.process.stdin.close()
+        self._events.close()  # when nobody has iterated events(): otherwise its transport has closed it
         tail = await asyncio.to_thread(read_tail, self.run / "log.txt")
         return Exit(code, self.asked, self.hung, tail)
 
@@ -155,7 +155,8 @@ class Worker:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return kept | {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true"}
+    libraries = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true"}
+    return kept | libraries | {DAEMON_PID: str(os.getpid())}
 
 
 def read_tail(log: Path, size: int = TAIL_BYTES) -> str:

@@ -7,25 +7,26 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from mistudiod import jobs, runner
 from mistudiod.bus import Bus
-from mistudiod.errors import Conflict, Invalid, NotFound
-from mistudiod.index import Index, read_info
+from mistudiod.errors import Conflict, Invalid, NotFound, StoreError
+from mistudiod.hearing import Hearing
+from mistudiod.index import Index
 from mistudiod.jobs import LIVE, State
 from mistudiod.paths import Paths, newest_checkpoint
 from mistudiod.runner import Exit, Grace, Worker
-from mistudiod.said import Said
 from mistudiod.settings import Settings
 from mistudiod.specs import USES, JobRequest
 from mistudiod.statements import Job
 from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.scheduler")
-FLUSH_S = 0.25  # how often what a worker says is written and passed on
-_EXIT_YIELDED = 75
+T = TypeVar("T")
+RETRY_S = 2.0  # between two tries to write to a database that refuses: a full disk, another program's lock
+_EXIT_YIELDED, _EXIT_STOPPED = 75, 76
 _ONE_AT_A_TIME = ("tokenize",)  # each takes every core
 
 
@@ -36,7 +37,7 @@ class Scheduler:
         self._paths, self._store, self._index, self._bus, self._command = paths, store, index, bus, command
         self._grace = Grace(settings.stop_grace_s, settings.term_grace_s, settings.progress_limit_s)
         self._room = {"gpu": 1, "io": settings.io_jobs}
-        self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
+        self._running: dict[asyncio.Task[None], Job] = {}
         self._workers: dict[int, Worker] = {}
         self._wake = asyncio.Event()
         self._closing = False
@@ -66,11 +67,11 @@ class Scheduler:
 
     async def stop(self, job: int) -> Job:
         """End a job for good (it can be retried); what it has finished stays."""
-        found = await self._store.stop(job)
-        if worker := self._workers.get(job):
+        found, *others = await self._store.stop(job)
+        if found["state"] == State.STOPPING and (worker := self._workers.get(job)):
             worker.ask("stop")
-        if found["state"] == State.STOPPED:
-            await self._stop_waiting(job)
+        for one in others:
+            self._tell(one)
         return self._tell(found)
 
     async def pause(self, job: int) -> Job:
@@ -122,29 +123,39 @@ class Scheduler:
             await self._store.move(job, State.QUEUED)
 
     async def run(self) -> None:
-        while True:
+        """Until ``close()``; a claim that is under way then is finished first."""
+        while not self._closing:
             self._wake.clear()
-            for lane in self._room:
-                await self._fill(lane)
-            await self._wake.wait()
+            try:
+                for lane in self._room:
+                    await self._fill(lane)
+            except Exception:  # the disk is full, say: the jobs wait, the scheduler stays
+                log.exception("no job can be started; trying again in %.0f s", RETRY_S)
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self._wake.wait()
 
     async def _fill(self, lane: str) -> None:
         while not self._closing:
-            busy = [job for job, _ in self._running.values() if job["lane"] == lane]
+            busy = [job for job in self._running.values() if job["lane"] == lane]
             if len(busy) >= self._room[lane]:
                 return
             job = await self._store.claim(lane, [job["kind"] for job in busy if job["kind"] in _ONE_AT_A_TIME])
             if job is None:
                 return
-            self._running[job["id"]] = (job, asyncio.create_task(self._work(job)))
+            task = asyncio.create_task(self._work(job))
+            self._running[task] = job
+            task.add_done_callback(self._forget)
             self._bus.publish("job", job)
 
-    async def close(self) -> None:
-        """Let every worker write a checkpoint and leave; their jobs go on at the next start."""
+    async def close(self, loop: asyncio.Task[None]) -> None:
+        """Let every worker write a checkpoint and leave; their jobs go on at the next start. ``loop`` is ``run()``."""
         self._closing = True
+        self._wake.set()
         for worker in self._workers.values():
             worker.ask("pause")
-        await asyncio.gather(*(task for _, task in self._running.values()), return_exceptions=True)
+        await asyncio.gather(loop, return_exceptions=True)  # nothing is added to _running any more
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     # -- one job -------------------------------------------------------------------------------------------------
 
@@ -157,10 +168,21 @@ class Scheduler:
                 await self._finish(
                     job["id"], [State.FAILED], None, "internal", _error("internal", "see the daemon's log")
                 )
-        finally:
-            self._workers.pop(job["id"], None)
-            self._running.pop(job["id"], None)
-            self._wake.set()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._wake.set()
+
+    async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what must not be lost, again and again while the database refuses. At the end recover() sees to it."""
+        while True:
+            try:
+                return await write()
+            except StoreError as error:
+                if self._closing:
+                    raise
+                log.error("%s; trying again in %.0f s", error, RETRY_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _run(self, job: Job) -> None:
         try:
@@ -174,18 +196,22 @@ class Scheduler:
             return
         self._workers[job["id"]] = worker
         try:
-            await self._store.started(job["id"], worker.process.pid, worker.starttime, runner.boot_id())
+            pid = worker.process.pid
+            await self._written(lambda: self._store.started(job["id"], pid, worker.starttime, runner.boot_id()))
             # It may have been asked while the worker was being started.
             state = State((await self._store.get(job["id"]))["state"])
             if self._closing or state is not State.RUNNING:
                 worker.ask("stop" if state is State.STOPPING else "pause")
-            failure = await self._hear(job["id"], worker)
+            hearing = Hearing(job["id"], self._paths, self._store, self._index, self._bus, self._written)
+            failure = await hearing.hear(worker)
         except BaseException:
             worker.kill()
             raise
-        ended = await worker.ended()
-        for path in await asyncio.to_thread(self._paths.sweep_worker, job["id"], worker.process.pid):
-            log.info("job %s: removed the half-written %s", job["id"], path)
+        finally:
+            ended = await worker.ended()
+            self._workers.pop(job["id"], None)
+            for path in await asyncio.to_thread(self._paths.sweep_worker, job["id"], worker.process.pid):
+                log.info("job %s: removed the half-written %s", job["id"], path)
         await self._conclude(job["id"], ended, failure)
 
     def _prepare(self, job: Job) -> Any:
@@ -195,46 +221,6 @@ class Scheduler:
         (run / "spec.json").write_text(json.dumps(order, indent=1))
         return run
 
-    async def _hear(self, job: int, worker: Worker) -> dict[str, Any] | None:
-        """Take in what the worker says, a batch at a time; returns the failure it told of, if any."""
-        said = Said(job)
-        flusher = asyncio.create_task(self._flush_regularly(said))
-        try:
-            async for event in worker.events():
-                if event.event == "artifact":
-                    await self._flush(said)
-                    await self._add_artifact(job, event.noun, event.name)
-                else:
-                    said.take(event)
-        finally:
-            flusher.cancel()
-            await asyncio.gather(flusher, return_exceptions=True)
-        await self._flush(said)
-        return said.failure
-
-    async def _flush_regularly(self, said: Said) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await self._flush(said)
-
-    async def _flush(self, said: Said) -> None:
-        progress, result, metrics = said.collect()
-        if not (progress or result or metrics):
-            return
-        await self._store.record(said.job, progress, result, [(step, json.dumps(v)) for step, v in metrics])
-        if progress:
-            self._bus.publish("progress", {"job": said.job, **progress})
-        for step, values in metrics:
-            self._bus.publish("metric", {"job": said.job, "step": step, "values": values})
-
-    async def _add_artifact(self, job: int, noun: str, name: str) -> None:
-        info = await asyncio.to_thread(read_info, self._paths, noun, name)
-        if info is None:
-            log.error("job %s told of a %s %r that is not there", job, noun, name)
-            return
-        artifact = await self._index.add(noun, name, info, job)
-        self._bus.publish("artifact", {"noun": noun, **artifact})
-
     async def _conclude(self, job: int, exit: Exit, failure: dict[str, Any] | None) -> None:
         if exit.code == 0:
             await self._finish(job, [State.DONE], 0, "done", None)
@@ -242,12 +228,12 @@ class Scheduler:
             await self._finish(job, [State.INTERRUPTED], exit.code, "paused", None)
         elif exit.asked == "stop":
             await self._finish(job, [State.STOPPED], exit.code, "stopped", None)
-        elif exit.asked == "pause":
+        elif exit.asked == "pause" and (exit.code < 0 or exit.code in (_EXIT_YIELDED, _EXIT_STOPPED)):
             await self._finish(job, [State.PAUSED], exit.code, "paused", None)
         elif exit.hung:
             limit = f"it gave no sign of life for {self._grace.progress_s:.0f} s and was ended"
             await self._finish(job, [State.FAILED], exit.code, "hung", _error("hung", limit, tail=exit.tail))
-        elif exit.code < 0 or exit.code == _EXIT_YIELDED:
+        elif exit.code < 0 or exit.code in (_EXIT_YIELDED, _EXIT_STOPPED):  # 76 unasked: SIGTERM from outside
             await self._interrupted(job, _signal_sentence(exit.code), exit)
         else:
             error = failure or _error(
@@ -259,9 +245,7 @@ class Scheduler:
         """Queue a job whose worker died again, unless it has been dying at the same place."""
         checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))
         code = exit.code if exit else None
-        if State((await self._store.get(job))["state"]) is State.STOPPING:
-            await self._finish(job, [State.INTERRUPTED, State.STOPPED], code, "stopped", None)
-        elif await self._store.stalled(job, checkpoint) + 1 >= jobs.ATTEMPTS:
+        if await self._store.stalled(job, checkpoint) + 1 >= jobs.ATTEMPTS:
             message = f"{reason}; that is {jobs.ATTEMPTS} times at the same place, so it is not tried again by itself"
             error = _error("died", message, tail=exit.tail if exit else None)
             await self._finish(job, [State.INTERRUPTED, State.FAILED], code, reason, error)
@@ -273,15 +257,12 @@ class Scheduler:
         self, job: int, states: list[State], code: int | None, reason: str, error: dict[str, Any] | None
     ) -> None:
         checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))
-        ended = await self._store.end_attempt(job, states, code, reason, checkpoint, error=error)
+        ended, *others = await self._written(
+            lambda: self._store.end_attempt(job, states, code, reason, checkpoint, error=error)
+        )
         if error:
             log.warning("job %s (%s): %s", job, ended["kind"], error["message"])
-        self._tell(ended)
-        if states[-1] in (State.FAILED, State.STOPPED, State.PARTIAL):
-            await self._stop_waiting(job)
-
-    async def _stop_waiting(self, job: int) -> None:
-        for one in await self._store.stop_waiting(job):
+        for one in (ended, *others):
             self._tell(one)
 
 
@@ -295,6 +276,8 @@ def _error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:
 def _signal_sentence(code: int) -> str:
     if code == _EXIT_YIELDED:
         return "the worker lost its tie to the daemon"
+    if code == _EXIT_STOPPED:
+        return "the worker was told to end from outside (SIGTERM)"
     if code == -9:
         return "the worker was killed (SIGKILL: by a person, or by the kernel for want of memory)"
     return f"the worker died of signal {-code}"

@@ -20,7 +20,7 @@ else:
 
 PREFIX = "MISTUDIO_"
 # Variables with our prefix that other parts read: the client, and the daemon's own line to its worker.
-_OTHERS = frozenset({"MISTUDIO_HOST", "MISTUDIO_TOKEN", "MISTUDIO_CONFIG", "MISTUDIO_EVENTS_FD"})
+_OTHERS = frozenset({"MISTUDIO_HOST", "MISTUDIO_TOKEN", "MISTUDIO_CONFIG", "MISTUDIO_EVENTS_FD", "MISTUDIO_DAEMON_PID"})
 
 
 class SettingsError(ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from mistudiod.errors import Conflict, NotFound
@@ -43,7 +44,7 @@ def move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> J
 
 def maker(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> int | None:
     row = db.execute(
-        f"select id from jobs where noun = ? and name = ? and id != ? and state not in ({marks(ENDED)})",
+        f"select id from jobs where noun = ? and lower(name) = lower(?) and id != ? and state not in ({marks(ENDED)})",
         (noun, name, besides, *values(ENDED)),
     ).fetchone()
     return row["id"] if row else None
@@ -68,6 +69,48 @@ def require_usable(db: sqlite3.Connection, needed: int) -> None:
         raise NotFound(f"there is no job {needed} to wait for", {"after": f"no job {needed}"})
     if State(row["state"]) in ENDED - {State.DONE}:
         raise Conflict(f"job {needed} is {row['state']}; nothing can wait for it", {"after": f"job {needed} is over"})
+
+
+def as_asked(was: State, states: Sequence[State]) -> Sequence[State]:
+    """Where an attempt's end leads when a person has asked for something meanwhile: it is never queued again then."""
+    if was is State.STOPPING and states[-1] in (State.QUEUED, State.PAUSED, State.INTERRUPTED):
+        return [State.STOPPED]
+    if was is State.PAUSING and states[-1] in (State.QUEUED, State.INTERRUPTED):
+        return [State.PAUSED]
+    return states
+
+
+def stop_waiting(db: sqlite3.Connection, failed: int) -> list[Job]:
+    """Stop, with the reason, every queued job that waits for a job that will not be done. Returns them."""
+    stopped, queue = [], [failed]
+    while queue:
+        needed = queue.pop()
+        rows = db.execute(
+            "select id from jobs join dependencies on job = id where needs = ? and state = 'queued'", (needed,)
+        ).fetchall()
+        for row in rows:
+            stopped.append(move(db, row["id"], State.STOPPED, error=waits_for(db, needed)))
+            queue.append(row["id"])
+    return stopped
+
+
+def waits_for(db: sqlite3.Connection, needed: int) -> dict[str, Any]:
+    row = db.execute("select state, kind from jobs where id = ?", (needed,)).fetchone()
+    message = (
+        f"job {needed} ({row['kind']}), which this job waits for, is {row['state']}; "
+        f"retry job {needed} and this one is queued again"
+    )
+    return {"code": "dependency", "message": message, "job": needed}
+
+
+def hopeless_need(db: sqlite3.Connection, job: int) -> int | None:
+    """A job that this one waits for and that will not be done, if there is one."""
+    row = db.execute(
+        "select n.id from dependencies d join jobs n on n.id = d.needs "
+        "where d.job = ? and n.state in ('failed', 'stopped', 'partial') order by n.id limit 1",
+        (job,),
+    ).fetchone()
+    return row["id"] if row else None
 
 
 def marks(states: frozenset[State]) -> str:

@@ -12,7 +12,20 @@ from mistudiod.database import Database
 from mistudiod.errors import Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
 from mistudiod.specs import LANES, MAKES, Spec
-from mistudiod.statements import Job, job_row, maker, marks, move, refuse_taken, require_usable, values
+from mistudiod.statements import (
+    Job,
+    as_asked,
+    hopeless_need,
+    job_row,
+    maker,
+    marks,
+    move,
+    refuse_taken,
+    require_usable,
+    stop_waiting,
+    values,
+    waits_for,
+)
 
 
 @dataclass(frozen=True)
@@ -114,15 +127,20 @@ class Jobs:
         """One legal move and, with it, columns such as ``error`` or ``result``. Raises Conflict for any other."""
         return await self._database.write(lambda db: move(db, job, state, **columns))
 
-    async def stop(self, job: int) -> Job:
-        """To stopping when a worker may be at work, else to stopped; decided where no claim can come between."""
+    async def stop(self, job: int) -> list[Job]:
+        """To stopping when a worker may be at work, else to stopped; decided where no claim can come between.
 
-        def stop(db: sqlite3.Connection) -> Job:
+        Returns the job, then those that waited for it and are stopped with it.
+        """
+
+        def stop(db: sqlite3.Connection) -> list[Job]:
             found = job_row(db, job)
             state = State(found["state"])
             if state is State.STOPPING:
-                return found
-            return move(db, job, State.STOPPING if state in LIVE else State.STOPPED)
+                return [found]
+            if state in LIVE:
+                return [move(db, job, State.STOPPING)]
+            return [move(db, job, State.STOPPED), *stop_waiting(db, job)]
 
         return await self._database.write(stop)
 
@@ -134,18 +152,23 @@ class Jobs:
         reason: str,
         checkpoint: int | None,
         **columns: object,
-    ) -> Job:
-        """Close the open attempt and make the moves, all in one transaction; returns the job."""
+    ) -> list[Job]:
+        """Close the open attempt and make the moves, all in one transaction.
 
-        def end(db: sqlite3.Connection) -> Job:
+        What a person has asked for meanwhile is heeded. Returns the job, then those that are stopped because of it.
+        """
+
+        def end(db: sqlite3.Connection) -> list[Job]:
+            moves = as_asked(State(job_row(db, job)["state"]), states)
             db.execute(
                 "update attempts set ended_at = ?, exit_code = ?, reason = ?, checkpoint = ? "
                 "where job = ? and ended_at is null",
                 (now(), exit_code, reason, checkpoint, job),
             )
-            for state in states[:-1]:
+            for state in moves[:-1]:
                 move(db, job, state)
-            return move(db, job, states[-1], **columns)
+            ended = move(db, job, moves[-1], **columns)
+            return [ended, *(stop_waiting(db, job) if moves[-1] in ENDED - {State.DONE} else [])]
 
         return await self._database.write(end)
 
@@ -165,41 +188,23 @@ class Jobs:
 
         return await self._database.read(count)
 
-    async def stop_waiting(self, failed: int) -> list[Job]:
-        """Stop, with the reason, every queued job that waits for a job that will not be done. Returns them."""
-
-        def stop(db: sqlite3.Connection) -> list[Job]:
-            stopped, queue = [], [failed]
-            while queue:
-                needed = queue.pop()
-                state = db.execute("select state, kind from jobs where id = ?", (needed,)).fetchone()
-                rows = db.execute(
-                    "select id from jobs join dependencies on job = id where needs = ? and state = 'queued'", (needed,)
-                ).fetchall()
-                for row in rows:
-                    error = {
-                        "code": "dependency",
-                        "message": f"job {needed} ({state['kind']}), which this job waits for, is {state['state']}; "
-                        f"retry job {needed} and this one is queued again",
-                        "job": needed,
-                    }
-                    stopped.append(move(db, row["id"], State.STOPPED, error=error))
-                    queue.append(row["id"])
-            return stopped
-
-        return await self._database.write(stop)
-
     async def retry(self, job: int) -> list[Job]:
         """Queue an ended or paused job again, and those that were stopped only because of it."""
 
         def again(db: sqlite3.Connection) -> list[Job]:
             back, queue = [], [job]
-            row = job_row(db, job)
-            if row["makes"] and row["state"] in (State.STOPPED.value, State.FAILED.value):
-                refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
             while queue:
                 one = queue.pop()
-                back.append(move(db, one, State.QUEUED, error=None, ended_at=None, progress=None))
+                try:
+                    back.append(_queue_again(db, one))
+                except Conflict as conflict:
+                    if one == job:
+                        raise
+                    needed = hopeless_need(db, one)
+                    error = waits_for(db, needed) if needed else conflict.body()["error"]
+                    db.execute("update jobs set error = ? where id = ?", (json.dumps(error), one))
+                    back.append(job_row(db, one))
+                    continue
                 waiting = db.execute(
                     "select id from jobs where state = 'stopped' and json_extract(error, '$.job') = ?", (one,)
                 )
@@ -265,3 +270,13 @@ class Jobs:
             return [{"step": row[0], "values": json.loads(row[1])} for row in rows.fetchall()]
 
         return await self._database.read(select)
+
+
+def _queue_again(db: sqlite3.Connection, job: int) -> Job:
+    """Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done."""
+    row = job_row(db, job)
+    if row["makes"] and State(row["state"]) in ENDED:
+        refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
+    if needed := hopeless_need(db, job):
+        raise Conflict(f"job {job} waits for job {needed}, which will not be done; retry job {needed}")
+    return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None)

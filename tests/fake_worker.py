@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from mistudiod.worker.link import tie_to_parent
+from mistudiod.worker.link import Asked, tie_to_parent
 
 asked: list[str] = []
 
@@ -105,4 +105,7 @@ def follow() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Asked:  # SIGTERM
+        sys.exit(76)

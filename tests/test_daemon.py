@@ -169,6 +169,16 @@ def test_a_killed_daemon_takes_its_worker_along_and_the_job_goes_on(start: Any, 
     assert found["attempts"] == 2
 
 
+@pytest.mark.parametrize(("what", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_what_was_asked_before_the_daemon_was_killed_is_heeded_after(start: Any, what: str, state: str) -> None:
+    daemon = start().ready()
+    job = daemon.call("/api/jobs", {"spec": dataset("deaf")})["id"]
+    _pid(daemon.data / "runs" / str(job) / "attempt-1")
+    daemon.call(f"/api/jobs/{job}/{what}", {})
+    daemon.end(signal.SIGKILL)
+    assert start().ready().until(job, state)["attempts"] == 1
+
+
 def test_a_worker_that_outlives_its_daemon_is_ended_before_its_job_runs_again(start: Any) -> None:
     daemon = start().ready()
     job = daemon.call("/api/jobs", {"spec": dataset("hang")})["id"]

@@ -19,6 +19,7 @@ from mistudiod.events import Artifact, Event, Failure, Metric, Noun, Progress, R
 from mistudiod.paths import Paths
 
 EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
+DAEMON_PID = "MISTUDIO_DAEMON_PID"
 PROGRESS_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 800  # when memory runs out, the kernel takes the worker, not the user's desktop
@@ -106,9 +107,9 @@ class Link:
 
 def tie_to_parent() -> None:
     """Die with the daemon, be the first to go when memory runs out, and end at SIGTERM as at a stop."""
-    parent = os.getppid()
+    daemon = int(os.environ.get(DAEMON_PID) or os.getppid())  # 1 in a container
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:  # it died before prctl took hold
+    if os.getppid() != daemon:  # it died before prctl took hold
         os._exit(EXIT_YIELDED)
     with contextlib.suppress(OSError):  # some containers forbid it
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
