@@ -1,0 +1,360 @@
+"""The web page in Chromium, before a real daemon: what a person sees, and that it is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paced_worker import MARKUP
+from studio import end, running, started
+
+WEB = Path(__file__).parent.parent / "web"
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+expect = playwright.expect
+Page = Any
+OpenPage = Callable[..., Page]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt install chromium)"),
+    pytest.mark.skipif(
+        not (WEB / "vendor" / "preact.js").is_file(), reason="web/vendor is missing: pip install -e . makes it"
+    ),
+]
+
+HOOK = "blocks.3.hook_resid_post"
+WAIT_MS = 20_000
+# What Chromium itself says when a studio does not answer, or refuses what was asked on purpose.
+EXPECTED = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of (409|429))")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    expect.set_options(timeout=WAIT_MS)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[OpenPage]:
+    """Open a studio's page; at the end none has complained, nor asked anything of anybody else."""
+    said: list[str] = []
+    asked: set[str] = set()
+    contexts, urls = [], []
+
+    def visit(url: str, **options: Any) -> Page:
+        contexts.append(context := chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options}))
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda message: message.type in ("error", "warning") and said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.add(request.url))
+        urls.append(url)
+        page.goto(url)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [text for text in said if not EXPECTED.match(text)] == []
+    assert {url for url in asked if not url.startswith((*urls, "data:"))} == set()
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[str]:
+    with running(tmp_path / "data", "paced_worker.py") as url:
+        yield url
+
+
+def call(url: str, path: str, body: object = None, method: str | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json"}, method=method)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+def submit(url: str, **spec: Any) -> int:
+    return int(call(url, "/api/jobs", {"spec": spec})["id"])
+
+
+def dataset(url: str, name: str, source: str = "/text/stories.jsonl") -> int:
+    return submit(url, kind="add_dataset", source=source, name=name)
+
+
+def training(url: str, name: str = "stories-l3") -> int:
+    submit(url, kind="add_model", source="/models/pico", name="pico")
+    dataset(url, "stories")
+    submit(url, kind="tokenize", dataset="stories", model="pico", name="stories-pico")
+    return submit(url, kind="train", tokenization="stories-pico", hook=HOOK, name=name)
+
+
+def until(url: str, job: int, state: str) -> Any:
+    for _ in range(400):
+        found = call(url, f"/api/jobs/{job}")
+        if found["state"] == state:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"job {job} is {found['state']}, not {state}")
+
+
+def section(page: Page, name: str) -> Any:
+    return page.get_by_role("region", name=name)
+
+
+def row(page: Page, list_name: str, text: str) -> Any:
+    return section(page, list_name).get_by_role("listitem").filter(has_text=text)
+
+
+def known(page: Page, signal_name: str) -> Any:
+    """What the page knows, as JSON: more than it shows, to the last digit."""
+    return page.evaluate(
+        "async (name) => { const { value } = (await import('/state.js'))[name];"
+        " return JSON.parse(JSON.stringify(value instanceof Map ? [...value] : value)); }",
+        signal_name,
+    )
+
+
+# -- what is there ---------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_studio_says_how_to_begin(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    expect(section(page, "Running")).to_contain_text("Nothing has run yet")
+    expect(section(page, "Running").get_by_text("mistudio demo", exact=True)).to_be_visible()
+    expect(section(page, "SAEs")).to_contain_text("No SAE is here yet")
+    expect(page.get_by_role("region", name="Waiting")).to_have_count(0)
+    expect(section(page, "The studio's machine")).to_contain_text(re.compile(r"CPU\d+%"))
+    assert page.title() == "miStudio"
+
+
+def test_a_training_is_followed_from_queued_to_done(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    expect(section(page, "SAEs")).to_contain_text("No SAE")
+    job = training(studio)
+    expect(row(page, "Waiting", "Train SAE stories-l3")).to_contain_text("Queued behind job")
+    card = section(page, "Running").get_by_role("article", name="Train SAE stories-l3")
+    expect(card).to_contain_text(re.compile(r"train [\d,]+ of 409,600 tokens · 25,000 tokens/s"))
+    expect(card.get_by_role("progressbar")).to_have_attribute("value", re.compile(r"0\.\d"))
+    expect(card).to_contain_text(re.compile(r"FVU\s*0\.\d{3}"))
+    assert re.match(r"[\d.]+% · Train SAE stories-l3 · miStudio", page.title())
+    ended = until(studio, job, "done")
+    expect(row(page, "Ended", "Train SAE stories-l3")).to_contain_text(
+        f"FVU {ended['result']['fvu']:.3f} at L0 {ended['result']['l0']:.1f}"
+    )
+    cells = section(page, "SAEs").get_by_role("row").nth(1).get_by_role("cell")
+    expect(cells).to_have_text(
+        ["stories-l3", "pico", HOOK, "2,048", "32", "0.065", "31.0", "88%", re.compile("ago|now")]
+    )
+    expect(section(page, "Running")).to_contain_text("Nothing is running")
+    assert page.title() == "miStudio"
+
+
+def test_what_is_told_aloud_is_each_state_once(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    expect(section(page, "SAEs")).to_contain_text("No SAE")
+    page.evaluate(
+        "() => { window.told = []; new MutationObserver(() => told.push(said.textContent))"
+        ".observe(said, { childList: true, characterData: true, subtree: true }); }"
+    )
+    until(studio, training(studio), "done")
+    expect(page.locator("#said")).to_have_text("Train SAE stories-l3: done.")
+    told = " ".join(page.evaluate("told"))
+    assert re.findall(r"Train SAE stories-l3: (\w+)", told) == ["queued", "running", "done"]
+
+
+def test_what_went_wrong_comes_first_and_is_text_whatever_it_holds(studio: str, open_page: OpenPage) -> None:
+    source = "/text/<img src=x onerror=\"document.title='owned'\">"
+    until(studio, dataset(studio, "markup", source), "failed")
+    until(studio, dataset(studio, "good"), "done")
+    page = open_page(studio)
+    first = section(page, "Ended").get_by_role("listitem").first
+    expect(first).to_contain_text("Add dataset markup")
+    expect(first).to_contain_text("Failed after")
+    expect(first).to_contain_text(MARKUP)
+    expect(first).to_contain_text(source)
+    assert page.locator("#studio :is(img:not([src='/icon.svg']), main b)").count() == 0
+    assert page.title() == "miStudio"
+
+
+# -- what can be done ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_paused_resumed_stopped_and_tried_again_from_the_page(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    job = dataset(studio, "slow")
+    page.get_by_role("button", name=f"Pause job {job}").click()
+    expect(row(page, "Waiting", "slow")).to_contain_text("Paused at 50%")
+    page.get_by_role("button", name=f"Resume job {job}").click()
+    card = section(page, "Running").get_by_role("article", name="Add dataset slow")
+    expect(card).to_contain_text("1 of 2")
+    page.get_by_role("button", name=f"Stop job {job}").click()
+    expect(row(page, "Ended", "slow")).to_contain_text("Stopped after")
+    assert call(studio, f"/api/jobs/{job}")["state"] == "stopped"
+    page.get_by_role("button", name=f"Retry job {job}").press("Enter")
+    expect(card).to_be_visible()
+    page.get_by_role("button", name=f"Stop job {job}").click()
+    expect(row(page, "Ended", "slow")).to_contain_text("Stopped after")
+
+
+def test_a_refusal_is_shown_at_its_job_until_something_happens_to_it(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    job = dataset(studio, "slow")
+    refusal = {"error": {"code": "conflict", "message": "job 1 is <b>busy</b>"}}
+    page.route("**/stop", lambda route: route.fulfill(status=409, json=refusal))
+    page.get_by_role("button", name=f"Stop job {job}").click()
+    expect(page.get_by_role("alert")).to_have_text("job 1 is <b>busy</b>")
+    page.unroute("**/stop")
+    page.get_by_role("button", name=f"Stop job {job}").click()
+    expect(row(page, "Ended", "slow")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+# -- the line to the studio ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_two_pages_and_the_command_line_agree_after_a_restart_to_the_last_number(
+    tmp_path: Path, open_page: OpenPage, how: signal.Signals
+) -> None:
+    daemon, url = started(tmp_path / "data", "paced_worker.py")
+    try:
+        first, second = open_page(url), open_page(url, viewport={"width": 390, "height": 844}, color_scheme="light")
+        job = training(url)
+        cli = subprocess.Popen(
+            [sys.executable, "-m", "mistudio.cli", "-H", url, "--json", "job", "watch", str(job)],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": str(WEB.parent / "client")},
+        )  # fmt: skip
+        for page in (first, second):
+            expect(section(page, "Running")).to_contain_text("FVU")
+        end(daemon, how)
+        for page in (first, second):
+            expect(page.get_by_text("No connection to the studio since")).to_be_visible()
+            expect(page.get_by_role("button", name=f"Stop job {job}")).to_be_disabled()
+        daemon, _ = started(tmp_path / "data", "paced_worker.py", int(url.rpartition(":")[2]))
+        for page in (first, second):
+            expect(page.get_by_text("No connection to the studio since")).to_have_count(0)
+            expect(row(page, "Ended", "Train SAE stories-l3")).to_contain_text("Done in")
+        ended, saes = call(url, f"/api/jobs/{job}"), call(url, "/api/saes")["saes"]
+        assert ended["attempts"] == 2
+        assert json.loads(cli.communicate(timeout=30)[0]) == ended
+        expect(section(second, "SAEs")).to_contain_text("stories-l3")
+        for page in (first, second):
+            assert dict(known(page, "jobs"))[job] == ended
+            assert [{**sae, "noun": "sae"} for _, sae in known(page, "saes")] == [
+                {**sae, "noun": "sae"} for sae in saes
+            ]
+        shown = [
+            row(page, "Ended", "Train SAE stories-l3").locator(".outcome").inner_text() for page in (first, second)
+        ]
+        assert shown[0] == shown[1]
+    finally:
+        end(daemon, signal.SIGTERM)
+
+
+def test_a_page_that_was_open_shows_another_studio_that_took_the_others_place(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    with running(tmp_path / "one") as url:
+        page = open_page(url)
+        until(url, dataset(url, "old"), "done")
+        expect(row(page, "Ended", "old")).to_be_visible()
+    expect(page.get_by_text("No connection")).to_be_visible()
+    with running(tmp_path / "two", port=int(url.rpartition(":")[2])):
+        expect(section(page, "Running")).to_contain_text("Nothing has run yet")
+        until(url, dataset(url, "new"), "done")
+        expect(row(page, "Ended", "new")).to_be_visible()
+        expect(row(page, "Ended", "old")).to_have_count(0)
+
+
+def test_a_stream_that_is_refused_is_asked_for_again_and_the_studios_reason_shown(
+    studio: str, open_page: OpenPage
+) -> None:
+    page = open_page(studio)
+    expect(section(page, "Running")).to_be_visible()
+    refusal = {"error": {"code": "too_many", "message": "too many streams are open"}}
+    page.route("**/api/**", lambda route: route.fulfill(status=429, json=refusal))
+    page.evaluate("import('/events.js').then(({ open }) => open())")
+    expect(page.get_by_text("It says: too many streams are open.")).to_be_visible()
+    page.unroute("**/api/**")
+    expect(page.get_by_text("No connection")).to_have_count(0)
+    until(studio, dataset(studio, "later"), "done")
+    expect(row(page, "Ended", "later")).to_be_visible()
+
+
+def test_a_hidden_page_lets_the_line_go_and_is_right_when_it_is_seen_again(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    expect(section(page, "Running")).to_be_visible()
+    hide = "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+    hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    until(studio, dataset(studio, "unseen"), "done")
+    page.wait_for_timeout(300)
+    assert known(page, "jobs") == []
+    page.evaluate(hide, False)
+    expect(row(page, "Ended", "unseen")).to_contain_text("Done in")
+    expect(page.get_by_text("No connection")).to_have_count(0)
+
+
+def test_a_queue_longer_than_a_page_of_jobs_is_shown_whole(studio: str, open_page: OpenPage) -> None:
+    first = dataset(studio, "slow")
+    until(studio, first, "running")
+    for n in range(105):
+        call(studio, "/api/jobs", {"spec": {"kind": "add_dataset", "source": "/x", "name": f"n{n}"}, "after": [first]})
+    page = open_page(studio)
+    expect(section(page, "Running").get_by_role("article", name="Add dataset slow")).to_be_visible()
+    expect(section(page, "Waiting").get_by_role("heading")).to_have_text("Waiting 105")
+
+
+# -- how it looks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_on_a_phone_nothing_sticks_out_and_buttons_are_large_enough(
+    studio: str, open_page: OpenPage, scheme: str
+) -> None:
+    until(studio, training(studio, "a-very-long-name-of-an-autoencoder-that-somebody-has-chosen"), "done")
+    until(studio, dataset(studio, "markup", "/text/" + "a" * 300), "failed")
+    dataset(studio, "slow")
+    page = open_page(studio, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    expect(section(page, "Running").get_by_role("article")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert min(box["height"] for box in (b.bounding_box() for b in page.get_by_role("button").all()) if box) >= 40
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 249)"
+    assert light == (scheme == "light")
+
+
+def test_the_keyboard_reaches_every_button_and_shows_where_it_is(studio: str, open_page: OpenPage) -> None:
+    until(studio, dataset(studio, "markup"), "failed")
+    job = dataset(studio, "slow")
+    page = open_page(studio, color_scheme="light")
+    for name in (f"Pause job {job}", f"Stop job {job}", f"Retry job {job - 1}"):
+        expect(page.get_by_role("button", name=name)).to_be_visible()
+    for name in (f"Pause job {job}", f"Stop job {job}", f"Retry job {job - 1}"):
+        page.keyboard.press("Tab")
+        button = page.get_by_role("button", name=name)
+        expect(button).to_be_focused()
+        assert button.evaluate("(b) => getComputedStyle(b).outline") == "rgb(11, 95, 208) solid 2px"
+
+
+def test_the_page_has_its_landmarks(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio)
+    expect(section(page, "Running")).to_be_visible()
+    expect(page.get_by_role("banner").get_by_role("heading", level=1)).to_have_text("miStudio")
+    expect(page.get_by_role("main").get_by_role("heading", level=2)).to_have_text(["Running", "SAEs"])

@@ -1,0 +1,81 @@
+// What the page knows. Everything that is drawn is a function of these signals; events.js fills them.
+
+import { batch, computed, signal } from "@preact/signals";
+import { grouped, isLive } from "./lib/jobs.js";
+import { paceAfter } from "./lib/pace.js";
+
+/** "loading" until the first answer, then "live" or "lost". */
+export const phase = signal("loading");
+/** While lost: since when (ms), and the studio's own sentence when it has given one. */
+export const loss = signal({ since: 0, reason: null });
+/** Id → job, as the API gives it. */
+export const jobs = signal(new Map());
+/** Id of a job → its newest {step, values}. */
+export const metrics = signal(new Map());
+/** Id of a job → how fast it goes (lib/pace.js). */
+export const paces = signal(new Map());
+/** Name → SAE. */
+export const saes = signal(new Map());
+/** The newest reading of the machine; null when there is none. */
+export const sample = signal(null);
+/** Id of a job → why the studio did not do what was asked of it. */
+export const refusals = signal(new Map());
+
+export const groups = computed(() => grouped([...jobs.value.values()]));
+/** The studio's time (ms): a browser's own may be wrong, as may be that of a board without a battery. */
+export const clock = computed(() => (sample.value ? Date.parse(sample.value.at) : Date.now()));
+/** The same to ten seconds, for what is told in minutes. */
+export const slowClock = computed(() => Math.floor(clock.value / 10_000) * 10_000);
+
+export function replaceJobs(list) {
+  jobs.value = new Map(list.map((job) => [job.id, job]));
+}
+
+export function replaceSaes(list) {
+  saes.value = new Map(list.map((sae) => [sae.name, sae]));
+}
+
+/** Take in events, [topic, data] each, in their order; nothing is drawn between them. */
+export function take(events) {
+  batch(() => events.forEach(([topic, data]) => TAKE[topic]?.(data)));
+}
+
+const TAKE = {
+  job(job) {
+    jobs.value = job.removed ? without(jobs.value, job.id) : along(jobs.value, job.id, job);
+    if (refusals.value.has(job.id)) refusals.value = without(refusals.value, job.id);
+  },
+  // What comes late, after a job's end, is older than the job itself.
+  progress({ job: id, ...progress }) {
+    const job = jobs.value.get(id);
+    if (!job || !isLive(job)) return;
+    jobs.value = along(jobs.value, id, { ...job, progress });
+    paces.value = along(paces.value, id, paceAfter(paces.value.get(id), progress, performance.now()));
+  },
+  metric({ job: id, ...metric }) {
+    metrics.value = along(metrics.value, id, metric);
+  },
+  artifact(artifact) {
+    if (artifact.noun !== "sae") return;
+    saes.value = artifact.removed ? without(saes.value, artifact.name) : along(saes.value, artifact.name, artifact);
+  },
+  system(reading) {
+    sample.value = reading;
+  },
+  reset(all) {
+    replaceJobs(all.jobs);
+  },
+};
+
+/** Say why what was asked of a job was not done, until something happens to it. */
+export function refuse(id, message) {
+  refusals.value = along(refusals.value, id, message);
+}
+
+const along = (map, key, value) => new Map(map).set(key, value);
+
+function without(map, key) {
+  const rest = new Map(map);
+  rest.delete(key);
+  return rest;
+}

@@ -1,0 +1,43 @@
+import { useState } from "preact/hooks";
+import { groups, jobs } from "../state.js";
+import { Command } from "./command.js";
+import { html } from "./html.js";
+import { EndedJob, LiveJob, WaitingJob } from "./job.js";
+
+const FEW = 6; // ended jobs that are shown at first
+
+/** What runs, what will, and what has ended. */
+export function Jobs() {
+  const { live, waiting, ended } = groups.value;
+  return html`
+    <section aria-labelledby="running">
+      <h2 id="running">Running</h2>
+      ${live.length ? live.map((job) => html`<${LiveJob} job=${job} key=${job.id} />`) : html`<${Idle} />`}
+    </section>
+    <${List} title="Waiting" jobs=${waiting} row=${WaitingJob} />
+    <${List} title="Ended" jobs=${ended} row=${EndedJob} few=${FEW} />`;
+}
+
+function Idle() {
+  if (jobs.value.size) {
+    return html`<div class="empty"><p>Nothing is running. To train an SAE:</p>
+      <${Command} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post" /></div>`;
+  }
+  return html`<div class="empty">
+    <p>Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</p>
+    <${Command} line="mistudio demo" /></div>`;
+}
+
+/** The first `few` of them, and the rest when asked for. */
+function List({ title, jobs, row: Row, few = jobs.length }) {
+  const [all, setAll] = useState(false);
+  if (!jobs.length) return null;
+  const id = title.toLowerCase();
+  const shown = all ? jobs : jobs.slice(0, few);
+  const more = jobs.length - shown.length;
+  return html`<section aria-labelledby=${id}>
+    <h2 id=${id}>${title} <span class="number">${jobs.length}</span></h2>
+    <ul class="rows ${id}">${shown.map((job) => html`<${Row} job=${job} key=${job.id} />`)}</ul>
+    ${more > 0 && html`<button class="quiet" onClick=${() => setAll(true)}>Show ${more} more</button>`}
+  </section>`;
+}
