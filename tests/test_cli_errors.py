@@ -36,14 +36,14 @@ def run(studio: str) -> Run:
 
 
 def test_a_failed_job_is_one_sentence_that_names_the_field(run: Run) -> None:
-    failed = run("dataset", "add", "/no/such/fail.txt")
+    failed = run("dataset", "add", "--remote-path", "/no/such/fail.txt")
     assert failed.exit_code == 10
     assert re.search(r"Error: job \d+ \(add_dataset\) failed: source: there is no such file\n$", failed.stderr)
     assert failed.stdout == ""
 
 
 def test_a_failed_job_in_json_is_the_job_and_the_error(run: Run) -> None:
-    failed = run("--json", "dataset", "add", "/no/such/fail.txt")
+    failed = run("--json", "dataset", "add", "--remote-path", "/no/such/fail.txt")
     assert failed.exit_code == 10
     assert json.loads(failed.stdout)["state"] == "failed"
     error = json.loads(failed.stderr.splitlines()[-1])["error"]
@@ -65,8 +65,8 @@ def test_no_studio_is_one_sentence_with_the_way_out(run: Run) -> None:
         (("job", "show", "x"), 2, "not a valid integer"),
         (("status", "-H", "a b"), 2, "is no host"),
         (("model", "show", "none"), 3, "there is no model 'none'"),
-        (("dataset", "add", "/x", "--name", "python"), 5, "there is a dataset named 'python' already"),
-        (("dataset", "add", "/x", "--name", "../x"), 6, "name: must be 1 to 64 letters"),
+        (("dataset", "add", "--remote-path", "/x", "--name", "python"), 5, "there is a dataset named 'python' already"),
+        (("dataset", "add", "--remote-path", "/x", "--name", "../x"), 6, "name: must be 1 to 64 letters"),
         (("train", "start", "--tokenization", "t", "--hook", "h"), 6, "there is no tokenization named 't'"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mistudio import Client
 from mistudio.demo import STRENGTH_OF_MAX
-from studio import running
+from studio import proxied, running
 
 MISTUDIO = [sys.executable, "-m", "mistudio.cli"]
 
@@ -56,7 +56,7 @@ def at_terminal(studio: str, *args: str, typed: str = "") -> tuple[int, str]:
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(studio: str, client: Client) -> None:
     environ = {**os.environ, "MISTUDIO_HOST": studio}
-    command = [*MISTUDIO, "dataset", "add", "/x", "--name", "slow"]
+    command = [*MISTUDIO, "dataset", "add", "--remote-path", "/x", "--name", "slow"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "work 1/2" not in (line := process.stderr.readline()):
@@ -72,14 +72,14 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(studio: str, cl
 
 
 def test_a_terminal_sees_a_live_line_and_the_stages_that_are_over(studio: str, client: Client) -> None:
-    exit_code, shown = at_terminal(studio, "dataset", "add", "/x", "--name", "live")
+    exit_code, shown = at_terminal(studio, "dataset", "add", "--remote-path", "/x", "--name", "live")
     assert exit_code == 0
     assert "work 1/2 things (50%)" in shown
     assert re.search(r"job \d+: done in", shown)
 
 
 def test_a_terminal_is_asked_before_something_is_deleted(studio: str, client: Client) -> None:
-    client.wait(client.add_dataset("/x", "kept")["id"], 60)
+    client.wait(client.add_dataset("/x", "kept", remote=True)["id"], 60)
     exit_code, shown = at_terminal(studio, "dataset", "rm", "kept", typed="n\n")
     assert exit_code == 1
     assert "Delete the dataset kept in" in shown
@@ -90,7 +90,7 @@ def test_a_terminal_is_asked_before_something_is_deleted(studio: str, client: Cl
 def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
     with running(tmp_path / "data") as url:
         with Client(url) as client:
-            job = client.add_dataset("/x", "slow")["id"]
+            job = client.add_dataset("/x", "slow", remote=True)["id"]
         watching = subprocess.Popen(
             [*MISTUDIO, "-H", url, "job", "watch", str(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -120,3 +120,40 @@ def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(stud
     found = json.loads(again.stdout)
     assert [stage["job"] is None for stage in found["stages"]] == [True] * 5 + [False]
     assert found["steer"]["steered"][0]["strengths"] == [{"feature": 12, "strength": strength}]
+
+
+def test_the_demo_leaves_alone_what_somebody_made_under_its_names(tmp_path: Path) -> None:
+    with running(tmp_path / "data", "telling_worker.py") as url, Client(url) as client:
+        client.add_model("builtin:pico", "pico")
+        client.add_dataset("/mine", "python", remote=True)
+        client.tokenize("python", "pico", "python-pico")
+        mine = client.train("python-pico", "blocks.1.hook_resid_post", "pico-demo", width=64)
+        assert client.wait(mine["id"], 60)["state"] == "done"
+        first = mistudio(url, "demo")
+        assert first.returncode == 0, first.stderr
+        for said in (
+            "the dataset python was made otherwise; trying python-2",
+            "trying python-pico-2",
+            "trying pico-demo-2",
+        ):
+            assert said in first.stderr
+        assert "The SAE pico-demo-2:" in first.stdout
+        spec = client.artifact("sae", "pico-demo-2")["spec"]
+        assert (spec["tokenization"], spec["width"]) == ("python-pico-2", 2048)
+        assert client.artifact("tokenization", "python-pico-2")["dataset"] == "python-2"
+        again = mistudio(url, "demo", "--json")
+        assert again.stderr.count("reused") == 5, again.stderr
+        assert json.loads(again.stdout)["sae"]["name"] == "pico-demo-2"
+
+
+def test_an_upload_shows_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("x" * 1000)
+    with running(tmp_path / "data", "telling_worker.py") as url, proxied(url) as there:
+        added = mistudio(there, "dataset", "add", str(tmp_path / "text.txt"))
+        assert added.returncode == 0, added.stderr
+        assert "upload: 1.0 kB of 1.0 kB (100%)" in added.stderr
+        again = mistudio(there, "dataset", "add", str(tmp_path / "nothing.txt"))
+        assert again.returncode == 3
+        assert "--remote-path" in again.stderr
+        (tmp_path / "empty").mkdir()
+        assert mistudio(there, "dataset", "add", str(tmp_path / "empty")).returncode == 2

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistudio import Client, names
-from mistudio.address import base_url, understand_each_other
+from mistudio.address import understand_each_other
+from mistudio.download import fetch
 from mistudio.errors import ApiError, Unreachable
-from mistudio.stream import Records, listen
-from studio import running
+from studio import ROOT, proxied, running
 
+from mistudiod import __version__
 from mistudiod.specs import AddDataset, check_name
 
 
@@ -58,7 +64,7 @@ def test_a_refusal_carries_status_code_sentence_and_fields(client: Client) -> No
 
 
 def test_waiting_ends_with_its_time(client: Client) -> None:
-    job = client.add_dataset("/x", name="slow")
+    job = client.add_dataset("/x", remote=True, name="slow")
     with pytest.raises(TimeoutError, match=f"job {job['id']} is still"):
         client.wait(job["id"], timeout=0.2)
     client.stop(job["id"])
@@ -68,14 +74,14 @@ def test_waiting_ends_with_its_time(client: Client) -> None:
 def test_events_tell_of_a_job_from_its_start_to_its_end(client: Client) -> None:
     events = client.events(["job"])
     assert next(events)["topic"] == "connected"
-    job = client.add_dataset("/x", name="heard")
+    job = client.add_dataset("/x", remote=True, name="heard")
     states = [event["data"]["state"] for event in itertools.takewhile(lambda e: e["data"]["state"] != "done", events)]
     assert states == ["queued", "running"]
     assert client.job(job["id"])["state"] == "done"
 
 
 def test_metrics_come_in_pages(client: Client) -> None:
-    job = client.wait(client.add_dataset("/x", name="flood")["id"], 100)
+    job = client.wait(client.add_dataset("/x", remote=True, name="flood")["id"], 100)
     first = client.metrics(job["id"], limit=10)
     assert [one["step"] for one in first["metrics"]] == list(range(10))
     assert client.metrics(job["id"], first["next"], 1)["metrics"][0]["step"] == 10
@@ -87,49 +93,11 @@ def test_a_name_with_odd_characters_stays_one_part_of_the_path(client: Client) -
     assert missing.value.status == 404
 
 
-def test_events_go_on_after_the_studio_was_started_anew(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as url:
-        client = Client(url)
-        events = client.events(["job"])
-        assert next(events)["topic"] == "connected"
-    assert next(events)["topic"] == "lost"
-    with running(tmp_path / "data", port=int(url.rpartition(":")[2])):
-        assert "connected" in (event["topic"] for event in events)
-    events.close()
-    client.close()
-
-
 def test_no_studio_is_one_sentence() -> None:
     with pytest.raises(
         Unreachable, match=r"no studio answers at http://127.0.0.1:9; start it with ./start-mistudio.sh"
     ):
         Client("127.0.0.1:9").status()
-
-
-@pytest.mark.parametrize(
-    ("host", "environ", "url"),
-    [
-        (None, {}, "http://127.0.0.1:6478"),
-        (None, {"MISTUDIO_PORT": "7000"}, "http://127.0.0.1:7000"),
-        (None, {"MISTUDIO_HOST": "jetson", "MISTUDIO_PORT": "7000"}, "http://jetson:6478"),
-        ("10.0.0.7", {"MISTUDIO_HOST": "jetson"}, "http://10.0.0.7:6478"),
-        ("jetson:80", {}, "http://jetson:80"),
-        ("https://studio.example/a/", {}, "https://studio.example/a"),
-        ("::1", {}, "http://[::1]:6478"),
-        ("[::1]:7000", {}, "http://[::1]:7000"),
-        ("[::1]", {}, "http://[::1]:6478"),
-    ],
-)
-def test_the_studio_is_where_the_argument_else_the_environment_says(
-    host: str | None, environ: dict[str, str], url: str
-) -> None:
-    assert base_url(host, environ) == url
-
-
-@pytest.mark.parametrize("host", ["ftp://x", "http://", "a b", "x:port", "http://[::1", "x:99999"])
-def test_what_cannot_be_a_host_is_refused(host: str) -> None:
-    with pytest.raises(ValueError, match="is no host"):
-        base_url(host, {})
 
 
 def test_versions_differ_when_their_first_number_that_counts_does() -> None:
@@ -138,39 +106,6 @@ def test_versions_differ_when_their_first_number_that_counts_does() -> None:
     assert understand_each_other("1.2.0", "1.9.0")
     assert not understand_each_other("1.0.0", "2.0.0")
     assert not understand_each_other("0.1.0", "1.1.0")
-
-
-def test_records_are_read_as_the_standard_says() -> None:
-    text = 'retry: 2000\n\n: ping\n\nid: 4\nevent: job\ndata: {"a":\ndata: "\u2028é"}\n\ndata:1\n\nevent: x\n\n'
-    assert read([text.encode()]) == [
-        {"id": "4", "topic": "job", "data": {"a": "\u2028é"}},
-        {"id": "4", "topic": "message", "data": 1},
-    ]
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 40)), st.sampled_from(["\n", "\r\n", "\r"]))
-def test_records_do_not_depend_on_where_the_stream_is_cut(sizes: list[int], line_end: str) -> None:
-    lines = ["id: 1", "event: job", 'data: "ä ←"', "", "data: 2", "", ": the end", ""]
-    stream = "".join(line + line_end for line in lines).encode()
-    edges = [0, *itertools.accumulate(sizes), len(stream)]
-    chunks = [stream[a:b] for a, b in itertools.pairwise(edges)]
-    assert [event["data"] for event in read(chunks)] == ["ä ←", 2]
-
-
-def read(chunks: list[bytes]) -> list[dict[str, object]]:
-    records = Records()
-    return [event for chunk in chunks for event in records.feed(chunk)]
-
-
-def test_the_first_connection_must_succeed() -> None:
-    @contextmanager
-    def connect() -> Iterator[Iterator[bytes]]:
-        raise Unreachable("nobody")
-        yield iter(())
-
-    with pytest.raises(Unreachable, match="nobody"):
-        next(listen(connect))
 
 
 @pytest.mark.parametrize(
@@ -194,3 +129,127 @@ def test_every_made_name_is_one_that_specs_take(one: str, other: str) -> None:
     check_name(names.from_source(one, "dataset"))
     check_name(names.of_tokenization(one, other))
     check_name(names.of_sae(one, other))
+
+
+def test_an_answer_that_is_lost_on_its_way_does_not_mean_two_jobs() -> None:
+    keys: list[str | None] = []
+
+    class Forgetful(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.answer(200, {"name": "mistudio", "version": __version__, "jobs": {}})
+
+        def do_POST(self) -> None:
+            keys.append(self.headers["Idempotency-Key"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if len(keys) == 1:
+                self.close_connection = True  # it has been taken, and nobody says so
+            else:
+                self.answer(200, {"id": 1, "state": "queued"})
+
+        def answer(self, status: int, body: object) -> None:
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with Client(f"127.0.0.1:{server.server_port}") as client:
+            assert client.submit({"kind": "steer"})["id"] == 1
+        server.shutdown()
+        thread.join()
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+    assert len(keys[0] or "") >= 32
+
+
+# -- whose file ------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_is_here_is_read_in_place_by_a_studio_of_this_user(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path / "text.txt")
+    assert client.add_dataset(str(tmp_path / "text.txt"), "here")["spec"]["source"] == str(tmp_path / "text.txt")
+    relative = os.path.relpath(tmp_path / "link")
+    assert client.add_dataset(relative, "linked")["spec"]["source"] == str(tmp_path / "link")
+
+
+def test_a_path_that_is_not_here_is_one_sentence(client: Client) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no file or folder /not/here on this machine"):
+        client.add_dataset("/not/here")
+    assert client.add_dataset("/not/here", "there", remote=True)["spec"]["source"] == "/not/here"
+
+
+def test_a_studio_that_cannot_read_it_here_is_sent_the_file(tmp_path: Path) -> None:
+    """Behind a proxy the studio cannot tell who asks."""
+    (tmp_path / "text.txt").write_text("sent")
+    with running(tmp_path / "data", "telling_worker.py") as url, proxied(url) as there, Client(there) as client:
+        assert client.status()["same_user"] is False
+        job = client.add_dataset(str(tmp_path / "text.txt"))
+        source = job["spec"]["source"]
+        assert source.startswith("upload:")
+        assert client.wait(job["id"], 60)["state"] == "done"
+        assert client.artifact("dataset", "text")["source"].startswith("upload:")
+
+
+# -- the socket ------------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_of_a_studio_is_found_in_its_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real daemon: it makes the socket."""
+    for name in [name for name in os.environ if name.startswith("MISTUDIO_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("MISTUDIO_DATA", str(tmp_path / "data"))
+    command = [sys.executable, "-m", "mistudiod", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as daemon:
+        assert daemon.stderr is not None
+        while " is at http" not in (line := daemon.stderr.readline()):
+            assert line
+        with Client() as client:
+            assert client.url == f"unix:{tmp_path / 'data' / 'mistudiod.sock'}"
+            assert client.status()["same_user"] is True
+            assert next(client.events())["topic"] == "connected"
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+
+
+# -- downloads -------------------------------------------------------------------------------------------------------
+
+
+def test_an_sae_is_downloaded_whole_and_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path) -> None:
+    client.add_model("builtin:pico", "m")
+    client.add_dataset("builtin:python", "d")
+    client.tokenize("d", "m", "t")
+    assert client.wait(client.train("t", "blocks.0.hook_resid_post", "taken")["id"], 60)["state"] == "done"
+    there = Path(client.artifact("sae", "taken")["folder"])
+    partial = tmp_path / ".partial-taken"
+    partial.mkdir()
+    (partial / "recipe.json").write_bytes((there / "recipe.json").read_bytes()[:10])
+    (partial / "old.json").write_text("of another")
+    told: list[tuple[int, int]] = []
+    made = fetch(client, "taken", tmp_path / "taken", lambda done, total: told.append((done, total)))
+    assert {one.name: one.read_bytes() for one in made.iterdir()} == {
+        one.name: one.read_bytes() for one in there.iterdir()
+    }
+    assert told[0][0] == 10
+    assert told[-1][0] == told[-1][1]
+    assert not partial.exists()
+    with pytest.raises(FileExistsError, match="is there already"):
+        fetch(client, "taken", tmp_path / "taken")
+
+
+def test_a_download_that_is_not_what_was_sent_is_thrown_away(client: Client, tmp_path: Path) -> None:
+    partial = tmp_path / ".partial-x"
+    partial.mkdir()
+    (partial / "recipe.json").write_text("wrong")
+    with pytest.raises(RuntimeError, match=r"recipe.json did not come as it was sent"):
+        fetch(client, "taken", tmp_path / "x")
+    assert fetch(client, "taken", tmp_path / "x").is_dir()

@@ -1,20 +1,62 @@
-"""Where the studio is, and whether this client can talk to it."""
+"""Where the studio is: what was asked for, else the environment, else the chosen context, else this machine."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from mistudio import contexts
+
 PORT = 6478
+UNIX = "unix:"
+_ACCEPT_S = 1.0
 
 
-def base_url(host: str | None, environ: Mapping[str, str]) -> str:
-    """The studio's URL from ``10.0.0.7``, ``jetson:6478`` or a full URL; else MISTUDIO_HOST; else this machine.
+@dataclass(frozen=True)
+class Address:
+    """``url`` is ``http://host:port``, ``https://…`` or ``unix:/path``; ``said_by`` tells who named it."""
 
-    Raises ValueError with a sentence when the host cannot be one.
+    url: str
+    said_by: str
+    token: str | None = field(default=None, repr=False)
+
+
+def find(host: str | None, context: str | None, environ: Mapping[str, str]) -> Address:
+    """The studio of a call. Raises ValueError with a sentence when there is no such host or context.
+
+    A token belongs to its context: it is sent nowhere else. MISTUDIO_TOKEN goes before it.
     """
-    given = (host or environ.get("MISTUDIO_HOST") or f"127.0.0.1:{environ.get('MISTUDIO_PORT') or PORT}").strip()
+    given = environ.get("MISTUDIO_TOKEN")
+    if host:
+        return Address(to_url(host), "the host given", given)
+    if not context and (host := environ.get("MISTUDIO_HOST")):
+        return Address(to_url(host), "MISTUDIO_HOST", given)
+    known = contexts.read(environ)
+    for name, said_by in (
+        (context, "the context given"),
+        (environ.get("MISTUDIO_CONTEXT"), "MISTUDIO_CONTEXT"),
+        (known.chosen, "mistudio context use"),
+    ):
+        if name == contexts.LOCAL:
+            break
+        if name:
+            found = known.get(name)
+            return Address(to_url(found.host), f"{said_by}: {name}", given or found.token)
+    return Address(_local(environ), "this machine", given)
+
+
+def to_url(host: str) -> str:
+    """From ``10.0.0.7``, ``jetson:6478``, ``unix:/path/mistudiod.sock`` or a full URL. Raises ValueError."""
+    given = host.strip()
+    if given.startswith(UNIX):
+        if not given.removeprefix(UNIX).startswith("/"):
+            raise ValueError(f"{given!r} is no host: after unix: comes the absolute path of a socket")
+        return given
     url = given if "://" in given else _with_port(given)
     try:
         parts = urlsplit(url)
@@ -23,7 +65,8 @@ def base_url(host: str | None, environ: Mapping[str, str]) -> str:
         usable = False
     if not usable or any(c.isspace() for c in url):
         raise ValueError(
-            f"{given!r} is no host: give a name or address, one with a port, or a URL (http://jetson:6478)"
+            f"{given!r} is no host: give a name or address, one with a port, a URL (http://jetson:6478) "
+            "or a socket (unix:/path/mistudiod.sock)"
         )
     return url.rstrip("/")
 
@@ -36,6 +79,26 @@ def _with_port(host: str) -> str:
         pass
     has_port = ":" in host.rpartition("]")[2]
     return f"http://{host}" if has_port else f"http://{host}:{PORT}"
+
+
+def _local(environ: Mapping[str, str]) -> str:
+    """The UNIX socket in the data folder when a studio listens there: its permissions are this user's own."""
+    if port := environ.get("MISTUDIO_PORT"):
+        return to_url(f"127.0.0.1:{port}")
+    base = environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    data = environ.get("MISTUDIO_DATA") or os.path.join(base, "mistudio")
+    path = Path(data).expanduser().absolute() / "mistudiod.sock"
+    return f"{UNIX}{path}" if _accepts(path) else f"http://127.0.0.1:{PORT}"
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(_ACCEPT_S)
+        try:
+            door.connect(str(path))
+        except OSError:  # nobody there, not ours, or longer than a socket's path may be
+            return False
+    return True
 
 
 def understand_each_other(one: str, other: str) -> bool:

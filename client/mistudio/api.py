@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from mistudio import names, stream
-from mistudio.address import base_url, understand_each_other
-from mistudio.errors import ApiError, Unreachable, VersionMismatch
-from mistudiod import __version__
+from mistudio import address, names, stream, waiting
+from mistudio.errors import ApiError
+from mistudio.pages import every, given
+from mistudio.wire import KEY, Wire
 
 if TYPE_CHECKING:
-    import httpx
-
     from mistudiod.specs import Spec
 
 Job = dict[str, Any]
 Artifact = dict[str, Any]
-ENDED = frozenset({"done", "partial", "failed", "stopped"})  # states from which a job goes nowhere by itself
-_CONNECT_S = 10.0
-_ANSWER_S = 60.0  # a preview may take 20
-_SILENCE_S = 45.0  # on the event stream, which has a ping every 15
+ENDED = waiting.ENDED
+_PAGE = 1000
 
 
 class Client:
-    """A studio, by ``host`` ("10.0.0.7", "jetson:6478", a URL), else MISTUDIO_HOST, else the one on this machine.
+    """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
+
+    Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.
+    Its token is MISTUDIO_TOKEN, else the context's.
 
     Methods raise ApiError when the studio refuses, Unreachable when none answers, TimeoutError when it takes too
     long; the first use raises VersionMismatch when client and studio are too far apart. ValueError: no such host.
     """
 
-    def __init__(self, host: str | None = None) -> None:
-        self.url = base_url(host, os.environ)
-        self._opened: httpx.Client | None = None
+    def __init__(self, host: str | None = None, context: str | None = None) -> None:
+        self._wire = Wire(address.find(host, context, os.environ))
+        self.url = self._wire.url
+        self._ask: Callable[..., dict[str, Any]] = self._wire.ask
 
     def __enter__(self) -> Client:
         return self
@@ -45,104 +43,140 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if self._opened:
-            self._opened.close()
+        self._wire.close()
 
     # -- the studio and its machine ----------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """``{"name", "version", "python", "data", "jobs": {state: count}}``."""
-        return self._get("/api/status")
+        """``{"name", "version", "python", "data", "jobs": {state: count}, "same_user"}``."""
+        return self._ask("status")
+
+    def doctor(self) -> dict[str, Any]:
+        """``{"ok", "findings": [{"name", "level": ok, warning or problem, "message", "remedy"}]}``."""
+        return self._ask("doctor")
+
+    def running(self) -> list[dict[str, Any]]:
+        """The jobs at work: how far, how long yet (``eta_s``), memory predicted and measured (bytes)."""
+        found: list[dict[str, Any]] = self._ask("running")["running"]
+        return found
 
     def system(self) -> dict[str, Any] | None:
         """The latest reading of the machine; None when there is none yet."""
-        return self._call("GET", "/api/system")  # type: ignore[no-any-return]
+        return self._ask("system")
 
     def system_history(self) -> list[dict[str, Any]]:
         """The readings of the last ten minutes, one a second."""
-        samples: list[dict[str, Any]] = self._get("/api/system/history")["samples"]
-        return samples
+        found: list[dict[str, Any]] = self._ask("system_history")["samples"]
+        return found
 
-    def events(self, topics: Iterable[str] = ()) -> Iterator[stream.Event]:
+    def openapi(self) -> dict[str, Any]:
+        """The API's description of itself (OpenAPI 3.1)."""
+        return self._ask("openapi")
+
+    def events(self, topics: Iterable[str] = (), after: str | int | None = None) -> Iterator[stream.Event]:
         """What happens, as it happens: ``{"id", "topic", "data"}``, for ever.
 
-        Topics are job, progress, metric, artifact and system; all when none is given. Besides them come
-        ``connected``, at first and after each new connection (what happened before it must be asked for), and
-        ``lost``. Raises Unreachable when a lost studio does not come back.
+        Topics are job, progress, metric, artifact and system; all when none is given. ``after``: the id of the last
+        event that is known; those of jobs and artifacts that came later are told first. Besides the topics come
+        ``connected``, at first and after each new connection, ``lost``, and ``reset`` when too much was missed: its
+        data is what there is. Jobs and artifacts are missed in no other way; progress and metrics between ``lost``
+        and ``connected`` must be asked for. Raises Unreachable when a lost studio does not come back.
         """
         query = {"topics": ",".join(topics)} if topics else {}
-        return stream.listen(lambda: self._stream("/api/events", query))
+        return stream.listen(
+            lambda last: self._wire.stream("events", query, {"Last-Event-ID": last} if last else {}),
+            "" if after is None else str(after),
+        )
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
-    def submit(self, spec: Mapping[str, Any] | Spec, after: Iterable[int] = (), priority: int = 0) -> Job:
-        """Queue a job. ``after``: jobs that must be done first, besides those that make what it reads."""
+    def submit(
+        self, spec: Mapping[str, Any] | Spec, after: Iterable[int] = (), priority: int = 0, key: str | None = None
+    ) -> Job:
+        """Queue a job. ``after``: jobs that must be done first, besides those that make what it reads.
+
+        The same ``key`` again gives the same job; one is made when none is given, so that an answer that is lost on
+        its way does not mean two jobs.
+        """
+        import secrets
+
         body = dict(spec) if isinstance(spec, Mapping) else spec.model_dump()
         request = {"spec": body, "after": list(after), "priority": priority}
-        return self._post("/api/jobs", request)
+        return self._ask("submit", body=request, headers={KEY: key or secrets.token_hex(16)})
 
-    def jobs(self, limit: int = 100, before: int | None = None) -> dict[str, Any]:
-        """``{"jobs": newest first, "next"}``; give ``next`` as ``before`` for those that follow."""
-        return self._get("/api/jobs", {"limit": limit, **({"before": before} if before else {})})
+    def jobs(self, limit: int = 100, cursor: str | None = None, state: str | None = None) -> dict[str, Any]:
+        """``{"jobs": newest first, "next"}``; give ``next`` as ``cursor`` for those that follow."""
+        return self._ask("jobs", given(limit=limit, cursor=cursor, state=state))
 
-    def every_job(self) -> Iterator[Job]:
+    def every_job(self, state: str | None = None) -> Iterator[Job]:
         """All jobs, newest first."""
-        page = self.jobs(1000)
-        yield from page["jobs"]
-        while page["next"]:
-            page = self.jobs(1000, page["next"])
-            yield from page["jobs"]
+        return every("jobs", lambda cursor: self.jobs(_PAGE, cursor, state))
 
     def job(self, job: int) -> Job:
-        return self._get(f"/api/jobs/{job}")
+        return self._ask("job", job=job)
+
+    def job_and_etag(self, job: int) -> tuple[Job, str]:
+        """The job, and what ``edit_job`` takes to change nothing but this state of it."""
+        answer = self._wire.send("job", job=job)
+        return answer.json(), answer.headers["ETag"]
+
+    def edit_job(self, job: int, priority: int, etag: str | None = None) -> Job:
+        """Change a queued job. With ``etag``: ApiError 412 when it has changed since."""
+        headers = {"If-Match": etag} if etag else None
+        return self._ask("edit_job", body={"priority": priority}, headers=headers, job=job)
 
     def stop(self, job: int) -> Job:
-        return self._post(f"/api/jobs/{job}/stop")
+        return self._ask("stop", job=job)
 
     def pause(self, job: int) -> Job:
-        return self._post(f"/api/jobs/{job}/pause")
+        return self._ask("pause", job=job)
 
     def resume(self, job: int) -> Job:
-        return self._post(f"/api/jobs/{job}/resume")
+        return self._ask("resume", job=job)
 
     def retry(self, job: int) -> Job:
-        return self._post(f"/api/jobs/{job}/retry")
+        return self._ask("retry", job=job)
 
     def remove_job(self, job: int) -> None:
-        self._call("DELETE", f"/api/jobs/{job}")
+        self._ask("remove_job", job=job)
 
     def log(self, job: int, tail_bytes: int = 65_536) -> str:
         """The end of what the job's worker wrote."""
-        return str(self._get(f"/api/jobs/{job}/log", {"tail_bytes": tail_bytes})["log"])
+        return str(self._ask("log", {"tail_bytes": tail_bytes}, job=job)["log"])
 
     def metrics(self, job: int, after_step: int = -1, limit: int = 5000) -> dict[str, Any]:
         """``{"metrics": [{"step", "values"}], "next"}``; give ``next`` as ``after_step`` for those that follow."""
-        return self._get(f"/api/jobs/{job}/metrics", {"after_step": after_step, "limit": limit})
+        return self._ask("metrics", {"after_step": after_step, "limit": limit}, job=job)
 
-    def wait(self, job: int, timeout: float | None = None) -> Job:
-        """The job once it has ended, well or not: see its ``state``. Raises TimeoutError after ``timeout`` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause_s = 0.05
-        while (found := self.job(job))["state"] not in ENDED:
-            if deadline is not None:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    raise TimeoutError(f"job {job} is still {found['state']} after {timeout:g} s")
-                pause_s = min(pause_s, left_s)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, 1.0)
-        return found
+    def wait(self, job: int, timeout: float | None = None, state: str | None = None) -> Job:
+        """The job once it has ended, well or not: see its ``state``; or once it is in ``state``, or cannot come there.
+
+        A studio that is started anew meanwhile is waited for. Raises TimeoutError after ``timeout`` seconds.
+        """
+        return waiting.wait(lambda: self.job(job), timeout, state)
 
     # -- the kinds of jobs, named as the command line names them -----------------------------------------------------
     # Each returns the queued job; ``fields`` are those of its spec in mistudiod.specs.
 
-    def add_model(self, source: str, name: str | None = None) -> Job:
+    def add_model(self, source: str, name: str | None = None, remote: bool = False) -> Job:
+        """``source`` as of ``add_dataset``."""
         name = name or names.from_source(source, "model")
-        return self.submit({"kind": "add_model", "source": names.absolute(source), "name": name})
+        return self.submit({"kind": "add_model", "source": self._source(source, name, remote), "name": name})
 
-    def add_dataset(self, source: str, name: str | None = None, **fields: Any) -> Job:
+    def add_dataset(self, source: str, name: str | None = None, remote: bool = False, **fields: Any) -> Job:
+        """``source``: ``builtin:…``, or a file or folder: on this machine, with ``remote`` on the studio's.
+
+        What is here is read in place by a studio of this user on this machine, and uploaded to any other.
+        Raises FileNotFoundError when it is not here.
+        """
         name = name or names.from_source(source, "dataset")
-        return self.submit({"kind": "add_dataset", "source": names.absolute(source), "name": name, **fields})
+        source = self._source(source, name, remote)
+        return self.submit({"kind": "add_dataset", "source": source, "name": name, **fields})
+
+    def _source(self, source: str, name: str, remote: bool) -> str:
+        from mistudio.sources import settled
+
+        return source if remote else settled(self, source, name)
 
     def tokenize(self, dataset: str, model: str, name: str | None = None, **fields: Any) -> Job:
         name = name or names.of_tokenization(dataset, model)
@@ -162,110 +196,98 @@ class Client:
 
     # -- models, datasets, tokenizations and SAEs; ``ref`` is a name or an id ----------------------------------------
 
-    def artifacts(self, noun: str) -> dict[str, Any]:
-        """``{"<noun>s": […], "next"}`` of model, dataset, tokenization or sae."""
-        return self._get(f"/api/{noun}s")
+    def artifacts(self, noun: str, limit: int = _PAGE, cursor: str | None = None) -> dict[str, Any]:
+        """``{"<noun>s": […], "next"}`` of model, dataset, tokenization or sae; ``next`` is the following ``cursor``."""
+        return self._ask("artifacts", given(limit=limit, cursor=cursor), noun=noun)
+
+    def every_artifact(self, noun: str) -> Iterator[Artifact]:
+        return every(f"{noun}s", lambda cursor: self.artifacts(noun, _PAGE, cursor))
 
     def artifact(self, noun: str, ref: str | int) -> Artifact:
-        return self._get(f"/api/{noun}s/{_part(ref)}")
+        return self._named("artifact", noun, ref)
 
     def remove(self, noun: str, ref: str | int) -> None:
-        self._call("DELETE", f"/api/{noun}s/{_part(ref)}")
+        self._named("remove", noun, ref)
 
     def sample(self, dataset: str | int, rows: int = 5) -> dict[str, Any]:
         """A few documents: ``{"rows": [{"text", …}]}``."""
-        return self._get(f"/api/datasets/{_part(dataset)}/sample", {"rows": rows})
+        return self._named("sample", "dataset", dataset, {"rows": rows})
 
-    def features(self, sae: str | int) -> dict[str, Any]:
-        """``{"sae", "features": [{"index", "max", "density", "examples": [the best]}]}`` of the newest extraction."""
-        return self._get(f"/api/saes/{_part(sae)}/features")
+    def features(self, sae: str | int, limit: int = _PAGE, cursor: str | None = None) -> dict[str, Any]:
+        """``{"sae", "features": [{"index", "max", "density", "examples": [the best]}], "next"}`` of the newest
+        extraction."""
+        return self._named("features", "sae", sae, given(limit=limit, cursor=cursor))
+
+    def every_feature(self, sae: str | int) -> Iterator[dict[str, Any]]:
+        return every("features", lambda cursor: self.features(sae, _PAGE, cursor))
 
     def feature(self, sae: str | int, index: int) -> dict[str, Any]:
         """One feature with all its examples."""
-        return self._get(f"/api/saes/{_part(sae)}/features/{index}")
+        return self._named("feature", "sae", sae, index=index)
 
-    # -- the wire ----------------------------------------------------------------------------------------------------
-
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = self._call("GET", path, params=query)
+    def files(self, sae: str | int) -> list[dict[str, Any]]:
+        """Of an SAE: ``[{"name", "bytes", "sha256"}]``; ``mistudio.download.fetch`` brings them all."""
+        found: list[dict[str, Any]] = self._named("files", "sae", sae)["files"]
         return found
 
-    def _post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        made: dict[str, Any] = self._call("POST", path, json=body)
-        return made
+    def file(self, sae: str | int, file: str, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+        """The bytes of one of them from ``offset`` on, as they come."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        return self._wire.stream("file", headers=headers, ref=sae, file=file)
 
-    def _call(self, method: str, path: str, **options: Any) -> Any:
-        import httpx
-
-        http = self._http()
+    def _named(self, route: str, noun: str, ref: str | int, query: Any = None, **parts: object) -> dict[str, Any]:
         try:
-            return _answer(http.request(method, path, **options), self.url)
-        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            raise TimeoutError(f"the studio at {self.url} did not answer within {_ANSWER_S:.0f} s") from error
-        except httpx.TransportError as error:
-            raise _unreachable(self.url) from error
+            return self._ask(route, query, noun=noun, ref=ref, **parts)
+        except ApiError as error:
+            if error.status == 404:
+                error.missing = (noun, str(ref))
+            raise
 
-    @contextlib.contextmanager
-    def _stream(self, path: str, query: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
-        import httpx
+    # -- who may do what: an administrator's ------------------------------------------------------------------------
 
-        http = self._http()
-        limits = httpx.Timeout(_CONNECT_S, read=_SILENCE_S)
-        try:
-            with http.stream("GET", path, params=query, timeout=limits) as response:
-                if response.status_code != 200:
-                    response.read()
-                    _answer(response, self.url)
-                yield response.iter_bytes()
-        except httpx.TransportError as error:
-            raise _unreachable(self.url) from error
+    def tokens(self) -> list[dict[str, Any]]:
+        """``[{"id", "name", "scope", "created_at", "expires_at", "last_used_at"}]``."""
+        found: list[dict[str, Any]] = self._ask("tokens")["tokens"]
+        return found
 
-    def _http(self) -> httpx.Client:
-        """The connections; before the first use a look at who answers."""
-        if self._opened is None:
-            import httpx
+    def create_token(self, name: str, scope: str = "write", expires_in_s: int | None = None) -> dict[str, Any]:
+        """``scope`` is read, write or admin. The answer's ``token`` is shown this once and kept nowhere."""
+        return self._ask("create_token", body=given(name=name, scope=scope, expires_in_s=expires_in_s))
 
-            # No proxies from the environment: a studio is on this machine or near it. Certificates take 0.2 s to load.
-            http = httpx.Client(
-                base_url=self.url, timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S), trust_env=False,
-                verify=self.url.startswith("https:"),
-            )  # fmt: skip
-            self._opened = http
-            try:
-                self._check(self.status())
-            except BaseException:
-                self._opened = None
-                http.close()
-                raise
-        return self._opened
+    def revoke_token(self, token: int | str) -> None:
+        """By its id. Whoever has it is refused from now on."""
+        self._ask("revoke_token", token=token)
 
-    def _check(self, status: Any) -> None:
-        if not isinstance(status, dict) or status.get("name") != "mistudio":
-            raise Unreachable(f"what answers at {self.url} is not a studio; is the port right?")
-        theirs = str(status.get("version"))
-        if not understand_each_other(__version__, theirs):
-            raise VersionMismatch(
-                f"the studio at {self.url} is version {theirs}, this client {__version__}; install the same of both"
-            )
+    def secrets(self) -> list[dict[str, Any]]:
+        """``[{"name", "source", "set_at"}]``; their values never leave the studio."""
+        found: list[dict[str, Any]] = self._ask("secrets")["secrets"]
+        return found
 
+    def set_secret(self, name: str, value: str) -> None:
+        self._ask("set_secret", body={"value": value}, name=name)
 
-def _part(ref: str | int) -> str:
-    return quote(str(ref), safe="")
+    def remove_secret(self, name: str) -> None:
+        self._ask("remove_secret", name=name)
 
+    # -- uploads: ``mistudio.upload.send`` does it all ---------------------------------------------------------------
 
-def _unreachable(url: str) -> Unreachable:
-    return Unreachable(f"no studio answers at {url}; start it with ./start-mistudio.sh")
+    def uploads(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._ask("uploads")["uploads"]
+        return found
 
+    def create_upload(self, name: str, files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """``files``: ``{"path", "bytes", "sha256"}`` of each. The answer has its ``id``, and what has been received."""
+        return self._ask("create_upload", body={"name": name, "files": [dict(file) for file in files]})
 
-def _answer(response: httpx.Response, url: str) -> Any:
-    """The body; None when there is none. Raises ApiError, or Unreachable when it is not a studio's."""
-    if response.status_code == 204:
-        return None
-    try:
-        body = response.json()
-        if response.is_success:
-            return body
-        error = body["error"]
-        raise ApiError(response.status_code, str(error["code"]), str(error["message"]), error.get("fields"))
-    except (ValueError, KeyError, TypeError):
-        raise Unreachable(f"what answers at {url} is not a studio; is the port right?") from None
+    def upload(self, upload: str) -> dict[str, Any]:
+        """``{"id", "name", "files": [{"path", "bytes", "sha256", "received_bytes"}], "complete"}``."""
+        return self._ask("upload", upload=upload)
+
+    def send_part(self, upload: str, path: str, offset: int, content: bytes | Iterable[bytes]) -> dict[str, Any]:
+        """Append to a file of the upload. ApiError 409 when ``offset`` is not what it has received, and names that."""
+        headers = {"Content-Type": "application/octet-stream"}
+        query = {"path": path, "offset": offset}
+        return self._ask("send_part", query, content=content, headers=headers, upload=upload)
+
+    def remove_upload(self, upload: str) -> None:
+        self._ask("remove_upload", upload=upload)

@@ -7,14 +7,20 @@ from typing import Any
 import click
 
 from mistudio import output
+from mistudio.commands.completion import completion
+from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
 from mistudio.commands.demo import demo
 from mistudio.commands.feature import feature, steer
 from mistudio.commands.job import job
 from mistudio.commands.model import model
 from mistudio.commands.sae import sae, train
-from mistudio.commands.studio import monitor, status
+from mistudio.commands.secret import secret
+from mistudio.commands.studio import doctor, monitor, ps, status
+from mistudio.commands.token import token
+from mistudio.commands.tokenization import tokenization
 from mistudio.errors import ApiError, Unreachable, VersionMismatch
+from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun
 from mistudio.watch import EXIT_INTERRUPTED, Failed
 from mistudiod import __version__
@@ -28,7 +34,7 @@ Exit codes:
   4  it is not allowed          10  the job failed
   5  it is in conflict          11  the job was stopped
 130  interrupted"""
-_OF_STATUS = {400: 6, 403: 4, 404: 3, 409: 5, 413: 6, 415: 6, 421: 4}
+_OF_STATUS = {400: 6, 401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 413: 6, 415: 6, 421: 4, 429: 5}
 
 
 class Root(Noun):
@@ -43,14 +49,26 @@ class Root(Noun):
         except click.UsageError as error:
             if not call.json:
                 raise
-            output.error(error.message, {"code": "usage", "message": error.message})
+            message = error.format_message()
+            output.error(message, {"code": "usage", "message": message})
             raise click.exceptions.Exit(error.exit_code) from error
-        except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError) as error:
+        except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError, FileNotFoundError) as error:
+            near = _near(call, error.missing) if isinstance(error, ApiError) and error.missing else ""
             exit_code, body = explained(error)
-            output.error(str(error), body if call.json else None)
+            body["message"] = f"{body['message']}{near}"
+            output.error(f"{error}{near}", body if call.json else None)
             raise click.exceptions.Exit(exit_code) from error
         finally:
             call.close()
+
+
+def _near(call: Call, missing: tuple[str, str]) -> str:
+    """What there is of nearly that name."""
+    noun, ref = missing
+    try:
+        return did_you_mean(ref, [one["name"] for one in call.client.every_artifact(noun)])
+    except (ApiError, Unreachable, TimeoutError):
+        return ""
 
 
 def explained(error: Exception) -> tuple[int, dict[str, object]]:
@@ -64,6 +82,7 @@ def explained(error: Exception) -> tuple[int, dict[str, object]]:
         (Unreachable, "unreachable", 7),
         (TimeoutError, "timeout", 8),
         (VersionMismatch, "version", 9),
+        (FileNotFoundError, "not_found", 3),
     ):
         if isinstance(error, kind):
             return exit_code, {"code": code, "message": str(error)}
@@ -76,7 +95,10 @@ def main() -> None:
     """Train, read and steer sparse autoencoders in a studio on this machine or another."""
 
 
-for command in (status, demo, model, dataset, train, sae, feature, steer, job, monitor):
+for command in (
+    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, sae, feature, steer, job),
+    *(context, token, secret, completion),
+):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from mistudio import human
@@ -12,21 +14,20 @@ from mistudio.watch import Failed
 
 Spec = dict[str, Any]
 
-SAE = "pico-demo"
+# What a job reads is left open: it is what the stages before it made.
 MODEL: Spec = {"kind": "add_model", "source": "builtin:pico", "name": "pico"}
 DATASET: Spec = {"kind": "add_dataset", "source": "builtin:python", "name": "python"}
-TOKENS: Spec = {"kind": "tokenize", "dataset": "python", "model": "pico", "name": "python-pico", "context": 128}
+TOKENS: Spec = {"kind": "tokenize", "name": "python-pico", "context": 128}
 TRAIN: Spec = {
     "kind": "train",
-    "name": SAE,
-    "tokenization": "python-pico",
+    "name": "pico-demo",
     "hook": "blocks.3.hook_resid_post",
     "width": 2048,
     "k": 32,
     "tokens": 1_200_000,
     "batch_tokens": 2048,
 }
-EXTRACT: Spec = {"kind": "extract", "sae": SAE, "features": 10}
+EXTRACT: Spec = {"kind": "extract", "features": 10}
 STAGES = {"model": MODEL, "dataset": DATASET, "tokens": TOKENS, "SAE": TRAIN, "features": EXTRACT}
 
 PROMPT = "def read_lines(path):\n    "
@@ -39,22 +40,28 @@ class Demo:
 
     def __init__(self, client: Client, drawing: Drawing) -> None:
         self._client, self._drawing = client, drawing
+        self._names: dict[str, str] = {}  # of what the stages make, by noun
         self.waiting: list[int] = []
 
     def run(self) -> dict[str, Any]:
-        """``{"stages", "sae", "features", "feature", "strength", "steer"}``. Raises Failed with the job that failed."""
+        """``{"stages", "model", "sae", "features", "feature", "strength", "steer"}``.
+
+        Raises Failed with the job that failed.
+        """
         jobs = self._submit()
         stages = [self._stage(n, title, job) for n, (title, job) in enumerate(jobs.items(), 1)]
-        features = self._client.features(SAE)["features"]
+        sae = self._names["sae"]
+        features = self._client.features(sae)["features"]
         strongest = max(features, key=lambda feature: float(feature["max"]))
         strength = round(STRENGTH_OF_MAX * strongest["max"], 2)
         steer = self._client.steer(
-            SAE, PROMPT, {strongest["index"]: strength}, max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0
+            sae, PROMPT, {strongest["index"]: strength}, max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0
         )
         stages.append(self._stage(len(jobs) + 1, "steered text", steer))
         return {
             "stages": stages,
-            "sae": self._client.artifact("sae", SAE),
+            "model": self._names["model"],
+            "sae": self._client.artifact("sae", sae),
             "features": features,
             "feature": strongest["index"],
             "strength": strength,
@@ -63,34 +70,55 @@ class Demo:
 
     def _submit(self) -> dict[str, Job | None]:
         """Queue all that is missing at once: each job waits by itself for those that make what it reads."""
+        from mistudiod.specs import USES
+
         live = [job for job in self._client.every_job() if job["state"] not in ENDED]
         jobs: dict[str, Job | None] = {}
-        for title, spec in STAGES.items():
-            made_anew = spec is EXTRACT and jobs["SAE"] is not None  # features found in an earlier SAE will not do
-            jobs[title] = None if self._is_there(spec) and not made_anew else self._maker(spec, live)
+        for title, stage in STAGES.items():
+            spec = {**stage, **{field: self._names[noun] for field, noun in USES[stage["kind"]].items()}}
+            if stage is EXTRACT:  # features found in an earlier SAE will not do
+                there = jobs["SAE"] is None and self._has_features(spec["sae"])
+                jobs[title] = None if there else self._joined(spec, live) or self._client.submit(spec)
+            else:
+                jobs[title] = self._made(spec, live)
         self.waiting = [job["id"] for job in jobs.values() if job]
         return jobs
 
-    def _is_there(self, spec: Spec) -> bool:
+    def _made(self, spec: Spec, live: list[Job]) -> Job | None:
+        """The job that makes it; None when it is there. What another recipe has under its name is left alone."""
         from mistudiod.specs import MAKES
 
+        noun, wanted = MAKES[spec["kind"]], spec["name"]
+        taken = {one["name"]: one for one in self._client.every_artifact(noun)}
+        making = {job["makes"]["name"] for job in live if job["makes"] and job["makes"]["noun"] == noun}
+        for n in itertools.count(2):
+            self._names[noun] = spec["name"]
+            if spec["name"] in taken:
+                if _agrees(taken[spec["name"]], spec):
+                    return None
+            elif job := self._joined(spec, live):
+                return job
+            elif spec["name"] not in making:
+                return self._client.submit(spec)
+            spec = {**spec, "name": f"{wanted}-{n}"}
+            self._drawing.note(f"the {noun} {self._names[noun]} was made otherwise; trying {spec['name']}")
+        raise AssertionError("there is always another name")
+
+    def _has_features(self, sae: str) -> bool:
         try:
-            if spec["kind"] == "extract":
-                self._client.features(spec["sae"])
-            else:
-                self._client.artifact(MAKES[spec["kind"]], spec["name"])
+            self._client.features(sae)
         except ApiError as error:
             if error.status != 404:
                 raise
             return False
         return True
 
-    def _maker(self, spec: Spec, live: list[Job]) -> Job:
-        """The job that is making it already, or a new one."""
+    def _joined(self, spec: Spec, live: list[Job]) -> Job | None:
+        """The job that does the same already, if there is one."""
         for job in live:
-            if all(job["spec"].get(field) == spec.get(field) for field in ("kind", "name", "sae")):
+            if _agrees(job["spec"], spec):
                 return self._client.resume(job["id"]) if job["state"] == "paused" else job
-        return self._client.submit(spec)
+        return None
 
     def _stage(self, n: int, title: str, job: Job | None) -> dict[str, Any]:
         label = f"{n}/{len(STAGES) + 1} {title}"
@@ -102,3 +130,9 @@ class Demo:
         if ended["state"] != "done":
             raise Failed(ended)
         return {"stage": title, "job": job["id"], "seconds": human.between(ended["started_at"], ended["ended_at"])}
+
+
+def _agrees(made: Mapping[str, Any], spec: Spec) -> bool:
+    """Whether something was made as the spec says. An SAE keeps the spec of its training."""
+    recipe = {**made, **(made.get("spec") or {}), "kind": spec["kind"]} if "kind" not in made else made
+    return all(recipe.get(field) == value for field, value in spec.items())

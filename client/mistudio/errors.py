@@ -4,11 +4,22 @@ from __future__ import annotations
 
 
 class ApiError(Exception):
-    """The studio refused. ``fields`` maps a field of the request to what is wrong with it."""
+    """The studio refused. ``fields`` maps a field of the request to what is wrong with it.
 
-    def __init__(self, status: int, code: str, message: str, fields: dict[str, str] | None = None) -> None:
+    ``missing`` is the noun and the name of what was asked for by name and is not there, when that is the reason.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        fields: dict[str, str] | None = None,
+        missing: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.fields = status, code, message, fields or {}
+        self.missing = missing
 
 
 class Unreachable(Exception):

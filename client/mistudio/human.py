@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 UNKNOWN = "—"
 
@@ -30,6 +32,11 @@ def share(x: float | None) -> str:
     return UNKNOWN if x is None else f"{100 * x:.1f}%" if 0 < x < 0.1 else f"{100 * x:.0f}%"
 
 
+def part(progress: Mapping[str, Any] | None) -> float | None:
+    """How far something is, 0 to 1."""
+    return min(progress["done"] / progress["total"], 1.0) if progress and progress["total"] else None
+
+
 def number(x: float | None, digits: int = 3) -> str:
     return UNKNOWN if x is None else f"{x:.{digits}f}"
 
@@ -54,12 +61,14 @@ def moment(iso: str) -> datetime:
 
 
 def ago(iso: str | None) -> str:
+    """``2 days ago``; of what is yet to come ``in 2 days``."""
     if iso is None:
         return UNKNOWN
-    seconds = int((datetime.now(timezone.utc) - moment(iso)).total_seconds())
+    seconds = (datetime.now(timezone.utc) - moment(iso)).total_seconds()
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        if (n := seconds // length) >= 1:
-            return f"{n} {unit}{'s' if n > 1 else ''} ago"
+        if (n := round(abs(seconds)) // length) >= 1:
+            span = f"{n} {unit}{'s' if n > 1 else ''}"
+            return f"in {span}" if seconds < 0 else f"{span} ago"
     return "now"
 
 

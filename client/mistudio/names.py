@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import PurePath
 
@@ -33,8 +32,3 @@ def clean(text: str, noun: str) -> str:
     if not name:
         return noun
     return f"{noun}-{name}"[:_LONGEST] if name.isdigit() else name
-
-
-def absolute(source: str) -> str:
-    """A path that is there, from the root: the daemon works in another folder. Anything else as it is."""
-    return os.path.abspath(source) if os.path.exists(source) else source

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from mistudio.api import Client
+from mistudio.completion import contexts_known, named
+from mistudio.routes import NOUNS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -22,14 +25,16 @@ class Call:
     """What one command line asked for, whichever command it was."""
 
     host: str | None = None
+    context: str | None = None
     json: bool = False
+    columns: tuple[str, ...] = ()
     _client: Client | None = field(default=None, repr=False)
 
     @property
     def client(self) -> Client:
         if self._client is None:
             try:
-                self._client = Client(self.host)
+                self._client = Client(self.host, self.context)
             except ValueError as error:
                 raise click.UsageError(str(error)) from error
         return self._client
@@ -42,30 +47,63 @@ class Call:
 pass_call = click.make_pass_decorator(Call, ensure=True)
 
 
-def _set_host(context: click.Context, _option: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        context.ensure_object(Call).host = value
+def _kept(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that puts what was given into the Call."""
+
+    def keep(context: click.Context, _option: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(context.ensure_object(Call), name, value)
+
+    return keep
 
 
-def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> None:
-    if value:
-        context.ensure_object(Call).json = True
+def _everywhere(taken: Sequence[str] = ()) -> list[click.Parameter]:
+    """Accepted before and after a subcommand alike: the last parameters of every command and group.
+
+    ``taken``: flags that mean something else to a command (--context is a length to ``dataset tokenize``).
+    """
+    flags = [flag for flag in ("-c", "--context") if flag not in taken]
+    return [
+        click.Option(
+            ["studio_host", "-H", "--host"], callback=_kept("host"), expose_value=False, metavar="HOST",
+            help="where the studio is: a host, host:port, URL or unix:/path [default: MISTUDIO_HOST, else a context]",
+        ),
+        click.Option(
+            ["studio_context", *flags], callback=_kept("context"), expose_value=False, metavar="NAME",
+            shell_complete=contexts_known,
+            help="a studio by its name [default: MISTUDIO_CONTEXT, else the one chosen, else this machine]",
+        ),
+        click.Option(["--json"], is_flag=True, callback=_kept("json"), expose_value=False, help="print the API's JSON"),
+    ]  # fmt: skip
 
 
-# Accepted before and after a subcommand alike: the last parameters of every command and group.
-_EVERYWHERE: list[click.Parameter] = [
-    click.Option(
-        ["-H", "--host"], callback=_set_host, expose_value=False, metavar="HOST",
-        help="where the studio is: a host, host:port or URL [default: MISTUDIO_HOST, else this machine]",
-    ),
-    click.Option(["--json"], is_flag=True, callback=_set_json, expose_value=False, help="print the API's JSON"),
-]  # fmt: skip
+def columned(command: Callable[..., Any]) -> Callable[..., Any]:
+    """For a command that prints a table: which fields of the JSON it is to show."""
+
+    def keep(context: click.Context, _option: click.Parameter, given: str | None) -> None:
+        names = tuple(name.strip() for name in (given or "").split(",") if name.strip())
+        context.ensure_object(Call).columns = names
+
+    return click.option(
+        "--columns", callback=keep, expose_value=False, metavar="FIELD,...",
+        help="show these fields of the JSON, as name,progress.done",
+    )(command)  # fmt: skip
+
+
+def source_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE of what is brought in, and whose file it is."""
+    remote = click.option("--remote-path", is_flag=True, help="SOURCE is a path on the studio's machine")
+    return click.argument("source", shell_complete=_files)(remote(command))
+
+
+def _files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]  # the shell does it
 
 
 class Verb(click.Command):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.params += _EVERYWHERE
+        self.params += _everywhere()
 
 
 class Noun(click.Group):
@@ -75,7 +113,7 @@ class Noun(click.Group):
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **options)
-        self.params += _EVERYWHERE
+        self.params += _everywhere()
 
 
 class SpecVerb(Verb):
@@ -94,8 +132,8 @@ class SpecVerb(Verb):
             kind, self._kind = self._kind, None
             own = {param.name for param in self.params}
             made = [option for option in options_of(kind, self._derived) if option.name not in own]
-            last = len(self.params) - len(_EVERYWHERE)
-            self.params[last:last] = made
+            last = len(self.params) - len(_everywhere())
+            self.params[last:] = [*made, *_everywhere([flag for option in made for flag in option.opts])]
         return super().get_params(context)
 
 
@@ -121,6 +159,8 @@ def _option(name: str, info: FieldInfo, derived: str | None) -> click.Option:
         known["required"] = True
     elif not many and info.default is not None:
         known |= {"default": info.default, "show_default": True}
+    if name in NOUNS:
+        known["shell_complete"] = named(name)
     flag = f"--{name.replace('_', '-')}"
     return click.Option([flag, name], type=kind, multiple=many, help=info.description, **known)
 
@@ -129,6 +169,8 @@ def _type_of(annotation: Any) -> tuple[Any, bool]:
     """click's type of a field, and whether the option may be given several times."""
     if get_origin(annotation) in (Union, types.UnionType):  # X | None
         return _type_of(next(one for one in get_args(annotation) if one is not type(None)))
+    if get_origin(annotation) is Annotated:
+        return _type_of(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation)), False
     if get_origin(annotation) is list:

@@ -29,20 +29,26 @@ class Drawing(Protocol):
 
 
 def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
-    """Draw a job's progress until it has ended, and return it. Raises ApiError when the job is not there (any more)."""
+    """Draw a job's progress until it has ended, and return it. Raises ApiError when the job is not there (any more).
+
+    What happened while the studio was away is asked for, and how the job ended is what the studio says of it.
+    """
     tracker = _Tracker(label or f"job {job}")
     for event in client.events(("job", "progress", "metric")):
         topic, about = event["topic"], event["data"]
         if topic == "lost":
             drawing.note("the studio does not answer; trying again")
             continue
-        if topic == "connected":
+        if topic in ("connected", "reset"):
             topic, about = "job", client.job(job)
+            tracker.catch_up(client)
         if about.get("id" if topic == "job" else "job") != job:
             continue
         if about.get("removed"):
             raise ApiError(404, "not_found", f"job {job} was removed")
         fresh = tracker.take(topic, about)
+        if tracker.job["state"] in ENDED:  # unless that is an old story: it may have been queued again meanwhile
+            tracker.take("job", client.job(job))
         if tracker.job["state"] in ENDED:
             drawing.line(tracker.text(), 1.0, True)
             return tracker.job
@@ -58,12 +64,13 @@ class _Tracker:
         self._label = label
         self._progress: dict[str, Any] = {}
         self._metrics: dict[str, float | None] = {}
+        self._step: int | None = None  # that of the metrics
         self._began = (0.0, 0.0)  # when the stage was first seen, and how far it was then
 
     def take(self, topic: str, about: dict[str, Any]) -> bool:
         """Whether a stage or a state has just begun."""
         if topic == "metric":
-            self._metrics = about["values"]
+            self._metrics, self._step = about["values"], about["step"]
             return False
         fresh = False
         if topic == "job":
@@ -74,9 +81,17 @@ class _Tracker:
         self._progress = about
         return fresh
 
+    def catch_up(self, client: Client) -> None:
+        """The metrics that were missed: they are not told again."""
+        after = self._step
+        while after is not None:
+            page = client.metrics(self.job["id"], after)
+            for one in page["metrics"]:
+                self.take("metric", one)
+            after = page["next"]
+
     def share(self) -> float | None:
-        total = self._progress.get("total")
-        return min(self._progress["done"] / total, 1.0) if total else None
+        return human.part(self._progress)
 
     def text(self) -> str:
         job, state = self.job, self.job["state"]

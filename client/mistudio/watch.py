@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from mistudio import output, progress
+from mistudio import human, output, progress
 from mistudio.api import Job
 from mistudio.errors import ApiError
 from mistudio.options import Call
+from mistudio.sources import settled
 
 EXIT_FAILED, EXIT_STOPPED, EXIT_INTERRUPTED = 10, 11, 130
 
@@ -46,11 +48,43 @@ def show_result(call: Call, job: Job) -> None:
         output.record(job["result"])
 
 
+def settle(call: Call, source: str, name: str, remote_path: bool) -> str:
+    """The source as the studio takes it; draws its upload when it needs one."""
+    if remote_path:
+        return source
+    with sending("upload") as told:
+        return settled(call.client, source, name, told)
+
+
+@contextmanager
+def sending(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw how many bytes of how many have come; what goes wrong with the files is a sentence."""
+    begun = False
+
+    def told(done: int, total: int) -> None:
+        nonlocal begun
+        begun = True
+        share = done / total if total else 1.0
+        drawing.line(f"{what}: {human.size(done)} of {human.size(total)} ({human.share(share)})", share, done == total)
+
+    try:
+        with progress.drawn() as drawing:
+            yield told
+    except KeyboardInterrupt:
+        if begun:
+            output.note(f"what has come is kept: the same command goes on with the {what} from there")
+        raise
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, FileNotFoundError | TimeoutError):
+            raise
+        raise click.UsageError(f"the {what} cannot be made: {error}") from error
+
+
 def start(call: Call, kind: str, fields: dict[str, Any], show: Callable[[Call, Job], None] = show_result) -> None:
     """Submit a job and, unless told to detach, stay until its end."""
     detach, after, priority = fields.pop("detach"), fields.pop("after"), fields.pop("priority")
     spec = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
-    job = call.client.submit(_by_name(call, spec), after, priority)
+    job = _submitted(call, _by_name(call, spec), after, priority)
     if not detach:
         watch(call, job["id"], show)
     elif call.json:
@@ -58,6 +92,18 @@ def start(call: Call, kind: str, fields: dict[str, Any], show: Callable[[Call, J
     else:
         output.text(str(job["id"]))
         output.note(f"job {job['id']} is {job['state']}; mistudio job watch {job['id']} shows how it goes")
+
+
+def _submitted(call: Call, spec: dict[str, Any], after: Sequence[int], priority: int) -> Job:
+    from mistudiod.specs import USES
+
+    try:
+        return call.client.submit(spec, after, priority)
+    except ApiError as error:
+        for field, noun in USES[spec["kind"]].items():
+            if field in error.fields:
+                error.missing = (noun, str(spec[field]))
+        raise
 
 
 def watch(call: Call, job: int, show: Callable[[Call, Job], None] = show_result) -> None:
@@ -95,4 +141,4 @@ def job_making(call: Call, noun: str, ref: str) -> Job:
     for job in call.client.every_job():
         if job["makes"] == {"noun": noun, "name": ref}:
             return job
-    raise ApiError(404, "not_found", f"there is no job that makes the {noun} {ref!r}")
+    raise ApiError(404, "not_found", f"there is no job that makes the {noun} {ref!r}", missing=(noun, ref))

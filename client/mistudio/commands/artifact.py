@@ -1,40 +1,36 @@
-"""list, show and rm: the same for models, datasets and SAEs."""
+"""list, show and rm: the same for models, datasets, tokenizations and SAEs."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from mistudio import output
-from mistudio.api import Artifact
-from mistudio.options import Call, Noun, pass_call
-
-Columns = dict[str, Callable[[Artifact], object]]
+from mistudio.completion import named
+from mistudio.options import Call, Noun, columned, pass_call
+from mistudio.tables import Columns, show_rows
 
 
 def add_list_show_rm(group: Noun, noun: str, columns: Columns) -> None:
     """``columns`` of the table: header → what stands in it."""
 
     @group.command("list", help=f"List the {noun}s.")
+    @columned
     @pass_call
     def list_all(call: Call) -> None:
-        found = call.client.artifacts(noun)
-        if call.json:
-            output.data(found)
-        else:
-            show_table(columns, found[f"{noun}s"])
+        rows = list(call.client.every_artifact(noun))
+        show_rows(call, {f"{noun}s": rows, "next": None}, rows, columns)
 
     @group.command("show", help=f"Show one {noun}, by name or id.")
-    @click.argument("ref", metavar=noun.upper())
+    @click.argument("ref", metavar=noun.upper(), shell_complete=named(noun))
     @pass_call
     def show_one(call: Call, ref: str) -> None:
         show(call, call.client.artifact(noun, ref))
 
     @group.command("rm", help=f"Delete a {noun}, by name or id, with its files.")
-    @click.argument("ref", metavar=noun.upper())
+    @click.argument("ref", metavar=noun.upper(), shell_complete=named(noun))
     @click.option("--yes", is_flag=True, help="do not ask")
     @pass_call
     def remove(call: Call, ref: str, yes: bool) -> None:
@@ -42,10 +38,6 @@ def add_list_show_rm(group: Noun, noun: str, columns: Columns) -> None:
         make_sure(f"Delete the {noun} {found['name']} in {found['folder']}?", yes)
         call.client.remove(noun, ref)
         output.note(f"removed the {noun} {found['name']}")
-
-
-def show_table(columns: Columns, artifacts: list[Artifact]) -> None:
-    output.table(list(columns), [[value(one) for value in columns.values()] for one in artifacts])
 
 
 def show(call: Call, thing: dict[str, Any]) -> None:

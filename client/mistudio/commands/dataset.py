@@ -8,10 +8,13 @@ import click
 
 from mistudio import human, names, output
 from mistudio.api import Artifact
-from mistudio.commands.artifact import Columns, add_list_show_rm, show_table
+from mistudio.commands.artifact import add_list_show_rm
+from mistudio.commands.tokenization import COLUMNS
+from mistudio.completion import named
 from mistudio.errors import ApiError
-from mistudio.options import Call, Noun, SpecVerb, pass_call
-from mistudio.watch import start
+from mistudio.options import Call, Noun, SpecVerb, columned, pass_call, source_argument
+from mistudio.tables import show_rows
+from mistudio.watch import settle, start
 
 
 @click.group("dataset", cls=Noun)
@@ -20,12 +23,12 @@ def dataset() -> None:
 
 
 @dataset.command("add", cls=SpecVerb, kind="add_dataset", derived={"name": "from SOURCE"})
-@click.argument("source")
+@source_argument
 @pass_call
-def add(call: Call, /, source: str, name: str | None, **fields: Any) -> None:
-    """Bring text in: builtin:python, or a file or folder on the studio's machine."""
+def add(call: Call, /, source: str, remote_path: bool, name: str | None, **fields: Any) -> None:
+    """Bring text in: builtin:python, or a file or folder, uploaded to a studio that cannot read it."""
     name = name or names.from_source(source, "dataset")
-    start(call, "add_dataset", {"source": names.absolute(source), "name": name, **fields})
+    start(call, "add_dataset", {"source": settle(call, source, name, remote_path), "name": name, **fields})
 
 
 add_list_show_rm(
@@ -43,7 +46,7 @@ add_list_show_rm(
 
 
 @dataset.command("sample", cls=SpecVerb, kind="sample_dataset")
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=named("dataset"))
 @pass_call
 def sample(call: Call, dataset: str, rows: int) -> None:
     """Show a few documents of a dataset."""
@@ -57,7 +60,7 @@ def sample(call: Call, dataset: str, rows: int) -> None:
 
 
 @dataset.command("tokenize", cls=SpecVerb, kind="tokenize", derived={"name": "DATASET-MODEL"})
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=named("dataset"))
 @pass_call
 def tokenize(call: Call, /, dataset: str, model: str, name: str | None, **fields: Any) -> None:
     """Cut a dataset into windows of a model's tokens."""
@@ -71,26 +74,13 @@ def name_of(call: Call, noun: str, ref: str) -> str:
 
 
 @dataset.command("stats")
-@click.argument("ref", metavar="DATASET")
+@click.argument("ref", metavar="DATASET", shell_complete=named("dataset"))
+@columned
 @pass_call
 def stats(call: Call, ref: str) -> None:
     """Show the tokenizations of a dataset with their statistics, or one tokenization by its name."""
     found = _tokenizations(call, ref)
-    if call.json:
-        output.data({"tokenizations": found, "next": None})
-        return
-    columns: Columns = {
-        "TOKENIZATION": lambda t: t["name"],
-        "ID": lambda t: t["id"],
-        "MODEL": lambda t: t.get("model"),
-        "CONTEXT": lambda t: human.count(t.get("context")),
-        "TOKENS": lambda t: human.count(t.get("tokens")),
-        "WINDOWS": lambda t: human.count(t.get("windows")),
-        "HELD OUT": lambda t: human.count(t.get("held_out_windows")),
-        "DOCUMENTS": lambda t: human.count(t.get("documents")),
-        "BYTES/TOKEN": lambda t: human.number(t.get("bytes_per_token"), 2),
-    }
-    show_table(columns, found)
+    show_rows(call, {"tokenizations": found, "next": None}, found, COLUMNS)
 
 
 def _tokenizations(call: Call, ref: str) -> list[Artifact]:
@@ -103,4 +93,4 @@ def _tokenizations(call: Call, ref: str) -> list[Artifact]:
             return [call.client.artifact("tokenization", ref)]
         except ApiError:
             raise missing from None
-    return [one for one in call.client.artifacts("tokenization")["tokenizations"] if one.get("dataset") == name]
+    return [one for one in call.client.every_artifact("tokenization") if one.get("dataset") == name]

@@ -39,7 +39,7 @@ def demo(call: Call) -> None:
 
 def _show(found: dict[str, Any], url: str) -> None:
     sae = found["sae"]
-    _show_measures(sae)
+    _show_measures(sae, found["model"])
     output.text(f"\nWhere {min(_FEATURES, len(found['features']))} of its features fire most:")
     rows = [
         [f"{feature['index']:6}", human.number(feature["max"], 2), in_context(feature["examples"][0])]
@@ -59,11 +59,11 @@ def _show(found: dict[str, Any], url: str) -> None:
     )
 
 
-def _show_measures(sae: dict[str, Any]) -> None:
+def _show_measures(sae: dict[str, Any], model: str) -> None:
     seconds = human.duration(sae["seconds"])
     output.text(
         f"\nThe SAE {sae['name']}: {human.count(sae['width'])} latents, {sae['k']} active on a token, "
-        f"at {sae['hook']} of {showing.MODEL['name']}\n"
+        f"at {sae['hook']} of {model}\n"
         f"  FVU {human.number(sae['fvu'])} at L0 {human.number(sae['l0'], 1)} "
         f"on {human.count(sae['held_out_tokens'])} held-out tokens (the share of variance left unexplained)\n"
         f"  beside {human.number(sae['pca_fvu'])} by PCA with as many components "

@@ -8,7 +8,9 @@ import click
 
 from mistudio import human, output
 from mistudio.api import Job
-from mistudio.options import Call, Noun, SpecVerb, pass_call
+from mistudio.completion import named
+from mistudio.options import Call, Noun, SpecVerb, columned, pass_call
+from mistudio.tables import Columns, show_rows
 from mistudio.watch import start
 
 _BEFORE, _AFTER = 12, 6  # tokens of context around the peak
@@ -20,7 +22,7 @@ def feature() -> None:
 
 
 @feature.command("extract", cls=SpecVerb, kind="extract")
-@click.argument("sae")
+@click.argument("sae", shell_complete=named("sae"))
 @pass_call
 def extract(call: Call, /, sae: str, **fields: Any) -> None:
     """Find the texts on which an SAE's features fire most."""
@@ -28,35 +30,37 @@ def extract(call: Call, /, sae: str, **fields: Any) -> None:
 
 
 @feature.command("list")
-@click.argument("sae")
+@click.argument("sae", shell_complete=named("sae"))
+@columned
 @pass_call
 def list_all(call: Call, sae: str) -> None:
     """List the features of an SAE's newest extraction, each with its best example."""
     found = call.client.features(sae)
-    if call.json:
-        output.data(found)
-        return
-    rows = [
-        [f["index"], human.number(f["max"], 2), human.share(f["density"]), in_context(f["examples"][0])]
-        for f in found["features"]
-    ]
-    output.table(["FEATURE", "MAX", "DENSITY", "BEST EXAMPLE"], rows)
+    rows = list(call.client.every_feature(sae)) if found["next"] else found["features"]
+    columns: Columns = {
+        "FEATURE": lambda f: f["index"],
+        "MAX": lambda f: human.number(f["max"], 2),
+        "DENSITY": lambda f: human.share(f["density"]),
+        "BEST EXAMPLE": lambda f: in_context(f["examples"][0]),
+    }
+    show_rows(call, {**found, "features": rows, "next": None}, rows, columns)
 
 
 @feature.command("show")
-@click.argument("sae")
+@click.argument("sae", shell_complete=named("sae"))
 @click.argument("index", type=int)
+@columned
 @pass_call
 def show_one(call: Call, sae: str, index: int) -> None:
     """Show a feature with all its examples."""
     found = call.client.feature(sae, index)
-    if call.json:
-        output.data(found)
-        return
-    about = {name: value for name, value in found.items() if name != "examples"}
-    output.record(about)
-    rows = [[human.number(one["activations"][one["peak"]], 2), in_context(one)] for one in found["examples"]]
-    output.table(["ACTIVATION", "EXAMPLE"], rows)
+    if not call.json and not call.columns:
+        output.record({name: value for name, value in found.items() if name != "examples"})
+    columns: Columns = {
+        "ACTIVATION": lambda one: human.number(one["activations"][one["peak"]], 2),
+        "EXAMPLE": in_context,
+    }
+    show_rows(call, found, found["examples"], columns)
 
 
 def in_context(example: dict[str, Any]) -> str:
@@ -80,7 +84,7 @@ def _strengths(context: click.Context, option: click.Parameter, given: tuple[str
 
 
 @click.command("steer", cls=SpecVerb, kind="steer")
-@click.argument("sae")
+@click.argument("sae", shell_complete=named("sae"))
 @click.argument("prompt")
 @click.option(
     "--feature", "strengths", callback=_strengths, multiple=True, required=True, metavar="INDEX=STRENGTH",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 
 from mistudio import human, output
 from mistudio.api import ENDED, Client, Job
 from mistudio.commands.artifact import make_sure, show
-from mistudio.options import Call, Noun, pass_call
-from mistudio.watch import conclude, watch
+from mistudio.completion import jobs
+from mistudio.errors import ApiError
+from mistudio.options import Call, Noun, columned, pass_call
+from mistudio.tables import Columns, show_rows
+from mistudio.watch import conclude, show_result, watch
+
+STATES = ("queued", "running", "pausing", "paused", "stopping", "interrupted", "done", "partial", "failed", "stopped")
 
 _FOLLOW_EVERY_S = 0.5
 _TAIL_BYTES = 256 << 10
@@ -23,36 +29,36 @@ def job() -> None:
 
 @job.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="jobs to show")
-@click.option("--before", type=int, help="only jobs with a lower id")
+@click.option("--cursor", help="go on after an earlier list, which said this")
+@click.option("--state", type=click.Choice(STATES), help="only jobs that are in this state")
+@columned
 @pass_call
-def list_all(call: Call, limit: int, before: int | None) -> None:
+def list_all(call: Call, limit: int, cursor: str | None, state: str | None) -> None:
     """List jobs, the newest first."""
-    found = call.client.jobs(limit, before)
-    if call.json:
-        output.data(found)
-        return
-    show_jobs(found["jobs"])
-    if found["next"]:
-        output.note(f"there are more: mistudio job list --before {found['next']}")
+    found = call.client.jobs(limit, cursor, state)
+    show_jobs(call, found)
+    if found["next"] and not call.json:
+        only = f" --state {state}" if state else ""
+        output.note(f"there are more: mistudio job list --limit {limit}{only} --cursor {found['next']}")
 
 
-def show_jobs(jobs: list[Job]) -> None:
-    header = ["ID", "KIND", "NAME", "STATE", "PROGRESS", "TOOK", "QUEUED"]
-    output.table(header, [_row(one) for one in jobs])
+COLUMNS: Columns = {
+    "ID": lambda job: job["id"],
+    "KIND": lambda job: job["kind"],
+    "NAME": lambda job: job["spec"].get("name") or job["spec"].get("sae"),
+    "STATE": lambda job: job["state"],
+    "PROGRESS": lambda job: human.share(human.part(job["progress"])),
+    "TOOK": lambda job: human.duration(human.between(job["started_at"], job["ended_at"])),
+    "QUEUED": lambda job: human.ago(job["created_at"]),
+}
 
 
-def _row(one: Job) -> list[object]:
-    progress = one["progress"] or {}
-    done = progress["done"] / progress["total"] if progress.get("total") else None
-    name = one["spec"].get("name") or one["spec"].get("sae")
-    return [
-        one["id"], one["kind"], name, one["state"], human.share(done),
-        human.duration(human.between(one["started_at"], one["ended_at"])), human.ago(one["created_at"]),
-    ]  # fmt: skip
+def show_jobs(call: Call, found: dict[str, Any]) -> None:
+    show_rows(call, found, found["jobs"], COLUMNS)
 
 
 @job.command("show")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @pass_call
 def show_one(call: Call, job: int) -> None:
     """Show all that is known of a job."""
@@ -60,7 +66,7 @@ def show_one(call: Call, job: int) -> None:
 
 
 @job.command("watch")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @pass_call
 def watch_one(call: Call, job: int) -> None:
     """Follow a job to its end; Ctrl-C leaves it running."""
@@ -68,16 +74,38 @@ def watch_one(call: Call, job: int) -> None:
 
 
 @job.command("wait")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
+@click.option(
+    "--for", "state", type=click.Choice([*STATES, "ended"]), default="ended", show_default=True, help="until it is so"
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="wait no longer than this (exit code 8)")
 @pass_call
-def wait(call: Call, job: int, timeout: float | None) -> None:
-    """Wait for a job's end without a word."""
-    conclude(call, call.client.wait(job, timeout))
+def wait(call: Call, job: int, state: str, timeout: float | None) -> None:
+    """Wait, without a word, until a job has ended or is in a state."""
+    found = call.client.wait(job, timeout, None if state == "ended" else state)
+    if found["state"] == state:
+        show_result(call, found)
+    elif found["state"] == "done" and state != "ended":
+        raise ApiError(409, "conflict", f"job {job} is done and will not be {state} any more")
+    else:
+        conclude(call, found)
+
+
+@job.command("edit")
+@click.argument("job", type=int, shell_complete=jobs)
+@click.option("--priority", type=click.IntRange(-100, 100), required=True, help="higher goes first")
+@pass_call
+def edit(call: Call, job: int, priority: int) -> None:
+    """Change a queued job."""
+    changed = call.client.edit_job(job, priority)
+    if call.json:
+        output.data(changed)
+    else:
+        output.note(f"job {job} has priority {changed['priority']}")
 
 
 @job.command("logs")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @click.option("-f", "--follow", is_flag=True, help="go on until the job has ended")
 @pass_call
 def logs(call: Call, job: int, follow: bool) -> None:
@@ -121,7 +149,7 @@ def _act(call: Call, changed: Job) -> None:
 
 
 @job.command("pause")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @pass_call
 def pause(call: Call, job: int) -> None:
     """Let a running job save where it is and make room."""
@@ -129,7 +157,7 @@ def pause(call: Call, job: int) -> None:
 
 
 @job.command("resume")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @pass_call
 def resume(call: Call, job: int) -> None:
     """Let a paused job go on."""
@@ -137,7 +165,7 @@ def resume(call: Call, job: int) -> None:
 
 
 @job.command("stop")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @pass_call
 def stop(call: Call, job: int) -> None:
     """End a job; what it has finished stays."""
@@ -145,7 +173,7 @@ def stop(call: Call, job: int) -> None:
 
 
 @job.command("retry")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @pass_call
 def retry(call: Call, job: int) -> None:
     """Queue a failed or stopped job again; it goes on from its last checkpoint."""
@@ -153,7 +181,7 @@ def retry(call: Call, job: int) -> None:
 
 
 @job.command("rm")
-@click.argument("job", type=int)
+@click.argument("job", type=int, shell_complete=jobs)
 @click.option("--yes", is_flag=True, help="do not ask")
 @pass_call
 def remove(call: Call, job: int, yes: bool) -> None:

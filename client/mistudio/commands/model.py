@@ -8,8 +8,8 @@ import click
 
 from mistudio import human, names
 from mistudio.commands.artifact import add_list_show_rm
-from mistudio.options import Call, Noun, SpecVerb, pass_call
-from mistudio.watch import start
+from mistudio.options import Call, Noun, SpecVerb, pass_call, source_argument
+from mistudio.watch import settle, start
 
 
 @click.group("model", cls=Noun)
@@ -18,12 +18,12 @@ def model() -> None:
 
 
 @model.command("add", cls=SpecVerb, kind="add_model", derived={"name": "from SOURCE"})
-@click.argument("source")
+@source_argument
 @pass_call
-def add(call: Call, /, source: str, name: str | None, **fields: Any) -> None:
-    """Register a language model: builtin:pico, or a Hugging Face folder on the studio's machine."""
+def add(call: Call, /, source: str, remote_path: bool, name: str | None, **fields: Any) -> None:
+    """Register a language model: builtin:pico, or a Hugging Face folder, uploaded to a studio that cannot read it."""
     name = name or names.from_source(source, "model")
-    start(call, "add_model", {"source": names.absolute(source), "name": name, **fields})
+    start(call, "add_model", {"source": settle(call, source, name, remote_path), "name": name, **fields})
 
 
 add_list_show_rm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,8 +11,9 @@ from mistudio import human, names, output
 from mistudio.commands.artifact import add_list_show_rm, show
 from mistudio.commands.dataset import name_of
 from mistudio.commands.job import show_jobs
-from mistudio.options import Call, Noun, SpecVerb, pass_call
-from mistudio.watch import job_making, start, watch
+from mistudio.completion import named
+from mistudio.options import Call, Noun, SpecVerb, columned, pass_call
+from mistudio.watch import job_making, sending, start, watch
 
 
 @click.group("sae", cls=Noun)
@@ -36,6 +38,23 @@ add_list_show_rm(
 )
 
 
+@sae.command("download")
+@click.argument("ref", metavar="SAE", shell_complete=named("sae"))
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="the folder to make  [default: its name]")
+@pass_call
+def download(call: Call, ref: str, folder: Path | None) -> None:
+    """Bring an SAE here as a folder that SAELens loads."""
+    from mistudio.download import fetch
+
+    found = call.client.artifact("sae", ref)
+    with sending("download") as told:
+        made = fetch(call.client, found["id"], folder or Path(found["name"]), told)
+    if call.json:
+        output.data({"sae": found["name"], "folder": str(made.absolute())})
+    else:
+        output.text(str(made))
+
+
 @click.group("train", cls=Noun)
 def train() -> None:
     """Train autoencoders."""
@@ -50,18 +69,16 @@ def start_training(call: Call, /, tokenization: str, hook: str, name: str | None
 
 
 @train.command("list")
+@columned
 @pass_call
 def list_all(call: Call) -> None:
     """List the training jobs, the newest first."""
     found = [job for job in call.client.every_job() if job["kind"] == "train"]
-    if call.json:
-        output.data({"jobs": found, "next": None})
-    else:
-        show_jobs(found)
+    show_jobs(call, {"jobs": found, "next": None})
 
 
 @train.command("show")
-@click.argument("ref", metavar="JOB|SAE")
+@click.argument("ref", metavar="JOB|SAE", shell_complete=named("sae"))
 @pass_call
 def show_one(call: Call, ref: str) -> None:
     """Show a training job, by its id or by the name of its SAE."""
@@ -69,7 +86,7 @@ def show_one(call: Call, ref: str) -> None:
 
 
 @train.command("watch")
-@click.argument("ref", metavar="JOB|SAE")
+@click.argument("ref", metavar="JOB|SAE", shell_complete=named("sae"))
 @pass_call
 def watch_one(call: Call, ref: str) -> None:
     """Follow a training, by the job's id or the name of its SAE; Ctrl-C leaves it running."""

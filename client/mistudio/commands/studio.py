@@ -1,4 +1,4 @@
-"""``mistudio status`` and ``mistudio monitor``: the studio and its machine."""
+"""``mistudio status``, ``ps``, ``doctor`` and ``monitor``: the studio and its machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from typing import Any
 import click
 
 from mistudio import human, output
-from mistudio.options import Call, Verb, pass_call
+from mistudio.options import Call, Verb, columned, pass_call
+from mistudio.tables import Columns, show_rows
 
 Sample = dict[str, Any]
+_PS: Columns = {
+    "JOB": lambda one: one["job"],
+    "KIND": lambda one: one["kind"],
+    "NAME": lambda one: one["name"],
+    "STAGE": lambda one: one["stage"] or one["state"],
+    "PROGRESS": lambda one: human.share(human.part(one)),
+    "ETA": lambda one: human.duration(one["eta_s"]),
+    "MEMORY (PREDICTED/MEASURED)": lambda one: (
+        f"{human.size(one['predicted_bytes'])} / {human.size(one['measured_bytes'])}"
+    ),
+    "GPU": lambda one: human.size(one["gpu_bytes"]),
+}
 
 
 @click.command("status", cls=Verb)
@@ -25,6 +38,32 @@ def status(call: Call) -> None:
         return
     jobs = ", ".join(f"{n} {state}" for state, n in found["jobs"].items() if n) or "none waiting or running"
     output.record({"studio": call.client.url, **found, "jobs": jobs})
+
+
+@click.command("ps", cls=Verb)
+@columned
+@pass_call
+def ps(call: Call) -> None:
+    """Show the jobs at work: how far, how long yet, and the memory they were thought to need and use."""
+    found = call.client.running()
+    show_rows(call, {"running": found}, found, _PS)
+
+
+@click.command("doctor", cls=Verb)
+@pass_call
+def doctor(call: Call) -> None:
+    """Let the studio examine itself and its machine. Exit code 1 when there is a problem."""
+    found = call.client.doctor()
+    if call.json:
+        output.data(found)
+    else:
+        width = max((len(one["name"]) for one in found["findings"]), default=0)
+        for one in found["findings"]:
+            output.text(f"{one['level']:8} {one['name']:{width}}  {one['message']}")
+            if one["remedy"]:
+                output.text(f"{'':8} {'':{width}}  → {one['remedy']}")
+    if not found["ok"]:
+        raise click.exceptions.Exit(1)
 
 
 @click.command("monitor", cls=Verb)

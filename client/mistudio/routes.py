@@ -1,0 +1,56 @@
+"""The routes of the API by the client's method that uses each: the one place where the client writes paths.
+
+``{noun}`` stands for one of NOUNS; every other part in braces is an argument of the method.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+NOUNS = ("model", "dataset", "tokenization", "sae")
+
+ROUTES: dict[str, tuple[str, str]] = {
+    "status": ("GET", "/api/status"),
+    "system": ("GET", "/api/system"),
+    "system_history": ("GET", "/api/system/history"),
+    "doctor": ("GET", "/api/doctor"),
+    "running": ("GET", "/api/ps"),
+    "openapi": ("GET", "/api/openapi.json"),
+    "events": ("GET", "/api/events"),
+    "jobs": ("GET", "/api/jobs"),
+    "submit": ("POST", "/api/jobs"),
+    "job": ("GET", "/api/jobs/{job}"),
+    "edit_job": ("PATCH", "/api/jobs/{job}"),
+    "remove_job": ("DELETE", "/api/jobs/{job}"),
+    "stop": ("POST", "/api/jobs/{job}/stop"),
+    "pause": ("POST", "/api/jobs/{job}/pause"),
+    "resume": ("POST", "/api/jobs/{job}/resume"),
+    "retry": ("POST", "/api/jobs/{job}/retry"),
+    "log": ("GET", "/api/jobs/{job}/log"),
+    "metrics": ("GET", "/api/jobs/{job}/metrics"),
+    "artifacts": ("GET", "/api/{noun}s"),
+    "artifact": ("GET", "/api/{noun}s/{ref}"),
+    "remove": ("DELETE", "/api/{noun}s/{ref}"),
+    "sample": ("GET", "/api/datasets/{ref}/sample"),
+    "features": ("GET", "/api/saes/{ref}/features"),
+    "feature": ("GET", "/api/saes/{ref}/features/{index}"),
+    "files": ("GET", "/api/saes/{ref}/files"),
+    "file": ("GET", "/api/saes/{ref}/files/{file}"),
+    "tokens": ("GET", "/api/tokens"),
+    "create_token": ("POST", "/api/tokens"),
+    "revoke_token": ("DELETE", "/api/tokens/{token}"),
+    "secrets": ("GET", "/api/secrets"),
+    "set_secret": ("PUT", "/api/secrets/{name}"),
+    "remove_secret": ("DELETE", "/api/secrets/{name}"),
+    "uploads": ("GET", "/api/uploads"),
+    "create_upload": ("POST", "/api/uploads"),
+    "upload": ("GET", "/api/uploads/{upload}"),
+    "send_part": ("PUT", "/api/uploads/{upload}"),
+    "remove_upload": ("DELETE", "/api/uploads/{upload}"),
+}
+
+
+def request(route: str, /, **parts: object) -> tuple[str, str]:
+    """Method and path of a route. Whatever a part holds, it stays one part of the path."""
+    method, path = ROUTES[route]
+    return method, path.format(**{part: quote(str(value), safe="") for part, value in parts.items()})

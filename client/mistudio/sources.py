@@ -1,0 +1,44 @@
+"""Whose file is it? A path given to the client is on the client's machine, wherever the studio is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mistudio.api import Client
+
+_NO_PATHS = ("builtin:", "upload:")
+
+
+def settled(client: Client, source: str, name: str, told: Callable[[int, int], None] | None = None) -> str:
+    """The source as the studio takes it: a path that it can read in place, else what has been uploaded to it.
+
+    ``told`` hears how many bytes of how many have been uploaded. Raises FileNotFoundError when the path is not there,
+    and what ``mistudio.upload.send`` raises.
+    """
+    if source.startswith(_NO_PATHS):
+        return source
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no file or folder {source} on this machine; if it is on the studio's, say --remote-path "
+            "(in Python remote=True)"
+        )
+    if _reads_our_files(client.status()):
+        return os.path.abspath(path)
+    from mistudio import upload
+
+    return upload.send(client, path, name, told)
+
+
+def _reads_our_files(status: dict[str, Any]) -> bool:
+    """Whether the studio runs as this user on this machine; through a tunnel only the machine's mark tells."""
+    try:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return False
+    return bool(status["same_user"]) and status["machine"] == hashlib.sha256(boot_id.encode()).hexdigest()[:16]

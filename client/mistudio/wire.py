@@ -1,0 +1,160 @@
+"""HTTP: one request and its answer, or a stream of events. What goes wrong becomes one of our errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mistudio import routes
+from mistudio.address import UNIX, Address, understand_each_other
+from mistudio.errors import ApiError, Unreachable, VersionMismatch
+from mistudiod import __version__
+
+if TYPE_CHECKING:
+    import httpx
+
+KEY = "Idempotency-Key"
+_CONNECT_S = 10.0
+_ANSWER_S = 60.0  # a preview may take 20
+_SILENCE_S = 45.0  # on the event stream, which has a ping every 15
+
+
+class Wire:
+    """The connections to one studio, made when they are first needed."""
+
+    def __init__(self, address: Address) -> None:
+        self.address, self.url = address, address.url
+        self._opened: httpx.Client | None = None
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened.close()
+            self._opened = None
+
+    def ask(self, route: str, /, query: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """The JSON of the answer; None when it has none. Options as of ``send``."""
+        return self._read(self.send(route, query, **options))
+
+    def send(
+        self,
+        route: str,
+        /,
+        query: Mapping[str, Any] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **parts: object,
+    ) -> httpx.Response:
+        """Raises ApiError, Unreachable, TimeoutError."""
+        import httpx
+
+        method, path = routes.request(route, **parts)
+        http = self._http()
+        options: dict[str, Any] = {"params": query, "json": body, "content": content, "headers": headers}
+        try:
+            try:
+                response = http.request(method, path, **options)
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                # It broke off after the request was on its way (a kept connection may be that of an earlier daemon).
+                # Again where that does no harm: the key makes of two submissions one.
+                if method != "GET" and KEY not in (headers or {}):
+                    raise
+                response = http.request(method, path, **options)
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            raise TimeoutError(f"the studio at {self.url} did not answer within {_ANSWER_S:.0f} s") from error
+        except httpx.TransportError as error:
+            raise self._unreachable() from error
+        self._refuse(response)
+        return response
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        route: str,
+        /,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **parts: object,
+    ) -> Iterator[Iterator[bytes]]:
+        """The body of the answer as it comes. Raises ApiError, Unreachable."""
+        import httpx
+
+        method, path = routes.request(route, **parts)
+        http = self._http()
+        limits = httpx.Timeout(_CONNECT_S, read=_SILENCE_S)
+        try:
+            with http.stream(method, path, params=query, headers=headers, timeout=limits) as response:
+                if not response.is_success:
+                    response.read()
+                    self._refuse(response)
+                yield response.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable() from error
+
+    def _http(self) -> httpx.Client:
+        """The connections; before the first use a look at who answers."""
+        if self._opened is None:
+            import httpx
+
+            socket = self.url.removeprefix(UNIX) if self.url.startswith(UNIX) else None
+            token = None if socket else self.address.token  # the socket's own permissions let this user in
+            # No proxies from the environment: a studio is on this machine or near it. Certificates take 0.2 s to load.
+            http = httpx.Client(
+                base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
+                headers={"Authorization": f"Bearer {token}"} if token else None,
+                timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S), verify=self.url.startswith("https:"),
+            )  # fmt: skip
+            self._opened = http
+            try:
+                self._check(self.ask("status"))
+            except BaseException:
+                self.close()
+                raise
+        return self._opened
+
+    def _check(self, status: Any) -> None:
+        if not isinstance(status, dict) or status.get("name") != "mistudio":
+            raise self._no_studio()
+        theirs = str(status.get("version"))
+        if not understand_each_other(__version__, theirs):
+            raise VersionMismatch(
+                f"the studio at {self.url} is version {theirs}, this client {__version__}; install the same of both"
+            )
+
+    def _read(self, response: httpx.Response) -> Any:
+        if response.status_code == 204:
+            return None
+        try:
+            return response.json()
+        except ValueError:
+            raise self._no_studio() from None
+
+    def _refuse(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        try:
+            error = response.json()["error"]
+            code, message, fields = str(error["code"]), str(error["message"]), error.get("fields")
+        except (ValueError, KeyError, TypeError):
+            raise self._no_studio() from None
+        if response.status_code == 401:
+            message = self._about_the_token(message)
+        raise ApiError(response.status_code, code, message, fields)
+
+    def _about_the_token(self, message: str) -> str:
+        how = "give one with mistudio context add NAME HOST, or in MISTUDIO_TOKEN"
+        return f"{message}; {how}" if self.address.token else f"a token is needed at {self.url}: {how}"
+
+    def _no_studio(self) -> Unreachable:
+        return Unreachable(f"what answers at {self.url} is not a studio; is the port right?")
+
+    def _unreachable(self) -> Unreachable:
+        return Unreachable(f"no studio answers at {self.url}; start it with ./start-mistudio.sh")
+
+
+def _over(socket: str | None) -> httpx.HTTPTransport | None:
+    import httpx
+
+    return httpx.HTTPTransport(uds=socket) if socket else None
