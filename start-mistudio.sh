@@ -18,11 +18,11 @@ MISTUDIO_PORT (6478) and MISTUDIO_DATA (~/.local/share/mistudio) say where; PYTH
 EOF
 }
 
-# look: sets url, data, holder and holder_data; scripts/look.py says what they mean. Sets log and pid_file too.
+# look: sets url, host, data, holder and holder_data; scripts/look.py says what they mean. Sets log and pid_file too.
 look() {
     local lines
     lines=$("$BIN/python" "$ROOT/scripts/look.py") || exit $?
-    { IFS= read -r url && IFS= read -r data && IFS= read -r holder_data && IFS= read -r holder; } <<<"$lines"
+    { IFS= read -r url && IFS= read -r host && IFS= read -r data && IFS= read -r holder_data && IFS= read -r holder; } <<<"$lines"
     log=$data/mistudiod.log pid_file=$data/mistudiod.pid
 }
 
@@ -113,14 +113,14 @@ status() {
         program) say "miStudio is not running: another program answers at $url"; exit 3 ;;
         nobody) say "miStudio is not running (data in $data)"; exit 3 ;;
     esac
-    MISTUDIO_HOST=$url "$BIN/mistudio" status
+    MISTUDIO_HOST=$host "$BIN/mistudio" status
 }
 
 case ${1:-start} in
     start) start ;;
     demo)
         start
-        MISTUDIO_HOST=$url exec "$BIN/mistudio" demo "${@:2}"
+        MISTUDIO_HOST=$host exec "$BIN/mistudio" demo "${@:2}"
         ;;
     stop) stop ;;
     status) status ;;

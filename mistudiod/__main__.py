@@ -1,20 +1,26 @@
-"""``mistudiod serve | migrate | reindex``."""
+"""``mistudiod serve | migrate | reindex | token | doctor``."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
-import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mistudiod import __version__
-from mistudiod.errors import StoreError
+from mistudiod.errors import StudioError
+from mistudiod.redact import PROCESS, Filter
 from mistudiod.settings import Settings, SettingsError, default_of, load, table
+
+if TYPE_CHECKING:
+    from mistudiod.database import Database
 
 log = logging.getLogger("mistudiod")
 EXIT_CONFIG = 78
@@ -23,13 +29,15 @@ EXIT_CONFIG = 78
 def main() -> int:
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Filter(PROCESS))
     flags = {setting.name: getattr(options, setting.name, None) for setting in table()}
     try:
         settings, warnings = load(flags, os.environ, getattr(options, "config", None))
         for warning in warnings:
             log.warning(warning)
-        return asyncio.run(_COMMANDS[options.command](settings))
-    except (SettingsError, StoreError) as error:
+        return asyncio.run(_COMMANDS[options.command](settings, options))
+    except (SettingsError, StudioError) as error:
         log.error(str(error))
         return EXIT_CONFIG
 
@@ -39,27 +47,34 @@ def _parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     options.add_argument("--config", type=Path, help="settings file (TOML)")
     for setting in table():
-        text = f"{setting.metadata['help']} (default {default_of(setting)!s})"
+        text = f"{setting.metadata['help']} (default {default_of(setting)!s})".replace("%", "%%")
         options.add_argument(f"--{setting.name.replace('_', '-')}", metavar="VALUE", help=text)
     parser = argparse.ArgumentParser(prog="mistudiod", description="The miStudio daemon.", parents=[options])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("serve", "run the daemon until SIGTERM"),
-        ("migrate", "bring the database up to date and leave"),
-        ("reindex", "rebuild the index of models, datasets, SAEs and features from their folders"),
-    ):
-        commands.add_parser(name, help=text, description=text, parents=[options])
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[options])
+
+    add("serve", "run the daemon until SIGTERM")
+    add("migrate", "bring the database up to date and leave")
+    add("reindex", "rebuild the database's index of models, datasets, SAEs, features and jobs from their folders")
+    add("doctor", "say what is wrong here, and how to mend it").add_argument("--json", action="store_true")
+    token = add("token", "make a token while the daemon is down; when it is up: mistudio token create")
+    token.add_argument("name", help="what to call it, as the machine or program that will use it")
+    token.add_argument("--scope", choices=("read", "write", "admin"), default="admin", help="default: admin")
     return parser
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from aiohttp import web
 
+    from mistudiod import listen
+    from mistudiod.api.keys import PATHS
     from mistudiod.app import make_app
 
     try:  # before anything else: a daemon that cannot be reached must not start a job
-        listener = _listen(settings)
+        listener = listen.tcp(settings)
     except OSError as error:
         log.error(
             "cannot listen on %s port %s: %s; another program has it, or choose one with MISTUDIO_PORT",
@@ -67,45 +82,68 @@ async def serve(settings: Settings) -> int:
         )  # fmt: skip
         return EXIT_CONFIG
     # handler_cancellation: an event stream whose reader has gone must not wait for its next message to find out.
-    app_runner = web.AppRunner(make_app(settings), handler_cancellation=True, shutdown_timeout=5.0, access_log=None)
+    app = make_app(settings)
+    app_runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5.0, access_log=None)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    try:
-        await app_runner.setup()
-        await web.SockSite(app_runner, listener).start()
-        address = app_runner.addresses[0]
-        log.info("miStudio %s is at http://%s:%s, data in %s", __version__, address[0], address[1], settings.data)
-        await ended.wait()
-        log.info("stopping")
-    finally:
-        await app_runner.cleanup()
+    with contextlib.ExitStack() as sockets:
+        try:
+            await app_runner.setup()
+            if own := sockets.enter_context(listen.unix(app[PATHS].socket)):
+                await web.SockSite(app_runner, own).start()
+            await web.SockSite(app_runner, listener).start()
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            log.info("miStudio %s is at http://%s:%s, data in %s", __version__, shown, port, settings.data)
+            await ended.wait()
+            log.info("stopping")
+        finally:
+            await app_runner.cleanup()
     return 0
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
-    return socket.create_server((settings.listen, settings.port), family=family, backlog=128)
-
-
-async def migrate(settings: Settings) -> int:
+async def migrate(settings: Settings, _options: argparse.Namespace) -> int:
     async with _opened(settings):
         log.info("the database in %s is up to date", settings.data)
     return 0
 
 
-async def reindex(settings: Settings) -> int:
+async def reindex(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod.index import Index
     from mistudiod.paths import Paths
+    from mistudiod.records import Records
 
     async with _opened(settings) as database:
-        count = await Index(database, Paths(settings.data)).rebuild()
-        log.info("the index of %s holds %d artifacts", settings.data, count)
+        index, records = Index(database, Paths(settings.data)), Records(database, Paths(settings.data))
+        await index.rebuild()
+        jobs = await records.rebuild()
+        await records.flush()
+        counts = ", ".join(f"{noun} {count}" for noun, count in (await index.counts()).items())
+        log.info("the index of %s: %s; jobs brought back: %d", settings.data, counts, jobs)
     return 0
 
 
+async def token(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod.tokens import Scope, Tokens
+
+    async with _opened(settings) as database:
+        _, text = await Tokens(database).create(options.name, Scope(options.scope))
+    log.info("this is the token; it is shown this once")
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+async def doctor(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod.doctor import as_json, as_text, examine
+
+    findings = await examine(settings, getattr(options, "config", None))
+    sys.stdout.write((json.dumps(as_json(findings), indent=2) if options.json else as_text(findings)) + "\n")
+    return int(any(finding.level == "problem" for finding in findings))
+
+
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings):  # type: ignore[no-untyped-def]
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
     from mistudiod.app import claim
     from mistudiod.database import Database
     from mistudiod.paths import Paths
@@ -120,7 +158,7 @@ async def _opened(settings: Settings):  # type: ignore[no-untyped-def]
             await database.close()
 
 
-_COMMANDS = {"serve": serve, "migrate": migrate, "reindex": reindex}
+_COMMANDS = {"serve": serve, "migrate": migrate, "reindex": reindex, "token": token, "doctor": doctor}
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""The application: what it is made of, its route table, how it starts and how it stops."""
+"""The application: what it is made of, how it starts and how it stops."""
 
 from __future__ import annotations
 
@@ -6,76 +6,67 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from typing import Any
 
 from aiohttp import web
 
-from mistudiod import runner
-from mistudiod.api import artifacts, jobs, stream, system
-from mistudiod.api.keys import BUS, COMMAND, INDEX, JOBS, MONITOR, PATHS, SCHEDULER, SETTINGS
-from mistudiod.api.security import allowed_hosts, doors, errors
+from mistudiod import page, runner
+from mistudiod.api import keys
+from mistudiod.api.doors import allowed_hosts, doors
+from mistudiod.api.refusals import refusals, safe_headers
+from mistudiod.api.route import Route
+from mistudiod.api.table import ROUTES, add
 from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
-from mistudiod.index import Index
+from mistudiod.index import NOUNS, Index
 from mistudiod.monitor import Monitor
 from mistudiod.paths import Paths
+from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
-from mistudiod.settings import Settings
+from mistudiod.secret import Secrets
+from mistudiod.settings import Settings, is_loopback
+from mistudiod.sources import sweeping
 from mistudiod.store import Jobs
-
-_NOUNS = ("model", "dataset", "tokenization", "sae")
-
-
-def routes() -> list[web.RouteDef]:
-    table = [
-        web.get("/api/status", system.status),
-        web.get("/api/system", system.now),
-        web.get("/api/system/history", system.history),
-        web.get("/api/events", stream.events),
-        web.get("/api/jobs", jobs.list_jobs),
-        web.post("/api/jobs", jobs.submit),
-        web.get("/api/jobs/{id}", jobs.show),
-        web.delete("/api/jobs/{id}", jobs.remove),
-        web.post("/api/jobs/{id}/stop", jobs.stop),
-        web.post("/api/jobs/{id}/pause", jobs.pause),
-        web.post("/api/jobs/{id}/resume", jobs.resume),
-        web.post("/api/jobs/{id}/retry", jobs.retry),
-        web.get("/api/jobs/{id}/log", jobs.logs),
-        web.get("/api/jobs/{id}/metrics", jobs.metrics),
-        web.get("/api/datasets/{ref}/sample", artifacts.sample),
-        web.get("/api/saes/{ref}/features", artifacts.features),
-        web.get("/api/saes/{ref}/features/{index}", artifacts.feature),
-    ]
-    for noun in _NOUNS:
-        table += [
-            web.get(f"/api/{noun}s", artifacts.lister(noun)),
-            web.get(f"/api/{noun}s/{{ref}}", artifacts.shower(noun)),
-            web.delete(f"/api/{noun}s/{{ref}}", artifacts.remover(noun)),
-        ]
-    return table
+from mistudiod.tokens import Scope, Tokens
+from mistudiod.uploads import Uploads
 
 
 def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.Application:
     """The daemon as an application. ``command`` starts a worker; tests give their own."""
-    app = web.Application(middlewares=[errors(), doors(allowed_hosts(settings.listen, settings.allowed_hosts))])
+    shown = page.load()
+    app = web.Application(
+        middlewares=[refusals(), doors(allowed_hosts(settings.listen, settings.allowed_hosts))],
+    )
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
-    app[SETTINGS], app[PATHS], app[BUS], app[COMMAND] = settings, paths, bus, command
-    app[JOBS], app[INDEX], app[MONITOR] = Jobs(database), Index(database, paths), Monitor(paths.data)
-    app[SCHEDULER] = Scheduler(settings, paths, app[JOBS], app[INDEX], bus, command)
-    app.add_routes(routes())
-
-    async def storage(_app: web.Application) -> AsyncIterator[None]:
-        with claim(paths):
-            await database.open()
-            yield
-            await database.close()
-
-    app.cleanup_ctx.extend([storage, _scheduling, _monitoring])
+    app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
+    app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
+    app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
+    app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
+    app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
+    app[keys.SCHEDULER] = Scheduler(settings, paths, app[keys.JOBS], app[keys.INDEX], bus, app[keys.SECRETS], command)
+    app[page.PAGE] = shown
+    database.told = functools.partial(_tell, app)
+    add(app.router, ROUTES)
+    add(app.router, page_routes(shown))
+    app.cleanup_ctx.extend([_storage, _recording, _scheduling, _sweeping, _monitoring])
+    app.on_response_prepare.append(safe_headers(shown.csp))
     app.on_shutdown.append(_close_streams)
     return app
+
+
+def page_routes(shown: page.Page) -> Iterator[Route]:
+    for path in shown.paths:
+        yield Route("GET", path, lambda asked: page.serve(asked.request), Scope.READ, "show_page", media="text/html")
+
+
+def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> None:
+    app[keys.BUS].state(id, topic, data)
+    app[keys.RECORDS].heard(topic, data)
 
 
 @contextlib.contextmanager
@@ -88,38 +79,77 @@ def claim(paths: Paths) -> Iterator[None]:
         raise StoreError(f"the data folder {paths.data} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for noun in (*_NOUNS, "features"):
-            paths.folder(noun).mkdir(exist_ok=True)
-        (paths.data / "runs").mkdir(exist_ok=True)
+        for folder in (*map(paths.folder, NOUNS), paths.data / "runs", paths.uploads, paths.incoming):
+            folder.mkdir(exist_ok=True)
         yield
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             raise StoreError(f"another daemon uses the data folder {paths.data}; stop it, or choose another") from None
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise StoreError(f"in the data folder {paths.data} {error.filename} is no folder: move it away") from error
         raise
     finally:
         os.close(lock)
 
 
+async def _storage(app: web.Application) -> AsyncIterator[None]:
+    with claim(app[keys.PATHS]):
+        database, settings = app[keys.DATABASE], app[keys.SETTINGS]
+        await database.open()
+        try:
+            app[keys.BUS].newest = database.newest_event
+            if not is_loopback(settings.listen) and not any(not one.expired for one in await app[keys.TOKENS].all()):
+                raise StoreError(
+                    f"to listen on {settings.listen} the studio needs a token, and it has none: "
+                    "make one with mistudiod token NAME, or listen on 127.0.0.1"
+                )
+            yield
+        finally:
+            await app[keys.TOKENS].close()
+            await database.close()
+
+
+async def _recording(app: web.Application) -> AsyncIterator[None]:
+    records = app[keys.RECORDS]
+    async with _running(records.run()):
+        yield
+    await records.flush()
+
+
 async def _scheduling(app: web.Application) -> AsyncIterator[None]:
-    scheduler = app[SCHEDULER]
+    scheduler = app[keys.SCHEDULER]
+    await asyncio.to_thread(app[keys.SECRETS].learn)
+    await app[keys.INDEX].rebuild()
+    await app[keys.RECORDS].rebuild()
     await scheduler.recover()
     loop = asyncio.create_task(scheduler.run())
     yield
     await scheduler.close(loop)
 
 
+async def _sweeping(app: web.Application) -> AsyncIterator[None]:
+    async with _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])):
+        yield
+
+
 async def _monitoring(app: web.Application) -> AsyncIterator[None]:
-    bus = app[BUS]
-    loop = asyncio.create_task(app[MONITOR].run(lambda sample: bus.publish("system", dict(sample))))
-    yield
-    await _end(loop)
+    bus = app[keys.BUS]
+    watching = app[keys.MONITOR].run(lambda sample: bus.reading("system", dict(sample)))
+    async with _running(watching), _running(bus.ping()):
+        yield
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Beside the block, and no longer than it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _close_streams(app: web.Application) -> None:
-    app[BUS].close()
+    app[keys.BUS].close()

@@ -1,73 +1,141 @@
-"""Fan-out of what happens to everyone who listens. Bounded: a reader that stalls never costs memory."""
+"""Fan-out of what happens to everyone who listens. Bounded: a reader that stalls never costs memory.
+
+State events (job, artifact) have an id and are never dropped: a reader that is too far behind is closed, and resumes.
+Of the others only the newest counts: each replaces the one before it, and none goes out more often than 10 times a
+second.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-_QUEUE = 1024  # messages a subscriber may be behind
-_REPLACEABLE = frozenset({"progress", "system"})  # only the newest matters
+RING = 4096  # state events kept for those who resume
+_QUEUE = 1024  # state events a subscriber may be behind
+_EVERY_S = 0.1
+PING_S = 15.0
 
 
 @dataclass(frozen=True)
 class Message:
-    id: int
-    topic: str  # job, progress, metric, artifact, system
+    id: int | None  # of a state event; others have none
+    topic: str  # job, artifact; progress, metric, system; reset, ping
     data: dict[str, Any]
+
+    @cached_property
+    def record(self) -> bytes:
+        """As a server-sent event; made once for all readers."""
+        if self is PING:
+            return b": ping\n\n"
+        data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
+        number = "" if self.id is None else f"id: {self.id}\n"
+        return f"{number}event: {self.topic}\ndata: {data}\n\n".encode(errors="replace")
+
+    @property
+    def key(self) -> Hashable:
+        """What a newer one of the same key replaces; a state event is like no other."""
+        return (self.topic, self.data.get("job")) if self.id is None else self.id
+
+
+PING = Message(None, "ping", {})  # tells a reader, and whatever lies between, that the stream lives
 
 
 class Subscription:
-    """Messages in order. One that falls behind loses progress and readings first, then is ``closed``."""
+    """Messages of some topics, in order. One that falls behind is ``closed``, after what is waiting."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Message] = deque()
+    def __init__(self, topics: frozenset[str]) -> None:
+        self._topics = topics | {PING.topic}
+        self._waiting: dict[Hashable, Message] = {}
         self._arrived = asyncio.Event()
         self.closed = False
 
     def put(self, message: Message) -> None:
-        if self.closed:
+        if self.closed or message.topic not in self._topics:
             return
-        if len(self._waiting) >= _QUEUE:
-            self._waiting = deque(m for m in self._waiting if m.topic not in _REPLACEABLE)
-        if len(self._waiting) >= _QUEUE:
-            self.closed = True  # it must fetch the state anew
-        else:
-            self._waiting.append(message)
+        if message.id is None:
+            self._waiting.pop(message.key, None)  # the newest comes last: after the states that led to it
+        elif len(self._waiting) >= _QUEUE:
+            self.close()
+            return
+        self._waiting[message.key] = message
         self._arrived.set()
 
     def close(self) -> None:
         self.closed = True
         self._arrived.set()
 
-    async def get(self, timeout_s: float) -> Message | None:
-        """The next message; None when nothing came in time or the subscription is closed."""
+    async def take(self) -> list[Message]:
+        """All that waits, once something does; nothing when the subscription is closed."""
         if not self._waiting and not self.closed:
             self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), timeout_s)
-            except asyncio.TimeoutError:
-                return None
-        return self._waiting.popleft() if self._waiting else None
+            await self._arrived.wait()
+        taken = list(self._waiting.values())
+        self._waiting.clear()
+        return taken
 
 
 class Bus:
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
-        self._ids = itertools.count(1)
+        self._ring: deque[Message] = deque(maxlen=RING)
+        self._held: dict[Hashable, Message] = {}
+        self._quiet: dict[Hashable, asyncio.TimerHandle] = {}
+        self.newest = 0  # id of the last state event
 
-    def publish(self, topic: str, data: dict[str, Any]) -> None:
-        message = Message(next(self._ids), topic, data)
+    def state(self, id: int, topic: str, data: dict[str, Any]) -> None:
+        """Tell of a state that the database has taken; ``id`` is its number there."""
+        for key in list(self._held):  # what was measured before this comes before it
+            self._fan_out(self._held.pop(key))
+        message = Message(id, topic, data)
+        self._ring.append(message)
+        self.newest = id
+        self._fan_out(message)
+
+    def reading(self, topic: str, data: dict[str, Any]) -> None:
+        """Tell of a progress, a metric or a reading of the machine: now, or as the newest once it is time."""
+        message = Message(None, topic, data)
+        if message.key in self._quiet:
+            self._held[message.key] = message
+        else:
+            self._fan_out(message)
+            self._be_quiet(message.key)
+
+    def _be_quiet(self, key: Hashable) -> None:
+        self._quiet[key] = asyncio.get_running_loop().call_later(_EVERY_S, self._speak, key)
+
+    def _speak(self, key: Hashable) -> None:
+        del self._quiet[key]
+        if message := self._held.pop(key, None):
+            self._fan_out(message)
+            self._be_quiet(key)
+
+    async def ping(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(PING_S)
+            self._fan_out(PING)
+
+    def _fan_out(self, message: Message) -> None:
         for subscription in self._subscriptions:
             subscription.put(message)
 
+    def since(self, id: int) -> list[Message] | None:
+        """The state events after ``id``; None when the ring does not reach back that far."""
+        if id == self.newest:
+            return []
+        if not self._ring or id > self.newest or (self._ring[0].id or 0) > id + 1:
+            return None
+        return [message for message in self._ring if (message.id or 0) > id]
+
     @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        subscription = Subscription()
+    def subscribe(self, topics: frozenset[str]) -> Iterator[Subscription]:
+        subscription = Subscription(topics)
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -75,6 +143,8 @@ class Bus:
             self._subscriptions.discard(subscription)
 
     def close(self) -> None:
+        for timer in self._quiet.values():
+            timer.cancel()
         for subscription in self._subscriptions:
             subscription.close()
 

@@ -8,12 +8,13 @@ sees two writers (the WAL-reset bug of SQLite before 3.51.3 needs them).
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mistudiod import schema
 from mistudiod.errors import StoreError
@@ -21,6 +22,7 @@ from mistudiod.jobs import now
 
 T = TypeVar("T")
 _READERS = 2
+KEPT_EVENTS = 8192
 _PRAGMAS = (
     "pragma journal_mode = wal",
     "pragma synchronous = full",  # machines on a shelf are unplugged; state changes are few
@@ -31,11 +33,27 @@ _PRAGMAS = (
 )
 
 
+Told = Callable[[int, str, dict[str, Any]], None]
+
+
+def tell(db: sqlite3.Connection, topic: str, data: dict[str, Any]) -> None:
+    """Note, in the transaction that makes it true, a state that readers are to hear of once it is committed."""
+    cursor = db.execute("insert into events (topic, data) values (?, ?)", (topic, json.dumps(data)))
+    if (newest := int(cursor.lastrowid or 0)) % 256 == 0:
+        db.execute("delete from events where id <= ?", (newest - KEPT_EVENTS,))
+
+
 class Database:
-    """Open with ``open()``; ``write`` and ``read`` take a function of a connection."""
+    """Open with ``open()``; ``write`` and ``read`` take a function of a connection.
+
+    ``told(id, topic, data)`` is called in the event loop for each state that a committed transaction told of, in
+    their order and before ``write`` returns.
+    """
 
     def __init__(self, path: Path, backups: Path) -> None:
         self.path, self.backups = path, backups
+        self.told: Told | None = None
+        self.newest_event = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
         self._local = threading.local()
@@ -43,7 +61,8 @@ class Database:
 
     async def open(self) -> None:
         """Raises StoreError when the file is damaged or newer than this program."""
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._open)
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(self._writer, self._open)
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         future = asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, function)
@@ -69,6 +88,8 @@ class Database:
             if problem != "ok":
                 raise sqlite3.DatabaseError(problem)
             self._migrate()
+            found = self._connection.execute("select seq from sqlite_sequence where name = 'events'").fetchone()
+            self.newest_event = found[0] if found else 0
         except sqlite3.Error as error:
             raise StoreError(
                 f"the database {self.path} cannot be used ({error}); put back the newest copy from {self.backups}, "
@@ -102,7 +123,15 @@ class Database:
                 raise
         except sqlite3.OperationalError as error:
             raise StoreError(f"the database {self.path} cannot be written: {error}") from error
+        self._tell()
         return result
+
+    def _tell(self) -> None:
+        query = "select id, topic, data from events where id > ? order by id"
+        for row in self._connection.execute(query, (self.newest_event,)).fetchall():
+            self.newest_event = row["id"]
+            if self.told:
+                self._loop.call_soon_threadsafe(self.told, row["id"], row["topic"], json.loads(row["data"]))
 
     def _query(self, function: Callable[[sqlite3.Connection], T]) -> T:
         connection = getattr(self._local, "connection", None)
@@ -114,4 +143,8 @@ class Database:
             connection.execute("pragma busy_timeout = 5000")
             self._local.connection = connection
             self._connections.append(connection)
-        return function(connection)
+        connection.execute("begin")  # all that one function reads is of one moment
+        try:
+            return function(connection)
+        finally:
+            connection.execute("rollback")

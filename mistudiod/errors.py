@@ -25,6 +25,10 @@ class Invalid(StudioError):
     status, code = 400, "invalid"
 
 
+class Unauthorized(StudioError):
+    status, code = 401, "unauthorized"
+
+
 class Forbidden(StudioError):
     status, code = 403, "forbidden"
 
@@ -41,6 +45,12 @@ class Conflict(StudioError):
     status, code = 409, "conflict"
 
 
+class Changed(StudioError):
+    """It is no longer what the caller has seen (If-Match)."""
+
+    status, code = 412, "changed"
+
+
 class TooLarge(StudioError):
     status, code = 413, "too_large"
 
@@ -53,7 +63,17 @@ class WrongHost(StudioError):
     status, code = 421, "wrong_host"
 
 
+class TooMany(StudioError):
+    """As many as there may be at once are there."""
+
+    status, code = 429, "too_many"
+
+
 class StoreError(StudioError):
     """The database cannot be used: too new, damaged, or the disk is full."""
 
     status, code = 503, "store"
+
+
+class DiskFull(StudioError):
+    status, code = 507, "disk_full"

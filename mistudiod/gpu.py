@@ -11,7 +11,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, Generic, TypeVar
+
+from typing_extensions import TypedDict
 
 LIMIT_S = 2.0
 _RETRY_S = 60.0  # between two attempts to start NVML: one can take seconds of the driver's time
@@ -19,6 +21,7 @@ _RETRY_S = 60.0  # between two attempts to start NVML: one can take seconds of t
 _INTEGRATED = ("Orin", "Thor", "Xavier", "Tegra", "nvgpu", "GB10", "N1X")
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Gpu(TypedDict):
@@ -50,28 +53,41 @@ class GpuReader:
     """
 
     def __init__(self, ask: Callable[[], list[Gpu] | None] | None = None) -> None:
-        self._ask = ask or Nvml().read
-        self._thread: threading.Thread | None = None
+        self._patience = Patience(ask or Nvml().read)
         self._gpus: list[Gpu] = []
-        self._failed = False
 
     def read(self) -> list[Gpu]:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._answer, name="gpus", daemon=True)
-            self._thread.start()
-            self._thread.join(LIMIT_S)
-        if self._thread.is_alive():
-            return _unknown(self._gpus)
+        gpus = self._patience.ask()
+        self._gpus = gpus if gpus is not None else _unknown(self._gpus)
         return [gpu.copy() for gpu in self._gpus]
 
-    def _answer(self) -> None:
+
+class Patience(Generic[T]):
+    """Asks the driver in a thread, one question at a time, and waits at most LIMIT_S for the answer."""
+
+    def __init__(self, question: Callable[[], T | None]) -> None:
+        self._question = question
+        self._asking = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._answer: T | None = None
+        self._failed = False
+
+    def ask(self) -> T | None:
+        """The answer, or None when there is none (yet)."""
+        with self._asking:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="gpus", daemon=True)
+                self._thread.start()
+                self._thread.join(LIMIT_S)
+            return None if self._thread.is_alive() else self._answer
+
+    def _run(self) -> None:
         try:
-            gpus, self._failed = self._ask(), False
+            self._answer, self._failed = self._question(), False
         except Exception:
             if not self._failed:  # once, not every second
                 logger.exception("the GPUs cannot be read")
-            gpus, self._failed = None, True
-        self._gpus = gpus if gpus is not None else _unknown(self._gpus)
+            self._answer, self._failed = None, True
 
 
 def _unknown(gpus: list[Gpu]) -> list[Gpu]:
@@ -96,12 +112,25 @@ class Nvml:
         self._retry_at = 0.0
 
     def read(self) -> list[Gpu] | None:
+        return self._of_each(_read_gpu)
+
+    def processes(self) -> dict[int, int] | None:
+        """GPU memory that each process has, bytes; None without a GPU, or when one of them does not tell."""
+        total: dict[int, int] = {}
+        for used in self._of_each(_read_processes) or [None]:
+            if used is None:
+                return None
+            for pid, size in used.items():
+                total[pid] = total.get(pid, 0) + size
+        return total
+
+    def _of_each(self, ask: Callable[[Any, Any], T]) -> list[T] | None:
         nvml = self._nvml or self._start()
         if nvml is None:
             return None
         try:
             handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-            return [_read_gpu(nvml, handle) for handle in handles]
+            return [ask(nvml, handle) for handle in handles]
         except nvml.NVMLError as error:
             logger.warning("NVML gives no answer and will be started again: %s", error)
             self._nvml = None
@@ -148,6 +177,18 @@ def _memory(nvml: Any, handle: Any) -> tuple[Any | None, bool]:
         if error.value == nvml.NVML_ERROR_NOT_SUPPORTED:
             return None, False
     return _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle), True  # a driver from before 2022
+
+
+def _read_processes(nvml: Any, handle: Any) -> dict[int, int] | None:
+    """Bytes of each process on one GPU; None when the driver does not say (integrated GPUs, WSL)."""
+    used: dict[int, int] = {}
+    for call in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
+        processes = _ask(nvml, call, handle)
+        if processes is None or any(one.usedGpuMemory is None for one in processes):
+            return None
+        for one in processes:  # a process that computes and draws is in both lists, with the same number
+            used[one.pid] = max(used.get(one.pid, 0), one.usedGpuMemory)
+    return used
 
 
 def _ask(nvml: Any, call: Callable[..., Any], *args: Any) -> Any | None:

@@ -65,14 +65,13 @@ class Hearing:
             self._said.put_back(progress, result, metrics)
             raise
         if progress:
-            self._bus.publish("progress", {"job": self._job, **progress})
+            self._bus.reading("progress", {"job": self._job, **progress})
         for step, values in metrics:
-            self._bus.publish("metric", {"job": self._job, "step": step, "values": values})
+            self._bus.reading("metric", {"job": self._job, "step": step, "values": values})
 
     async def _add_artifact(self, noun: str, name: str) -> None:
         info = await asyncio.to_thread(read_info, self._paths, noun, name)
         if info is None:
             log.error("job %s told of a %s %r that is not there", self._job, noun, name)
             return
-        artifact = await self._written(lambda: self._index.add(noun, name, info, self._job))
-        self._bus.publish("artifact", {"noun": noun, **artifact})
+        await self._written(lambda: self._index.add(noun, name, info, self._job))

@@ -11,7 +11,8 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 _NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with 2**63 rounded down to a page
 _LOOK_AGAIN_S = 60.0  # between two looks for sensors

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import shutil
+import logging
+import math
+import os
+import re
 import sqlite3
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mistudiod.database import Database
-from mistudiod.errors import NotFound
+from mistudiod.database import Database, tell
+from mistudiod.errors import Invalid, NotFound
 from mistudiod.jobs import now
-from mistudiod.paths import PARTIAL, Paths
+from mistudiod.paths import PARTIAL, Paths, delete_tree
 
 NOUNS = ("model", "dataset", "tokenization", "sae", "features")
 # The file without which a folder is no artifact; its content is what the index shows.
@@ -23,7 +28,11 @@ _FILES = {
     "sae": "recipe.json",
     "features": "manifest.json",
 }
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the rule of specs.check_name
+_HIGHEST_JOB = 2**31  # an artifact from elsewhere may say anything
 Artifact = dict[str, Any]
+
+log = logging.getLogger("mistudiod.index")
 
 
 class Index:
@@ -31,64 +40,97 @@ class Index:
         self._database, self._paths = database, paths
 
     async def add(self, noun: str, name: str, info: dict[str, Any], job: int | None) -> Artifact:
-        def insert(db: sqlite3.Connection) -> Artifact:
-            db.execute(
-                """insert into artifacts (noun, name, job, created_at, info) values (?,?,?,?,?)
-                   on conflict (noun, name) do update set info = excluded.info, job = excluded.job""",
-                (noun, name, job, _created(self._paths.artifact(noun, name)), json.dumps(info)),
-            )
-            return self._get(db, noun, name)
-
-        return await self._database.write(insert)
+        """Raises Invalid for a name that is none."""
+        if not is_name(noun, name):
+            raise Invalid(f"{name!r} is no name of a {noun}", {"name": "is no name"})
+        return await self._database.write(lambda db: self._put(db, noun, name, info, job))
 
     async def get(self, noun: str, ref: str) -> Artifact:
         """By name or, when it is all digits, by id. Raises NotFound."""
         return await self._database.read(lambda db: self._get(db, noun, ref))
 
-    async def all(self, noun: str, limit: int = 1000) -> list[Artifact]:
+    async def all(self, noun: str, limit: int = 1000, after_id: int = 0) -> list[Artifact]:
+        """In the order of their ids, those after ``after_id`` first."""
+        query = "select * from artifacts where noun = ? and id > ? order by id limit ?"
         return await self._database.read(
-            lambda db: [
-                self._artifact(row)
-                for row in db.execute("select * from artifacts where noun = ? order by id limit ?", (noun, limit))
-            ]
+            lambda db: [self._artifact(row) for row in db.execute(query, (noun, after_id, limit)).fetchall()]
         )
 
+    async def counts(self) -> dict[str, int]:
+        """How many artifacts there are of each noun."""
+        query = "select noun, count(*) from artifacts group by noun"
+        return dict.fromkeys(NOUNS, 0) | await self._database.read(lambda db: dict(map(tuple, db.execute(query))))
+
+    async def newest_features(self, sae: str) -> Artifact | None:
+        """What the latest extraction has found: that of the highest number, whatever the order of rows."""
+        query = """select * from artifacts where noun = 'features' and substr(name, 1, length(?1) + 1) = ?1 || '/'
+                   order by cast(substr(name, length(?1) + 2) as integer) desc limit 1"""
+
+        def select(db: sqlite3.Connection) -> Artifact | None:
+            row = db.execute(query, (sae,)).fetchone()
+            return self._artifact(row) if row else None
+
+        return await self._database.read(select)
+
     async def remove(self, noun: str, name: str) -> None:
-        """Forget it, then delete the folder; a crash between leaves a folder that the next sweep removes."""
-        folder = self._paths.artifact(noun, name)
+        """Forget it, an SAE with its features, then delete the folders; a crash between leaves them to the next sweep.
 
-        def delete(db: sqlite3.Connection) -> Path | None:
-            db.execute("delete from artifacts where noun = ? and name = ?", (noun, name))
-            if not folder.exists():
-                return None
-            trash = folder.with_name(f"{PARTIAL}deleted-{folder.name}-{now().replace(':', '')}")
-            folder.rename(trash)
-            return trash
+        Raises NotFound.
+        """
 
-        trash = await self._database.write(delete)
-        if trash:
-            shutil.rmtree(trash, ignore_errors=True)
+        def forget(db: sqlite3.Connection) -> list[Path | None]:
+            query = "select id, noun, name from artifacts where noun = ? and name = ?"
+            rows = db.execute(query, (noun, name)).fetchall()
+            if not rows:
+                raise NotFound(f"there is no {noun} {name!r}")
+            folders = [self._paths.artifact(noun, name)]
+            if noun == "sae":
+                like = "select id, noun, name from artifacts where noun = 'features' and substr(name, 1, ?) = ?"
+                rows = db.execute(like, (len(name) + 1, f"{name}/")).fetchall() + rows
+                folders.insert(0, self._paths.artifact("features", name))
+            for row in rows:
+                self._forget(db, row)
+            return [set_aside(folder) for folder in folders]  # last: what fails before it leaves the folders alone
+
+        for trash in await self._database.write(forget):
+            if trash:
+                await asyncio.to_thread(delete_tree, trash)
 
     async def rebuild(self) -> int:
         """Make the index say what the folders hold; returns how many artifacts there are."""
-        found = {(noun, name): info for noun in NOUNS for name, info in scan(self._paths, noun)}
+        found = await asyncio.to_thread(
+            lambda: {(noun, name): info for noun in NOUNS for name, info in scan(self._paths, noun)}
+        )
 
         def replace(db: sqlite3.Connection) -> int:
-            for row in db.execute("select id, noun, name from artifacts").fetchall():
-                if (row["noun"], row["name"]) not in found:
-                    db.execute("delete from artifacts where id = ?", (row["id"],))
+            known = {(row["noun"], row["name"]): row for row in db.execute("select * from artifacts").fetchall()}
+            for key in known.keys() - found.keys():
+                self._forget(db, known[key])
             for (noun, name), info in found.items():
-                db.execute(
-                    """insert into artifacts (noun, name, job, created_at, info) values (?,?,?,?,?)
-                       on conflict (noun, name) do update set info = excluded.info""",
-                    (noun, name, info.get("job"), _created(self._paths.artifact(noun, name)), json.dumps(info)),
-                )
+                row = known.get((noun, name))
+                if row is None or json.loads(row["info"]) != info:
+                    self._put(db, noun, name, info, row["job"] if row else _job(info))
             return len(found)
 
         return await self._database.write(replace)
 
+    def _put(self, db: sqlite3.Connection, noun: str, name: str, info: dict[str, Any], job: int | None) -> Artifact:
+        db.execute(
+            """insert into artifacts (noun, name, job, created_at, info) values (?,?,?,?,?)
+               on conflict (noun, name) do update set info = excluded.info, job = excluded.job""",
+            (noun, name, job, _created(self._paths.artifact(noun, name)), json.dumps(info)),
+        )
+        row = db.execute("select * from artifacts where noun = ? and name = ?", (noun, name)).fetchone()
+        artifact = self._artifact(row)
+        tell(db, "artifact", {**artifact, "noun": noun})
+        return artifact
+
+    def _forget(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
+        db.execute("delete from artifacts where id = ?", (row["id"],))
+        tell(db, "artifact", {"noun": row["noun"], "name": row["name"], "id": row["id"], "removed": True})
+
     def _get(self, db: sqlite3.Connection, noun: str, ref: str) -> Artifact:
-        column = "id" if ref.isdigit() else "name"
+        column = "id" if ref.isdecimal() else "name"
         row = db.execute(f"select * from artifacts where noun = ? and {column} = ?", (noun, ref)).fetchone()
         if row is None:
             raise NotFound(f"there is no {noun} {ref!r}")
@@ -100,22 +142,78 @@ class Index:
         return {**json.loads(row["info"]), **known, "folder": str(folder)}
 
 
-def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
-    """What an artifact's folder says about itself; None when it is not whole."""
+def is_name(noun: str, name: str) -> bool:
+    """Whether a name may become a path: a name as job specs have it; features are ``<sae>/<number>``."""
+    if noun not in NOUNS:
+        return False
+    if noun == "features":
+        name, _, number = name.partition("/")
+        if not (number.isascii() and number.isdecimal()):
+            return False
+    return _NAME.fullmatch(name) is not None and not name.isdigit() and ".." not in name
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says; NaN, Infinity and 1e999, which JSON has no word for, are None.
+
+    Raises OSError or ValueError.
+    """
     try:
-        info = json.loads((paths.artifact(noun, name) / _FILES[noun]).read_text())
+        return json.loads(path.read_text("utf-8"), parse_constant=lambda _: None, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
+    """What an artifact's folder says about itself; None when it is not whole, or the name is none."""
+    if not is_name(noun, name):
+        return None
+    try:
+        info = read_json(paths.artifact(noun, name) / _FILES[noun])
     except (OSError, ValueError):
         return None
     return info if isinstance(info, dict) else None
 
 
-def scan(paths: Paths, noun: str) -> list[tuple[str, dict[str, Any]]]:
-    """Every whole artifact of a noun on disk: (name, info)."""
+def scan(paths: Paths, noun: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every whole artifact of a noun on disk: (name, info). One whose name cannot be used is logged and left out."""
     top = paths.folder(noun)
-    pattern = "*/*" if noun == "features" else "*"
-    names = [p.relative_to(top).as_posix() for p in sorted(top.glob(pattern)) if PARTIAL not in p.as_posix()]
-    read = [(name, read_info(paths, noun, name)) for name in names]
-    return [(name, info) for name, info in read if info is not None]
+    for marker in sorted(top.glob(f"{'*/*' if noun == 'features' else '*'}/{_FILES[noun]}")):
+        name = marker.parent.relative_to(top).as_posix()
+        if PARTIAL in f"/{name}":
+            continue
+        if not is_name(noun, name):
+            log.warning("%s is not listed: %r is no name of a %s; rename the folder", marker.parent, name, noun)
+        elif (info := read_info(paths, noun, name)) is not None:
+            yield name, info
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename a folder to a partial one, for good even if the power fails now; None when there is no folder.
+
+    From then on it is gone for everybody, and the next sweep deletes it if nobody has until then. Raises OSError.
+    """
+    trash = folder.with_name(f"{PARTIAL}deleted-{folder.name}-{now().replace(':', '')}")
+    try:
+        folder.rename(trash)
+    except FileNotFoundError:
+        return None
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return trash
+
+
+def _job(info: dict[str, Any]) -> int | None:
+    job = info.get("job")
+    return job if isinstance(job, int) and not isinstance(job, bool) and 0 < job < _HIGHEST_JOB else None
 
 
 def _created(folder: Path) -> str:

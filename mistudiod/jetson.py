@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from mistudiod.gpu import Gpu, unknown
 from mistudiod.host import Temperature, number, text

@@ -8,7 +8,8 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from mistudiod.gpu import Gpu, GpuReader
 from mistudiod.host import Cpu, CpuReader, Memory, Temperature, TemperatureReader, meminfo, memory

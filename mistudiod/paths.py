@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 PARTIAL = ".partial-"  # names of folders that are being written; never listed, swept at start
 FLOOR_BYTES = 16 << 20  # free space left to the database and the logs
+_UPLOAD = re.compile(r"upload:[0-9a-f]{32}")
+_NAME_BYTES, _PATH_BYTES = 255, 1024  # the longest name that Linux takes; and of what is joined, far below PATH_MAX
 
 
 class DiskFull(OSError):
@@ -38,6 +42,29 @@ class Paths:
     def artifact(self, noun: str, name: str) -> Path:
         return self.folder(noun) / name
 
+    @property
+    def socket(self) -> Path:
+        return self.data / "mistudiod.sock"
+
+    @property
+    def uploads(self) -> Path:
+        return self.data / "uploads"
+
+    @property
+    def incoming(self) -> Path:
+        """Where a person puts files for those who may not name any other path on this machine."""
+        return self.data / "incoming"
+
+    def upload(self, source: str) -> Path | None:
+        """What the source "upload:<id>" holds: its file, or the folder of its files. None when there is no such."""
+        if not _UPLOAD.fullmatch(source):
+            return None
+        files = self.uploads / source.removeprefix("upload:") / "files"
+        if not files.is_dir():
+            return None
+        found = list(files.iterdir())
+        return found[0] if len(found) == 1 and found[0].is_file() else files
+
     def run(self, job: int) -> Path:
         return self.data / "runs" / str(job)
 
@@ -49,7 +76,7 @@ class Paths:
             for p in self.data.glob(pattern)
         ]
         for path in left:
-            shutil.rmtree(path, ignore_errors=True)
+            delete_tree(path)
         return left
 
     def sweep_worker(self, job: int, pid: int) -> list[Path]:
@@ -57,8 +84,55 @@ class Paths:
         left = list(self.run(job).glob(f"checkpoints/{PARTIAL}*"))
         left += [p for pattern in ("*", "features/*") for p in self.data.glob(f"{pattern}/{PARTIAL}*-{pid}")]
         for path in left:
-            shutil.rmtree(path, ignore_errors=True)
+            delete_tree(path)
         return left
+
+
+def join(root: Path, *parts: str) -> Path:
+    """``root`` and names that came from outside; a part may hold several names, as ``"a/b.txt"``.
+
+    Raises ValueError, in one sentence, for anything that could lie elsewhere than under ``root``.
+    """
+    text = "/".join(parts)
+    names = [name for part in parts for name in part.split("/")]
+    for name in names:
+        if name in ("", ".", ".."):
+            raise ValueError(f"{_quoted(text)} must be a plain path: without '..', '.' and '//', and no '/' in front")
+        if any(character in name for character in "\0\\"):
+            raise ValueError(f"{_quoted(text)} holds a backslash or a NUL, which no name here may have")
+        if _size(name) > _NAME_BYTES:
+            raise ValueError(f"{_quoted(text)} has a name that is longer than {_NAME_BYTES} bytes: shorten it")
+    if not names or _size(text) > _PATH_BYTES:
+        raise ValueError(f"{_quoted(text)} must be a path of 1 to {_PATH_BYTES} bytes: shorten it")
+    path = root.joinpath(*names)
+    if not lies_under(path, root):
+        raise ValueError(f"{_quoted(text)} goes through a link that leads elsewhere: remove the link")
+    return path
+
+
+def lies_under(path: Path, root: Path) -> bool:
+    """Whether ``path`` is below ``root`` or ``root`` itself, once the links of both are followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:99] + "…")
+
+
+def _size(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{_quoted(text)} is not valid Unicode: rename the file") from None
+
+
+def delete_tree(path: Path) -> None:
+    """Delete as much of it as can be; of a link only the link."""
+    if path.is_symlink():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(run: Path) -> int | None:
@@ -73,7 +147,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
     if free < needed_bytes + FLOOR_BYTES:
         raise DiskFull(
             f"the disk is full: {needed_bytes / 1e6:,.1f} MB and a reserve of {FLOOR_BYTES / 1e6:,.0f} MB are needed "
-            f"under {folder}, {free / 1e6:,.1f} MB are free; free some space and retry the job"
+            f"under {folder}, {free / 1e6:,.1f} MB are free; free some space and try again"
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mistudiod.errors import Conflict, Invalid, StudioError
+from mistudiod.errors import Invalid, StudioError, TooMany
 from mistudiod.paths import PARTIAL, Paths
 from mistudiod.runner import Grace, Worker
 from mistudiod.specs import Spec
@@ -25,10 +25,10 @@ _under_way = 0
 
 
 async def preview(spec: Spec, paths: Paths, limit_s: float, command: Sequence[str]) -> dict[str, Any]:
-    """The worker's result. Raises Invalid with its sentence, Conflict when too many are under way, or PreviewFailed."""
+    """The worker's result. Raises Invalid with its sentence, TooMany when others are under way, or PreviewFailed."""
     global _under_way
     if _under_way >= _AT_ONCE:
-        raise Conflict(f"{_AT_ONCE} previews are under way already; try again in a moment")
+        raise TooMany(f"{_AT_ONCE} previews are under way already; try again in a moment")
     _under_way += 1
     try:
         return await _preview(spec, paths, limit_s, command)

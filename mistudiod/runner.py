@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mistudiod.events import Lines, WorkerEvent, from_line
+from mistudiod.redact import LONGEST_CHARS, PROCESS
 
 WORKER = (sys.executable, "-m", "mistudiod.worker")
 EVENTS_FD = "MISTUDIO_EVENTS_FD"
 DAEMON_PID = "MISTUDIO_DAEMON_PID"  # the parent that a worker must have
+SECRETS_FD = "MISTUDIO_SECRETS_FD"  # where a worker that needs secrets reads them, once
 TAIL_BYTES = 65_536
-_SECRETS = ("MISTUDIO_TOKEN", "OPENAI_API_KEY")
+# Not for workers: what they need they are handed, and what they start would inherit the rest.
+_WITHHELD = frozenset(
+    {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "MISTUDIO_TOKEN", "CREDENTIALS_DIRECTORY"}
+)
 _DRAIN_S = 2.0  # to read what a dead worker has left in the pipe, should a grandchild hold it open
 
 
@@ -61,21 +67,28 @@ class Worker:
         self._heard = time.monotonic()
 
     @classmethod
-    async def start(cls, run: Path, grace: Grace, command: Sequence[str] = WORKER) -> Worker:
-        """``run`` holds ``spec.json``. Raises OSError when the process cannot be started."""
+    async def start(
+        cls, run: Path, grace: Grace, command: Sequence[str] = WORKER, secrets: Mapping[str, str] | None = None
+    ) -> Worker:
+        """``run`` holds ``spec.json``; ``secrets`` go to the worker alone, up a pipe of their own.
+
+        Raises OSError when the process cannot be started.
+        """
         read, write = os.pipe()
         try:
-            with open(run / "log.txt", "ab") as log:  # noqa: ASYNC230 - opening a local file is quick
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    str(run),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(write,),
-                    start_new_session=True,
-                    env=_environment() | {EVENTS_FD: str(write)},
-                )
+            async with _handed(secrets or {}) as secrets_fd:
+                lines = {EVENTS_FD: write} | ({SECRETS_FD: secrets_fd} if secrets_fd is not None else {})
+                with open(run / "log.txt", "ab") as log:  # noqa: ASYNC230 - opening a local file is quick
+                    process = await asyncio.create_subprocess_exec(
+                        *command,
+                        str(run),
+                        stdin=asyncio.subprocess.PIPE,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=tuple(lines.values()),
+                        start_new_session=True,
+                        env=_environment() | {name: str(number) for name, number in lines.items()},
+                    )
         except BaseException:
             os.close(read)
             raise
@@ -94,7 +107,7 @@ class Worker:
             while data := await reader.read(TAIL_BYTES):
                 self._heard = time.monotonic()
                 for line in lines.feed(data):
-                    if (event := from_line(line)) is not None:
+                    if (event := from_line(_without_secrets(line))) is not None:
                         yield event
         finally:
             transport.close()
@@ -153,19 +166,52 @@ class Worker:
         transport.close()
 
 
+@contextlib.asynccontextmanager
+async def _handed(secrets: Mapping[str, str]) -> AsyncGenerator[int | None, None]:
+    """The end of a pipe from which a worker reads ``secrets``; None when there are none.
+
+    The event loop writes, for a pipe may hold as little as a page and the worker may be slow to read.
+    """
+    if not secrets:
+        yield None
+        return
+    PROCESS.know(secrets.values())
+    read, write = os.pipe()
+    try:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", buffering=0))
+        transport.write(json.dumps(dict(secrets)).encode())
+        transport.close()  # once all is written, or nobody is left to read it
+        yield read
+    finally:
+        os.close(read)
+
+
+def _without_secrets(line: bytes) -> bytes:
+    """A worker hides its secrets itself; this is for the one that does not."""
+    return PROCESS.hide_known(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    kept = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
     libraries = {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true"}
+    libraries["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"  # a worker has the token that it is handed, or none
     return kept | libraries | {DAEMON_PID: str(os.getpid())}
 
 
-def read_tail(log: Path, size: int = TAIL_BYTES) -> str:
+def read_tail(log: Path, size_bytes: int = TAIL_BYTES) -> str:
+    """The end of a log, without secrets: what a library writes past Python's streams no worker can hide."""
     try:
         with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-            return file.read().decode(errors="replace")
+            begin = max(0, file.seek(0, os.SEEK_END) - size_bytes - LONGEST_CHARS)
+            file.seek(begin)
+            text = PROCESS.hide(file.read().decode(errors="replace"))
     except OSError:
         return ""
+    if begin:  # perhaps in the middle of a secret: leave the rest of that line out
+        newline = text.find("\n", 0, LONGEST_CHARS)
+        text = text[newline + 1 :] if newline >= 0 else text[LONGEST_CHARS:]
+    return text.encode()[-size_bytes:].decode(errors="ignore")
 
 
 def starttime(pid: int) -> int:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mistudiod import jobs, runner
 from mistudiod.bus import Bus
 from mistudiod.errors import Conflict, Invalid, NotFound, StoreError
 from mistudiod.hearing import Hearing
-from mistudiod.index import Index
+from mistudiod.index import Index, set_aside
 from mistudiod.jobs import LIVE, State
-from mistudiod.paths import Paths, newest_checkpoint
+from mistudiod.paths import Paths, delete_tree, newest_checkpoint
+from mistudiod.records import begin_run
 from mistudiod.runner import Exit, Grace, Worker
+from mistudiod.secret import Secrets, SecretsUnusable
 from mistudiod.settings import Settings
 from mistudiod.specs import USES, JobRequest
-from mistudiod.statements import Job
+from mistudiod.statements import Job, Key
 from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.scheduler")
@@ -32,9 +33,17 @@ _ONE_AT_A_TIME = ("tokenize",)  # each takes every core
 
 class Scheduler:
     def __init__(
-        self, settings: Settings, paths: Paths, store: Jobs, index: Index, bus: Bus, command: Sequence[str]
+        self,
+        settings: Settings,
+        paths: Paths,
+        store: Jobs,
+        index: Index,
+        bus: Bus,
+        secrets: Secrets,
+        command: Sequence[str],
     ) -> None:
         self._paths, self._store, self._index, self._bus, self._command = paths, store, index, bus, command
+        self._secrets = secrets
         self._grace = Grace(settings.stop_grace_s, settings.term_grace_s, settings.progress_limit_s)
         self._room = {"gpu": 1, "io": settings.io_jobs}
         self._running: dict[asyncio.Task[None], Job] = {}
@@ -44,8 +53,11 @@ class Scheduler:
 
     # -- what users ask ------------------------------------------------------------------------------------------
 
-    async def submit(self, request: JobRequest) -> Job:
-        """Queue a job behind the jobs it names and the unfinished ones that make what it reads."""
+    async def submit(self, request: JobRequest, key: Key | None = None) -> tuple[Job, bool]:
+        """Queue a job behind the jobs it names and the unfinished ones that make what it reads.
+
+        The same ``key`` and request again give the same job, and False. Raises Conflict, Invalid.
+        """
         if self._closing:
             raise Conflict("the studio is stopping; try again when it is up")
         kind = request.spec.kind
@@ -62,48 +74,53 @@ class Scheduler:
                     after.add(maker)
         if missing:
             raise Invalid("; ".join(missing.values()), missing)
-        job = await self._store.add(request.spec, sorted(after), request.priority)
-        return self._tell(job)
+        job, new = await self._store.add(request, sorted(after), key)
+        self._wake.set()
+        return job, new
 
     async def stop(self, job: int) -> Job:
         """End a job for good (it can be retried); what it has finished stays."""
-        found, *others = await self._store.stop(job)
+        found = await self._store.stop(job)
         if found["state"] == State.STOPPING and (worker := self._workers.get(job)):
             worker.ask("stop")
-        for one in others:
-            self._tell(one)
-        return self._tell(found)
+        return found
 
     async def pause(self, job: int) -> Job:
         """Let a running job write a checkpoint and leave; ``resume`` queues it again."""
         found = await self._store.move(job, State.PAUSING)
         if worker := self._workers.get(job):
             worker.ask("pause")
-        return self._tell(found)
+        return found
+
+    async def edit(self, job: int, priority: int, unless: Callable[[Job], bool]) -> Job:
+        found = await self._store.edit(job, priority, unless)
+        self._wake.set()
+        return found
 
     async def resume(self, job: int) -> Job:
         found = await self._store.get(job)
         if found["state"] != State.PAUSED:
             raise Conflict(f"job {job} is {found['state']}, not paused")
-        return self._tell(await self._store.move(job, State.QUEUED))
+        found = await self._store.move(job, State.QUEUED)
+        self._wake.set()
+        return found
 
     async def retry(self, job: int) -> Job:
         found = await self._store.get(job)
         if State(found["state"]) not in jobs.ENDED - {State.DONE}:
             raise Conflict(f"job {job} is {found['state']}; only a failed or stopped job can be retried")
-        for one in await self._store.retry(job):
-            self._tell(one)
-        return await self._store.get(job)
+        found = await self._store.retry(job)
+        self._wake.set()
+        return found
 
     async def remove(self, job: int) -> None:
-        await self._store.remove(job)
-        await asyncio.to_thread(shutil.rmtree, self._paths.run(job), True)
-        self._bus.publish("job", {"id": job, "removed": True})
+        trash = await self._store.remove(job, lambda: set_aside(self._paths.run(job)))
+        if trash:
+            await asyncio.to_thread(delete_tree, trash)
 
-    def _tell(self, job: Job) -> Job:
-        self._bus.publish("job", job)
-        self._wake.set()
-        return job
+    def pids(self) -> dict[int, int]:
+        """Of each job that runs: its worker's process."""
+        return {job: worker.process.pid for job, worker in self._workers.items()}
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -115,7 +132,6 @@ class Scheduler:
         removed = await asyncio.to_thread(self._paths.sweep)
         for path in removed:
             log.info("removed the half-written %s", path)
-        await self._index.rebuild()
         for state in LIVE:
             for job in await self._store.in_state(state):
                 await self._interrupted(job, "the daemon ended while the job ran", None)
@@ -146,7 +162,6 @@ class Scheduler:
             task = asyncio.create_task(self._work(job))
             self._running[task] = job
             task.add_done_callback(self._forget)
-            self._bus.publish("job", job)
 
     async def close(self, loop: asyncio.Task[None]) -> None:
         """Let every worker write a checkpoint and leave; their jobs go on at the next start. ``loop`` is ``run()``."""
@@ -187,7 +202,12 @@ class Scheduler:
     async def _run(self, job: Job) -> None:
         try:
             run = await asyncio.to_thread(self._prepare, job)
-            worker = await Worker.start(run, self._grace, self._command)
+            secrets = await asyncio.to_thread(self._secrets.for_kind, job["kind"])
+            worker = await Worker.start(run, self._grace, self._command, secrets)
+        except SecretsUnusable as error:
+            failed = _error(error.code, error.message)
+            await self._finish(job["id"], [State.FAILED], None, "not started", failed)
+            return
         except OSError as error:
             await self._finish(
                 job["id"], [State.FAILED], None, "not started",
@@ -214,11 +234,9 @@ class Scheduler:
                 log.info("job %s: removed the half-written %s", job["id"], path)
         await self._conclude(job["id"], ended, failure)
 
-    def _prepare(self, job: Job) -> Any:
+    def _prepare(self, job: Job) -> Path:
         run = self._paths.run(job["id"])
-        run.mkdir(parents=True, exist_ok=True)
-        order = {"job": job["id"], "data": str(self._paths.data), "spec": job["spec"]}
-        (run / "spec.json").write_text(json.dumps(order, indent=1))
+        begin_run(run, self._paths.data, job)
         return run
 
     async def _conclude(self, job: int, exit: Exit, failure: dict[str, Any] | None) -> None:
@@ -257,13 +275,10 @@ class Scheduler:
         self, job: int, states: list[State], code: int | None, reason: str, error: dict[str, Any] | None
     ) -> None:
         checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))
-        ended, *others = await self._written(
-            lambda: self._store.end_attempt(job, states, code, reason, checkpoint, error=error)
-        )
+        ended = await self._written(lambda: self._store.end_attempt(job, states, code, reason, checkpoint, error=error))
         if error:
             log.warning("job %s (%s): %s", job, ended["kind"], error["message"])
-        for one in (ended, *others):
-            self._tell(one)
+        self._wake.set()
 
 
 def _error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:

@@ -43,6 +43,20 @@ def m001_jobs_and_artifacts(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m002_events_tokens_and_keys(db: Database) -> None:
+    for statement in (
+        "create table events (id integer primary key autoincrement, topic text not null, data text not null)",
+        """create table tokens (
+             id integer primary key autoincrement, name text not null unique, scope text not null,
+             hash text not null unique, created_at text not null, expires_at text, last_used_at text)""",
+        """create table keys (
+             key text primary key, body_hash text not null, created_at text not null,
+             job integer not null references jobs(id) on delete cascade) without rowid""",
+    ):
+        db.execute(statement)
+
+
 def known() -> set[str]:
     return {migration.name for migration in migrations._migrations}
 

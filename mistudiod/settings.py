@@ -6,6 +6,7 @@ A flag beats ``MISTUDIO_*``, that beats the TOML file, that beats the default.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import sys
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ else:
 
 PREFIX = "MISTUDIO_"
 # Variables with our prefix that other parts read: the client, and the daemon's own line to its worker.
-_OTHERS = frozenset({"MISTUDIO_HOST", "MISTUDIO_TOKEN", "MISTUDIO_CONFIG", "MISTUDIO_EVENTS_FD", "MISTUDIO_DAEMON_PID"})
+_OTHERS = frozenset(
+    f"{PREFIX}{name}" for name in ("HOST", "TOKEN", "CONTEXT", "CONFIG", "EVENTS_FD", "SECRETS_FD", "DAEMON_PID")
+)
 
 
 class SettingsError(ValueError):
@@ -42,11 +45,17 @@ class Settings:
     port: int = _setting(6478, "TCP port of the API and the page; 0 takes a free one")
     listen: str = _setting("127.0.0.1", "address to listen on")
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
+    allowed_paths: str = _setting("", "folders, separated by commas, of which people elsewhere may name files to read")
+    upload_limit_bytes: int = _setting(50_000_000_000, "bytes that one upload may hold")
     io_jobs: int = _setting(3, "downloads, tokenizations and the like that run at once")
     stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
     term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
     progress_limit_s: float = _setting(600.0, "seconds without any sign of life before a worker is ended")
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
+
+    @property
+    def allowed_folders(self) -> list[Path]:
+        return [Path(text.strip()).expanduser() for text in self.allowed_paths.split(",") if text.strip()]
 
 
 _DEFAULTS = Settings()
@@ -66,7 +75,7 @@ def load(
     """The settings and the warnings. ``file`` given must exist; otherwise the usual places are tried."""
     known = {setting.name for setting in table()}
     values: dict[str, tuple[object, str]] = {}
-    path = file or _usual_file(environ)
+    path = file or usual_file(environ)
     if path is not None:
         values |= _from_file(path, known)
     warnings = []
@@ -83,7 +92,7 @@ def load(
     return Settings(**checked), warnings
 
 
-def _usual_file(environ: Mapping[str, str]) -> Path | None:
+def usual_file(environ: Mapping[str, str]) -> Path | None:
     if environ.get("MISTUDIO_CONFIG"):
         return Path(environ["MISTUDIO_CONFIG"])
     own = Path(environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "mistudio" / "mistudio.toml"
@@ -119,7 +128,12 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
     if isinstance(default_of(setting), Path):
         if not str(value):
             raise SettingsError(f"{where} is empty: give a folder")
-        return Path(value).expanduser().absolute()
+        try:
+            return Path(value).expanduser().absolute()
+        except RuntimeError:
+            raise SettingsError(f"{where} names a user who is not there: {value}") from None
+    if setting.name == "listen" and not str(value).strip():
+        raise SettingsError(f"{where} is empty: give an address, such as 127.0.0.1")
     return str(value)
 
 
@@ -128,10 +142,18 @@ def _number(name: str, want: type, value: object, where: str) -> int | float:
         number = want(value)
         if isinstance(value, bool) or number != float(value):  # type: ignore[arg-type]
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         kind = "a whole number" if want is int else "a number"
         raise SettingsError(f"{where} must be {kind}, not {value!r}") from None
-    low, high = (0, 65535) if name == "port" else (0 if want is float else 1, 1e9)
+    low, high = (0, 65535) if name == "port" else (0 if want is float else 1, 1e15 if name.endswith("_bytes") else 1e9)
     if not low <= number <= high:
         raise SettingsError(f"{where} must be between {low} and {high:.0f}, not {value}")
     return number  # type: ignore[no-any-return]
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(listen).is_loopback
+    except ValueError:
+        return listen == "localhost"

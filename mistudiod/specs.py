@@ -20,10 +20,11 @@ def check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(check_name)]
+Priority = Annotated[int, Field(ge=-100, le=100, description="higher goes first, then order of arrival")]
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True, allow_inf_nan=False)
 
 
 class AddModel(Spec):
@@ -132,8 +133,10 @@ class JobRequest(Spec):
     """What POST /api/jobs takes."""
 
     spec: AnySpec
-    after: list[int] = Field(default_factory=list, max_length=100, description="jobs that must be done first")
-    priority: int = Field(0, ge=-100, le=100, description="higher goes first, then order of arrival")
+    after: list[Annotated[int, Field(ge=1, lt=2**62)]] = Field(
+        default_factory=list, max_length=100, description="jobs that must be done first"
+    )
+    priority: Priority = 0
 
 
 # Which noun each kind makes under its ``name``, and which artifacts it reads: {field: noun}.
@@ -146,3 +149,6 @@ USES: dict[str, dict[str, str]] = {
     "extract": {"sae": "sae"},
     "steer": {"sae": "sae"},
 }
+
+# Names of the secrets that a kind's worker is handed; no other worker gets any.
+NEEDS: dict[str, tuple[str, ...]] = {"add_model": ("hf",), "add_dataset": ("hf",)}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
 
+from mistudiod.database import tell
 from mistudiod.errors import Conflict, NotFound
 from mistudiod.jobs import ENDED, State, may_move, now
 
 Job = dict[str, Any]
+_KEY_KEPT = timedelta(days=1)
 
 
 def job_row(db: sqlite3.Connection, job: int) -> Job:
@@ -39,7 +42,14 @@ def move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> J
         columns["ended_at"] = now()
     texts = [json.dumps(v) if isinstance(v, dict) else v for v in columns.values()]
     db.execute(f"update jobs set {', '.join(f'{c} = ?' for c in columns)} where id = ?", (*texts, job))
-    return job_row(db, job)
+    return told(db, job)
+
+
+def told(db: sqlite3.Connection, job: int) -> Job:
+    """The job as it is now, which readers are told of."""
+    row = job_row(db, job)
+    tell(db, "job", row)
+    return row
 
 
 def maker(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> int | None:
@@ -80,18 +90,17 @@ def as_asked(was: State, states: Sequence[State]) -> Sequence[State]:
     return states
 
 
-def stop_waiting(db: sqlite3.Connection, failed: int) -> list[Job]:
-    """Stop, with the reason, every queued job that waits for a job that will not be done. Returns them."""
-    stopped, queue = [], [failed]
+def stop_waiting(db: sqlite3.Connection, failed: int) -> None:
+    """Stop, with the reason, every queued job that waits for a job that will not be done."""
+    queue = [failed]
     while queue:
         needed = queue.pop()
         rows = db.execute(
             "select id from jobs join dependencies on job = id where needs = ? and state = 'queued'", (needed,)
         ).fetchall()
         for row in rows:
-            stopped.append(move(db, row["id"], State.STOPPED, error=waits_for(db, needed)))
+            move(db, row["id"], State.STOPPED, error=waits_for(db, needed))
             queue.append(row["id"])
-    return stopped
 
 
 def waits_for(db: sqlite3.Connection, needed: int) -> dict[str, Any]:
@@ -111,6 +120,69 @@ def hopeless_need(db: sqlite3.Connection, job: int) -> int | None:
         (job,),
     ).fetchone()
     return row["id"] if row else None
+
+
+def stopped_with(db: sqlite3.Connection, job: int) -> list[int]:
+    """Jobs that were stopped only because they waited for this one."""
+    query = "select id from jobs where state = 'stopped' and json_extract(error, '$.job') = ?"
+    return [row["id"] for row in db.execute(query, (job,)).fetchall()]
+
+
+def queue_again(db: sqlite3.Connection, job: int) -> Job:
+    """Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done."""
+    row = job_row(db, job)
+    if row["makes"] and State(row["state"]) in ENDED:
+        refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
+    if needed := hopeless_need(db, job):
+        raise Conflict(f"job {job} waits for job {needed}, which will not be done; retry job {needed}")
+    return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None)
+
+
+class Key(NamedTuple):
+    """What makes a repeated request one: the caller's Idempotency-Key, and the hash of what it asks for."""
+
+    text: str
+    body_hash: str
+
+
+def known_under(db: sqlite3.Connection, key: Key) -> Job | None:
+    """The job that the same request has made under ``key``. Raises Conflict when another request has used it."""
+    row = db.execute("select body_hash, job from keys where key = ?", (key.text,)).fetchone()
+    if row is None:
+        return None
+    if row["body_hash"] != key.body_hash:
+        raise Conflict(f"another request has used this Idempotency-Key (it made job {row['job']}); take a new one")
+    return job_row(db, row["job"])
+
+
+def keep_key(db: sqlite3.Connection, key: Key, job: int) -> None:
+    """For a day: a client that has waited longer for its answer has given up."""
+    at = datetime.now(timezone.utc)
+    db.execute("delete from keys where created_at < ?", ((at - _KEY_KEPT).isoformat(),))
+    db.execute("insert into keys values (?, ?, ?, ?)", (*key, at.isoformat(), job))
+
+
+def record(
+    db: sqlite3.Connection,
+    job: int,
+    progress: dict[str, Any] | None,
+    result: dict[str, Any] | None,
+    metrics: list[tuple[int, str]],
+) -> None:
+    if progress is not None:
+        db.execute("update jobs set progress = ? where id = ?", (json.dumps(progress), job))
+    if result is not None:
+        db.execute("update jobs set result = ? where id = ?", (json.dumps(result), job))
+    db.executemany("insert or replace into metrics values (?, ?, ?)", [(job, s, v) for s, v in metrics])
+
+
+def metrics_after(db: sqlite3.Connection, job: int, after_step: int, limit: int) -> list[dict[str, Any]]:
+    """Raises NotFound when there is no such job."""
+    job_row(db, job)
+    rows = db.execute(
+        'select step, "values" from metrics where job = ? and step > ? order by step limit ?', (job, after_step, limit)
+    )
+    return [{"step": row[0], "values": json.loads(row[1])} for row in rows.fetchall()]
 
 
 def marks(states: frozenset[State]) -> str:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mistudiod.database import Database
-from mistudiod.errors import Conflict
+from mistudiod.database import Database, tell
+from mistudiod.errors import Changed, Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
-from mistudiod.specs import LANES, MAKES, Spec
+from mistudiod.specs import LANES, MAKES, JobRequest
 from mistudiod.statements import (
     Job,
+    Key,
     as_asked,
     hopeless_need,
     job_row,
+    keep_key,
+    known_under,
     maker,
     marks,
+    metrics_after,
     move,
+    queue_again,
+    record,
     refuse_taken,
     require_usable,
     stop_waiting,
+    stopped_with,
+    told,
     values,
     waits_for,
 )
@@ -43,33 +52,45 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, spec: Spec, after: Sequence[int], priority: int) -> Job:
-        """Queue a job behind those of ``after``; the name it makes is claimed in the same transaction."""
+    async def submitted(self, key: Key) -> Job | None:
+        """The job that the same request has made under ``key``. Raises Conflict when another request has used it."""
+        return await self._database.read(lambda db: known_under(db, key))
 
-        def insert(db: sqlite3.Connection) -> Job:
-            kind = spec.kind  # type: ignore[attr-defined]
+    async def add(self, request: JobRequest, after: Sequence[int], key: Key | None = None) -> tuple[Job, bool]:
+        """Queue a job behind those of ``after``; the name it makes is claimed in the same transaction.
+
+        With a ``key`` that the same request has used: the job it made, and False.
+        """
+
+        def insert(db: sqlite3.Connection) -> tuple[Job, bool]:
+            if key and (known := known_under(db, key)):
+                return known, False
+            spec, kind = request.spec, request.spec.kind
             noun, name = MAKES.get(kind), getattr(spec, "name", None)
             if noun:
                 refuse_taken(db, noun, str(name))
             cursor = db.execute(
                 "insert into jobs (kind, lane, spec, state, priority, created_at, noun, name) values (?,?,?,?,?,?,?,?)",
-                (kind, LANES[kind], spec.model_dump_json(), State.QUEUED.value, priority, now(), noun, name),
+                (kind, LANES[kind], spec.model_dump_json(), State.QUEUED.value, request.priority, now(), noun, name),
             )
             job = int(cursor.lastrowid or 0)
             for needed in sorted(set(after)):
                 require_usable(db, needed)
                 db.execute("insert into dependencies values (?, ?)", (job, needed))
-            return job_row(db, job)
+            if key:
+                keep_key(db, key, job)
+            return told(db, job), True
 
         return await self._database.write(insert)
 
     async def get(self, job: int) -> Job:
         return await self._database.read(lambda db: job_row(db, job))
 
-    async def newest(self, limit: int = 100, before: int | None = None) -> list[Job]:
+    async def newest(self, limit: int, before: int = 2**62, state: State | None = None) -> list[Job]:
         def select(db: sqlite3.Connection) -> list[Job]:
-            ids = db.execute("select id from jobs where id < ? order by id desc limit ?", (before or 2**62, limit))
-            return [job_row(db, row["id"]) for row in ids.fetchall()]
+            query = "select id from jobs where id < ? and (? is null or state = ?) order by id desc limit ?"
+            wanted = state.value if state else None
+            return [job_row(db, row["id"]) for row in db.execute(query, (before, wanted, wanted, limit)).fetchall()]
 
         return await self._database.read(select)
 
@@ -127,20 +148,22 @@ class Jobs:
         """One legal move and, with it, columns such as ``error`` or ``result``. Raises Conflict for any other."""
         return await self._database.write(lambda db: move(db, job, state, **columns))
 
-    async def stop(self, job: int) -> list[Job]:
+    async def stop(self, job: int) -> Job:
         """To stopping when a worker may be at work, else to stopped; decided where no claim can come between.
 
-        Returns the job, then those that waited for it and are stopped with it.
+        Those that waited for it are stopped with it.
         """
 
-        def stop(db: sqlite3.Connection) -> list[Job]:
+        def stop(db: sqlite3.Connection) -> Job:
             found = job_row(db, job)
             state = State(found["state"])
             if state is State.STOPPING:
-                return [found]
+                return found
             if state in LIVE:
-                return [move(db, job, State.STOPPING)]
-            return [move(db, job, State.STOPPED), *stop_waiting(db, job)]
+                return move(db, job, State.STOPPING)
+            stopped = move(db, job, State.STOPPED)
+            stop_waiting(db, job)
+            return stopped
 
         return await self._database.write(stop)
 
@@ -152,13 +175,13 @@ class Jobs:
         reason: str,
         checkpoint: int | None,
         **columns: object,
-    ) -> list[Job]:
+    ) -> Job:
         """Close the open attempt and make the moves, all in one transaction.
 
-        What a person has asked for meanwhile is heeded. Returns the job, then those that are stopped because of it.
+        What a person has asked for meanwhile is heeded. Those that wait for what will not be done are stopped.
         """
 
-        def end(db: sqlite3.Connection) -> list[Job]:
+        def end(db: sqlite3.Connection) -> Job:
             moves = as_asked(State(job_row(db, job)["state"]), states)
             db.execute(
                 "update attempts set ended_at = ?, exit_code = ?, reason = ?, checkpoint = ? "
@@ -168,7 +191,9 @@ class Jobs:
             for state in moves[:-1]:
                 move(db, job, state)
             ended = move(db, job, moves[-1], **columns)
-            return [ended, *(stop_waiting(db, job) if moves[-1] in ENDED - {State.DONE} else [])]
+            if moves[-1] in ENDED - {State.DONE}:
+                stop_waiting(db, job)
+            return ended
 
         return await self._database.write(end)
 
@@ -181,40 +206,52 @@ class Jobs:
             ).fetchall()
             n = 0
             for row in rows:
-                if row["checkpoint"] != checkpoint or row["reason"] in ("stopped", "paused"):
+                if row["checkpoint"] != checkpoint or row["reason"] in ("stopped", "paused", "restored"):
                     break
                 n += 1
             return n
 
         return await self._database.read(count)
 
-    async def retry(self, job: int) -> list[Job]:
+    async def retry(self, job: int) -> Job:
         """Queue an ended or paused job again, and those that were stopped only because of it."""
 
-        def again(db: sqlite3.Connection) -> list[Job]:
-            back, queue = [], [job]
+        def again(db: sqlite3.Connection) -> Job:
+            found = queue_again(db, job)
+            queue = stopped_with(db, job)
             while queue:
                 one = queue.pop()
                 try:
-                    back.append(_queue_again(db, one))
+                    queue_again(db, one)
                 except Conflict as conflict:
-                    if one == job:
-                        raise
                     needed = hopeless_need(db, one)
                     error = waits_for(db, needed) if needed else conflict.body()["error"]
                     db.execute("update jobs set error = ? where id = ?", (json.dumps(error), one))
-                    back.append(job_row(db, one))
-                    continue
-                waiting = db.execute(
-                    "select id from jobs where state = 'stopped' and json_extract(error, '$.job') = ?", (one,)
-                )
-                queue.extend(r["id"] for r in waiting.fetchall())
-            return back
+                    told(db, one)
+                else:
+                    queue += stopped_with(db, one)
+            return found
 
         return await self._database.write(again)
 
-    async def remove(self, job: int) -> None:
-        def delete(db: sqlite3.Connection) -> None:
+    async def edit(self, job: int, priority: int, unless: Callable[[Job], bool]) -> Job:
+        """Give a queued job another priority. Raises Changed when ``unless`` says so of the job as it is."""
+
+        def change(db: sqlite3.Connection) -> Job:
+            found = job_row(db, job)
+            if unless(found):
+                raise Changed(f"job {job} has changed since you looked at it; look again")
+            if found["state"] != State.QUEUED:
+                raise Conflict(f"job {job} is {found['state']}; only a queued job has a priority to change")
+            db.execute("update jobs set priority = ? where id = ?", (priority, job))
+            return told(db, job)
+
+        return await self._database.write(change)
+
+    async def remove(self, job: int, set_aside: Callable[[], Path | None]) -> Path | None:
+        """Delete an ended job for which nothing waits. ``set_aside`` takes its folder away first, and is returned."""
+
+        def delete(db: sqlite3.Connection) -> Path | None:
             found = job_row(db, job)
             if State(found["state"]) not in ENDED:
                 raise Conflict(f"job {job} is {found['state']}; stop it before you remove it")
@@ -225,8 +262,10 @@ class Jobs:
             if waiting:
                 raise Conflict(f"job {waiting['job']} waits for job {job}; remove that one first")
             db.execute("delete from jobs where id = ?", (job,))
+            tell(db, "job", {"id": job, "removed": True})
+            return set_aside()  # last: a folder that stays would bring the job back
 
-        await self._database.write(delete)
+        return await self._database.write(delete)
 
     async def unfinished(self) -> list[Attempt]:
         """Open attempts of jobs that were live when the daemon last died."""
@@ -250,33 +289,7 @@ class Jobs:
         self, job: int, progress: dict[str, Any] | None, result: dict[str, Any] | None, metrics: list[tuple[int, str]]
     ) -> None:
         """What a worker has said since the last time, in one transaction."""
-
-        def write(db: sqlite3.Connection) -> None:
-            if progress is not None:
-                db.execute("update jobs set progress = ? where id = ?", (json.dumps(progress), job))
-            if result is not None:
-                db.execute("update jobs set result = ? where id = ?", (json.dumps(result), job))
-            db.executemany("insert or replace into metrics values (?, ?, ?)", [(job, s, v) for s, v in metrics])
-
-        await self._database.write(write)
+        await self._database.write(lambda db: record(db, job, progress, result, metrics))
 
     async def metrics(self, job: int, after_step: int, limit: int) -> list[dict[str, Any]]:
-        def select(db: sqlite3.Connection) -> list[dict[str, Any]]:
-            job_row(db, job)
-            rows = db.execute(
-                'select step, "values" from metrics where job = ? and step > ? order by step limit ?',
-                (job, after_step, limit),
-            )
-            return [{"step": row[0], "values": json.loads(row[1])} for row in rows.fetchall()]
-
-        return await self._database.read(select)
-
-
-def _queue_again(db: sqlite3.Connection, job: int) -> Job:
-    """Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done."""
-    row = job_row(db, job)
-    if row["makes"] and State(row["state"]) in ENDED:
-        refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
-    if needed := hopeless_need(db, job):
-        raise Conflict(f"job {job} waits for job {needed}, which will not be done; retry job {needed}")
-    return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None)
+        return await self._database.read(lambda db: metrics_after(db, job, after_step, limit))

@@ -41,9 +41,25 @@ install_saelens() {
     ) 8>"$venv/.lock"
 }
 
+# install_without_torch VERSION: .venv-VERSION with the daemon, the client and what their tests need; fails softly when
+# there is no such Python.
+install_without_torch() {
+    local venv=$ROOT/.venv-$1 PYTHON
+    PYTHON=$(compgen -G "$HOME/.pyenv/versions/$1.*/bin/python" | tail -n 1 || command -v "python$1") || return 1
+    installed "$venv" dev && return
+    mkdir -p "$venv"
+    (
+        lock_venv "$venv"
+        make_venv "$venv"
+        say "installing miStudio without PyTorch for Python $1"
+        pip_install "$venv" -c "$ROOT/constraints.txt" -e "${ROOT}[dev]" || give_up "$venv" "installing miStudio"
+        stamp "$venv" dev
+    ) 8>"$venv/.lock"
+}
+
 # The stamp: "HASH EXTRAS". The hash covers what is asked for, the Python, and the place (scripts hold its path).
 stamp_hash() {
-    { cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" && "$1/bin/python" -VV && echo "$ROOT"; } 2>/dev/null |
+    { cat "$ROOT"/{pyproject.toml,constraints.txt,hatch_build.py,web/package-lock.json} && "$1/bin/python" -VV && echo "$ROOT"; } 2>/dev/null |
         sha256sum | cut -c1-64
 }
 stamp() { echo "$(stamp_hash "$1") $2" >"$1/.mistudio-installed"; }

@@ -3,11 +3,14 @@
 The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) is a script of words joined by ``-``:
 ``ok``, ``hang``, ``die`` (SIGKILL), ``crash`` (SIGSEGV), ``flood``, ``garbage``, ``deaf`` (ignores SIGTERM and
 messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
-(runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder).
+(runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder),
+``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
+``leakraw`` (the same past Python's streams, as C code would).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -15,15 +18,23 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+import warnings
 from pathlib import Path
+from urllib.parse import quote
 
-from mistudiod.worker.link import Asked, tie_to_parent
+from mistudiod.worker.link import Asked, take_secrets, tie_to_parent
+from mistudiod.worker.redacted import redact_output
 
 asked: list[str] = []
+secrets: dict[str, str] = {}
 
 
 def main() -> int:
     tie_to_parent()
+    secrets.update(take_secrets())
+    if secrets:
+        redact_output()
     run = Path(sys.argv[1])
     order = json.loads((run / "spec.json").read_text())
     pipe = os.fdopen(int(os.environ["MISTUDIO_EVENTS_FD"]), "wb", buffering=0)
@@ -77,12 +88,34 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
     elif word == "partial":
         parent = Path(order["data"]) / "datasets"
         (parent / f".partial-x-{os.getpid()}").mkdir()
+    elif word == "tell":
+        say(event="metric", step=0, values={hashlib.sha256(secrets.get("hf", "").encode()).hexdigest(): 1.0})
+    elif word == "leak":
+        leak(secrets["hf"], say)
+    elif word == "leakraw":
+        os.write(1, f"by C code: {secrets['hf']}\n".encode())
     elif word == "slow":
         while not asked:
             say(event="progress", stage="work", done=1, total=2)
             time.sleep(0.02)
         return 76 if asked[-1] == "stop" else 75
     return None
+
+
+def leak(secret: str, say) -> None:
+    print("printed", secret, json.dumps(secret), quote(secret, safe=""), f"http://user:{secret}@host/")
+    print(secret[:9], end="", flush=True)
+    time.sleep(0.05)
+    print(secret[9:], "in two pieces", file=sys.stdout)
+    warnings.warn(f"a warning with {secret}", stacklevel=1)
+    try:
+        raise ValueError(f"a traceback with {secret}")
+    except ValueError:
+        traceback.print_exc()
+    say(event="progress", stage=f"with {secret}", done=1, total=2, unit="things")
+    say(event="metric", step=1, values={secret: 1.0})
+    say(event="result", result={"secret": secret, secret: [secret]})
+    say(event="failure", code="internal", message=f"it failed with {secret}")
 
 
 def finish(order: dict, say) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mistudiod.database import Database
 from mistudiod.errors import Conflict, StoreError
 from mistudiod.jobs import LIVE, MOVES, State
-from mistudiod.specs import AddDataset
+from mistudiod.specs import AddDataset, JobRequest
 from mistudiod.store import Jobs
 
 
@@ -64,15 +64,19 @@ async def test_a_migration_of_a_used_database_is_preceded_by_a_copy(tmp_path: Pa
         schema.migrations._migrations = [m for m in schema.migrations._migrations if m.name != "m999_only_here"]
 
 
+def asked(name: str) -> JobRequest:
+    return JobRequest(spec=AddDataset(source="s", name=name))
+
+
 async def test_a_cancelled_await_does_not_cancel_the_write(tmp_path: Path) -> None:
     database = await opened(tmp_path)
     jobs = Jobs(database)
-    task = asyncio.create_task(jobs.add(AddDataset(source="s", name="n"), [], 0))
+    task = asyncio.create_task(jobs.add(asked("n"), []))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (await jobs.add(AddDataset(source="s", name="m"), [], 0))["id"] == 2
+    assert (await jobs.add(asked("m"), []))[0]["id"] == 2
     await database.close()
 
 
@@ -101,7 +105,7 @@ async def test_the_store_makes_every_legal_move_and_refuses_every_other(tmp_path
     database = await opened(tmp_path)
     jobs = Jobs(database)
     for i, new in enumerate(State):
-        job = (await jobs.add(AddDataset(source="s", name=f"n{i}"), [], 0))["id"]
+        job = (await jobs.add(asked(f"n{i}"), []))[0]["id"]
         await database.write(lambda db, job=job: db.execute("update jobs set state = ? where id = ?", (old.value, job)))
         if new in MOVES[old]:
             assert (await jobs.move(job, new))["state"] == new.value

@@ -12,29 +12,9 @@ from mistudiod.specs import KINDS, LANES, MAKES, PREVIEWS, USES
 
 REPO = Path(__file__).parent.parent
 ENGINE_LIBRARIES = {"torch", "transformers", "safetensors", "numpy", "tokenizers"}
-FREE = {"specs", "events", "jobs", "errors", "paths", "settings", "facts", "bus", "schema", "__init__"}
-# Left may import right and nothing else of mistudiod.
-MAY = {
-    "api": {"specs", "events", "jobs", "errors", "store", "index", "scheduler", "preview", "bus", "monitor", "paths",
-            "runner", "settings", "api", "__init__"},
-    "engine": {"engine", "facts"},
-    "worker": {"specs", "events", "paths", "facts", "engine", "worker", "demo", "__init__"},
-    "demo": {"demo"},
-    "scheduler": {"specs", "events", "jobs", "store", "statements", "index", "bus", "paths", "runner", "hearing",
-                  "errors", "settings"},
-    "hearing": {"bus", "errors", "index", "paths", "runner", "said", "store"},
-    "runner": {"events"},
-    "store": {"database", "statements", "jobs", "errors", "specs"},
-    "index": {"database", "jobs", "errors", "paths"},
-    "database": {"schema", "errors", "jobs"},
-    "facts": set(),
-    "specs": set(),
-    "events": set(),
-    "jobs": set(),
-    "errors": set(),
-    "paths": set(),
-    "settings": set(),
-}  # fmt: skip
+# docs/design.md: left may import right and nothing else of mistudiod.
+_TABLE = (REPO / "docs" / "design.md").read_text().partition("```imports\n")[2].partition("```")[0]
+MAY = {name: set(others) for name, *others in map(str.split, _TABLE.splitlines())}
 SOURCES = sorted([*REPO.glob("mistudiod/**/*.py"), *REPO.glob("client/**/*.py")])
 
 
@@ -58,12 +38,9 @@ def parts(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))
 def test_a_file_imports_only_what_its_place_allows(path: Path) -> None:
     relative = path.relative_to(REPO)
-    if relative.parts[0] == "client":
-        allowed: set[str] | None = {"specs", "events", "__init__"}
-    else:
-        allowed = MAY.get(relative.parts[1].removesuffix(".py"))
-    if allowed is not None:
-        assert parts(path) <= allowed
+    place = "client" if relative.parts[0] == "client" else relative.parts[1].removesuffix(".py")
+    if place != "__init__":
+        assert parts(path) - {"__init__", place} <= MAY[place]
     outside = {name.split(".")[0] for name in imports(path)}
     if relative.parts[1] not in ("engine", "worker", "demo"):
         assert not outside & {*ENGINE_LIBRARIES, "datasets", "pyarrow"}

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def studio(place: Place) -> Iterator[Place]:
 def checkout(tmp_path: Path) -> Path:
     """A copy of what an installation starts from, with no environment in it."""
     copy = tmp_path / "a checkout"
-    for name in ("start-mistudio.sh", "scripts/install.sh", "scripts/look.py", "pyproject.toml", "constraints.txt"):
+    scripts = ("start-mistudio.sh", "scripts/install.sh", "scripts/look.py")
+    for name in (*scripts, "pyproject.toml", "constraints.txt", "hatch_build.py", "web/package-lock.json"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
     return copy
@@ -215,3 +217,38 @@ def test_stop_leaves_a_foreign_process_alone(place: Place) -> None:
         alive = foreign.poll() is None
         foreign.send_signal(signal.SIGKILL)
     assert alive and "not running" in stopped.stdout
+
+
+def test_the_studio_is_found_and_told_though_it_wants_a_token(tmp_path: Path) -> None:
+    """Listening beyond loopback it answers strangers nothing; the script asks over the UNIX socket."""
+    if not (ROOT / ".venv" / "bin" / "mistudiod").exists():
+        pytest.skip(".venv is missing: ./run-tests.sh mends that")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environ = {**os.environ, "MISTUDIO_DATA": str(tmp_path / "data"), "MISTUDIO_PORT": str(port),
+               "MISTUDIO_LISTEN": "0.0.0.0", "MISTUDIO_HOST": ""}  # fmt: skip
+    command = [str(ROOT / ".venv" / "bin" / "mistudiod")]
+    subprocess.run([*command, "token", "laptop"], env=environ, check=True, capture_output=True)
+    daemon = subprocess.Popen([*command, "serve"], env=environ, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        look = [str(ROOT / ".venv" / "bin" / "python"), str(ROOT / "scripts" / "look.py")]
+        while time.monotonic() < deadline:
+            lines = subprocess.run(look, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()
+            if lines[4] == "ours":
+                break
+            time.sleep(0.2)
+        assert lines == [
+            f"http://127.0.0.1:{port}", f"unix:{tmp_path}/data/mistudiod.sock", str(tmp_path / "data"),
+            str(tmp_path / "data"), "ours",
+        ]  # fmt: skip
+        other = {**environ, "MISTUDIO_DATA": str(tmp_path / "other")}
+        found = subprocess.run(look, env=other, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert found[4] == "studio"
+        status = subprocess.run(
+            [str(ROOT / "start-mistudio.sh"), "status"], env=environ, capture_output=True, text=True, check=False
+        )
+        assert status.returncode == 0 and "miStudio is running" in status.stdout, status.stderr
+    finally:
+        daemon.terminate()
+        daemon.wait(20)

@@ -4,82 +4,124 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from pydantic import Field
 
-from mistudiod.api.body import answer, check, query_int
-from mistudiod.api.keys import BUS, COMMAND, INDEX, JOBS, PATHS, SETTINGS
-from mistudiod.errors import Conflict, NotFound
-from mistudiod.preview import preview
+from mistudiod.api import answers
+from mistudiod.api.answers import Fields
+from mistudiod.api.asks import PageQuery, Ref, RefPath, after
+from mistudiod.api.keys import COMMAND, INDEX, JOBS, PATHS, SETTINGS
+from mistudiod.api.route import Asked, Route, route
+from mistudiod.errors import Conflict, NotFound, TooMany
+from mistudiod.preview import PreviewFailed, preview
 from mistudiod.specs import USES, SampleDataset
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def lister(noun: str) -> Handler:
-    async def list_all(request: web.Request) -> web.Response:
-        return answer({f"{noun}s": await request.app[INDEX].all(noun), "next": None})
-
-    return list_all
+from mistudiod.tokens import Scope
 
 
-def shower(noun: str) -> Handler:
-    async def show(request: web.Request) -> web.Response:
-        return answer(await request.app[INDEX].get(noun, request.match_info["ref"]))
-
-    return show
+class ArtifactsQuery(PageQuery):
+    limit: int = Field(1000, ge=1, le=1000, description="how many at most")
 
 
-def remover(noun: str) -> Handler:
-    async def remove(request: web.Request) -> web.Response:
-        artifact = await request.app[INDEX].get(noun, request.match_info["ref"])
+class SampleQuery(Fields):
+    rows: int = Field(5, ge=1, le=20, description="documents to show")
+
+
+class FeaturePath(Fields):
+    ref: Ref = Field(description="name or id of the SAE")
+    index: int = Field(ge=0, lt=2**31, description="index of the feature")
+
+
+def of_noun(noun: str, one: type[answers.Artifact], page: type[answers.Page]) -> Iterator[Route]:
+    """The routes that every noun has."""
+
+    async def list_all(asked: Asked[ArtifactsQuery]) -> Any:
+        limit = asked.query.limit
+        found = await asked.app[INDEX].all(noun, limit + 1, after(asked.query.cursor))
+        return {f"{noun}s": found[:limit], "next": str(found[limit - 1]["id"]) if len(found) > limit else None}
+
+    async def show(asked: Asked[None]) -> Any:
+        return await asked.app[INDEX].get(noun, asked.path.ref)
+
+    async def remove(asked: Asked[None]) -> None:
+        artifact = await asked.app[INDEX].get(noun, asked.path.ref)
         name = artifact["name"]
-        if users := await request.app[JOBS].users_of(noun, name, USES):
+        if users := await asked.app[JOBS].users_of(noun, name, USES):
             raise Conflict(f"job {users[0]} uses the {noun} {name!r}; stop it first or wait for its end")
-        await request.app[INDEX].remove(noun, name)
-        request.app[BUS].publish("artifact", {"noun": noun, "name": name, "id": artifact["id"], "removed": True})
-        return web.Response(status=204)
+        await asked.app[INDEX].remove(noun, name)
 
-    return remove
-
-
-async def sample(request: web.Request) -> web.Response:
-    dataset = await request.app[INDEX].get("dataset", request.match_info["ref"])
-    rows = query_int(request, "rows", 5, 1, 20)
-    spec = check({"dataset": dataset["name"], "rows": rows}, SampleDataset)
-    limit_s = request.app[SETTINGS].preview_limit_s
-    return answer(await preview(spec, request.app[PATHS], limit_s, request.app[COMMAND]))
-
-
-async def features(request: web.Request) -> web.Response:
-    """The features of the newest extraction, each with its best example only."""
-    sae, found = await _newest_features(request)
-    brief = [{**feature, "examples": feature["examples"][:1]} for feature in found]
-    return answer({"sae": sae, "features": brief, "next": None})
+    list_all.__doc__ = f"List the {noun}s, in the order in which they came."
+    show.__doc__ = f"Show one {noun}."
+    remove.__doc__ = f"Delete one {noun} with its files."
+    url = f"/api/{noun}s"
+    yield Route("GET", url, list_all, Scope.READ, f"list_{noun}s", answer=page, query=ArtifactsQuery)
+    url += "/{ref}"
+    known = {"path": RefPath, "refusals": (NotFound,)}
+    yield Route("GET", url, show, Scope.READ, f"show_{noun}", answer=one, tagged=True, **known)  # type: ignore[arg-type]
+    known["refusals"] = (NotFound, Conflict)
+    yield Route("DELETE", url, remove, Scope.WRITE, f"remove_{noun}", **known)  # type: ignore[arg-type]
 
 
-async def feature(request: web.Request) -> web.Response:
-    sae, found = await _newest_features(request)
-    index = request.match_info["index"]
+@route(
+    "GET", "/api/datasets/{ref}/sample", scope=Scope.READ, path=RefPath, query=SampleQuery, answer=answers.Rows,
+    refusals=(NotFound, TooMany, PreviewFailed),
+)  # fmt: skip
+async def sample_dataset(asked: Asked[SampleQuery]) -> Any:
+    """Show a few documents of a dataset."""
+    dataset = await asked.app[INDEX].get("dataset", asked.path.ref)
+    spec = SampleDataset(dataset=dataset["name"], rows=asked.query.rows)
+    limit_s = asked.app[SETTINGS].preview_limit_s
+    return await preview(spec, asked.app[PATHS], limit_s, asked.app[COMMAND])
+
+
+@route(
+    "GET", "/api/saes/{ref}/features", scope=Scope.READ, path=RefPath, query=ArtifactsQuery, answer=answers.FeaturePage,
+    refusals=(NotFound,),
+)  # fmt: skip
+async def list_features(asked: Asked[ArtifactsQuery]) -> Any:
+    """List the features of an SAE's newest extraction, each with its best example only."""
+    sae, found = await _newest_features(asked)
+    begin, limit = after(asked.query.cursor), asked.query.limit
+    brief = [{**feature, "examples": feature["examples"][:1]} for feature in found[begin : begin + limit]]
+    return {"sae": sae, "features": brief, "next": str(begin + limit) if begin + limit < len(found) else None}
+
+
+@route(
+    "GET", "/api/saes/{ref}/features/{index}", scope=Scope.READ, path=FeaturePath, answer=answers.FeatureOfSae,
+    refusals=(NotFound,),
+)  # fmt: skip
+async def show_feature(asked: Asked[None]) -> Any:
+    """Show one feature with all its examples."""
+    sae, found = await _newest_features(asked)
     for one in found:
-        if str(one["index"]) == index:
-            return answer({"sae": sae, **one})
-    raise NotFound(f"feature {index} of {sae} has no examples yet; the extraction kept {len(found)} features")
+        if one["index"] == asked.path.index:
+            return {"sae": sae, **one}
+    raise NotFound(
+        f"feature {asked.path.index} of {sae} has no examples yet; the extraction kept {len(found)} features"
+    )
 
 
-async def _newest_features(request: web.Request) -> tuple[str, list[dict[str, Any]]]:
-    sae = await request.app[INDEX].get("sae", request.match_info["ref"])
-    every = await request.app[INDEX].all("features")
-    mine = [one for one in every if one["name"].rpartition("/")[0] == sae["name"]]
-    if not mine:
-        raise NotFound(
-            f"no features of {sae['name']} have been extracted yet; run: mistudio feature extract {sae['name']}"
-        )
-    return sae["name"], await asyncio.to_thread(_read, Path(mine[-1]["folder"]) / "features.jsonl")
+async def _newest_features(asked: Asked[Any]) -> tuple[str, list[dict[str, Any]]]:
+    sae = (await asked.app[INDEX].get("sae", asked.path.ref))["name"]
+    extraction = await asked.app[INDEX].newest_features(sae)
+    if extraction is None:
+        raise NotFound(f"no features of {sae} have been extracted yet; run: mistudio feature extract {sae}")
+    return sae, await asyncio.to_thread(_read, Path(extraction["folder"]) / "features.jsonl")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    # Not splitlines(): text may hold other line separators.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+ROUTES = (
+    *of_noun("model", answers.Model, answers.ModelPage),
+    *of_noun("dataset", answers.Dataset, answers.DatasetPage),
+    *of_noun("tokenization", answers.Tokenization, answers.TokenizationPage),
+    *of_noun("sae", answers.Sae, answers.SaePage),
+    sample_dataset,
+    list_features,
+    show_feature,
+)

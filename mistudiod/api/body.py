@@ -1,7 +1,8 @@
-"""Requests in, JSON out: how a body and a query are read, and how pydantic's errors become ours."""
+"""Requests in, JSON out: how a body is read, how pydantic's errors become ours, and what an answer's ETag is."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, TypeVar
 
@@ -9,30 +10,42 @@ import pydantic_core
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from mistudiod.errors import Invalid, WrongContentType
+from mistudiod.errors import Invalid
 from mistudiod.specs import KINDS
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def encoded(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def answer(data: Any, status: int = 200) -> web.Response:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return web.Response(text=text, status=status, content_type="application/json")
+    return web.Response(body=encoded(data).encode(errors="replace"), status=status, content_type="application/json")
 
 
-async def read_body(request: web.Request, model: type[Model]) -> Model:
-    """The body as a model. Raises WrongContentType, or Invalid with every field that is wrong."""
-    if request.content_type != "application/json":
-        raise WrongContentType(f"the body must be application/json, not {request.content_type}")
+def etag(data: Any) -> str:
+    return f'"{hashlib.sha256(encoded(data).encode(errors="replace")).hexdigest()[:16]}"'
+
+
+def matches(header: str | None, data: Any) -> bool:
+    """Whether an If-Match or If-None-Match header names what ``data`` is; False when there is none."""
+    if header is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or etag(data) in tags
+
+
+def read_json(data: bytes) -> Any:
+    """Raises Invalid. Not json.loads: that takes NaN, and a deep nesting makes it raise RecursionError."""
     try:
-        # Not json.loads: that takes NaN, and a deep nesting makes it raise RecursionError.
-        data = pydantic_core.from_json(await request.read(), allow_inf_nan=False)
+        return pydantic_core.from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise Invalid(f"the body is not JSON: {error}") from None
-    return check(data, model)
 
 
 def check(data: object, model: type[Model]) -> Model:
+    """Raises Invalid with every field that is wrong."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -58,16 +71,3 @@ def _reason(error: Any) -> str:
         return f"there is no such kind of job; kinds are {', '.join(KINDS)}"
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return message[:1].lower() + message[1:]
-
-
-def query_int(request: web.Request, name: str, default: int, low: int, high: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
-    if not low <= value <= high or len(text) > 20:
-        raise Invalid(f"{name} must be a whole number from {low} to {high}", {name: "is no such number"})
-    return value

@@ -1,71 +1,160 @@
-"""Jobs: submit, list, show, stop, pause, resume, retry, remove; their logs and metrics."""
+"""Jobs: submit, list, show, edit, stop, pause, resume, retry, remove; their logs and metrics; what is running."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from typing import Any
 
-from aiohttp import web
+from pydantic import Field
 
-from mistudiod.api.body import answer, query_int, read_body
-from mistudiod.api.keys import JOBS, PATHS, SCHEDULER
-from mistudiod.errors import NotFound
+from mistudiod.api import answers
+from mistudiod.api.answers import Fields
+from mistudiod.api.asks import JobPath, PageQuery
+from mistudiod.api.body import matches
+from mistudiod.api.keys import JOBS, PATHS, SCHEDULER, SETTINGS, UPLOADS
+from mistudiod.api.route import Asked, route
+from mistudiod.errors import Changed, Conflict, Invalid, NotFound
+from mistudiod.jobs import State
+from mistudiod.peer import same_user
 from mistudiod.runner import TAIL_BYTES, read_tail
-from mistudiod.specs import JobRequest
+from mistudiod.sources import resolve
+from mistudiod.specs import JobRequest, Priority
+from mistudiod.statements import Key
+from mistudiod.tokens import Scope
 
 _MAX_LOG_BYTES = 16 << 20
+_KEY_LENGTH = 128
+_ID = JobPath
 
 
-def _id(request: web.Request) -> int:
-    text = request.match_info["id"]
-    if not text.isdigit() or len(text) > 18:
-        raise NotFound(f"there is no job {text!r}")
-    return int(text)
+class JobsQuery(PageQuery):
+    state: State | None = Field(None, description="only jobs in this state")
 
 
-async def submit(request: web.Request) -> web.Response:
-    job = await request.app[SCHEDULER].submit(await read_body(request, JobRequest))
-    return answer(job, 201)
+class LogQuery(Fields):
+    tail_bytes: int = Field(TAIL_BYTES, ge=1, le=_MAX_LOG_BYTES, description="how much of the log's end")
 
 
-async def list_jobs(request: web.Request) -> web.Response:
-    limit = query_int(request, "limit", 100, 1, 1000)
-    found = await request.app[JOBS].newest(limit + 1, query_int(request, "before", 2**62, 1, 2**62))
-    return answer({"jobs": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None})
+class MetricsQuery(Fields):
+    after_step: int = Field(-1, ge=-1, lt=2**62, description="only later steps")
+    limit: int = Field(5000, ge=1, le=50_000, description="how many at most")
 
 
-async def show(request: web.Request) -> web.Response:
-    return answer(await request.app[JOBS].get(_id(request)))
+class JobEdit(Fields):
+    """What may be changed of a queued job."""
+
+    priority: Priority
 
 
-async def stop(request: web.Request) -> web.Response:
-    return answer(await request.app[SCHEDULER].stop(_id(request)))
+@route(
+    "POST", "/api/jobs", scope=Scope.WRITE, body=JobRequest, answer=answers.Job, status=201,
+    refusals=(Conflict, NotFound),
+    headers={"Idempotency-Key": "the same key and body again give the same job (200), not another"},
+)  # fmt: skip
+async def submit_job(asked: Asked[None]) -> tuple[int, Any]:
+    """Queue a job. It waits by itself for the jobs that make what it reads."""
+    key = _key(asked)
+    if key and (known := await asked.app[JOBS].submitted(key)):
+        return 200, known
+    spec = await resolve(
+        asked.body.spec,
+        same_user(asked.request),
+        asked.app[SETTINGS].allowed_folders,
+        asked.app[PATHS],
+        asked.app[UPLOADS],
+    )
+    job, new = await asked.app[SCHEDULER].submit(asked.body.model_copy(update={"spec": spec}), key)
+    return (201 if new else 200), job
 
 
-async def pause(request: web.Request) -> web.Response:
-    return answer(await request.app[SCHEDULER].pause(_id(request)))
+def _key(asked: Asked[None]) -> Key | None:
+    text = asked.request.headers.get("Idempotency-Key")
+    if text is None:
+        return None
+    if not (0 < len(text) <= _KEY_LENGTH and text.isprintable()):
+        raise Invalid(f"the Idempotency-Key must be 1 to {_KEY_LENGTH} printable characters")
+    return Key(text, hashlib.sha256(asked.body.model_dump_json().encode()).hexdigest())
 
 
-async def resume(request: web.Request) -> web.Response:
-    return answer(await request.app[SCHEDULER].resume(_id(request)))
+@route("GET", "/api/jobs", scope=Scope.READ, query=JobsQuery, answer=answers.JobPage)
+async def list_jobs(asked: Asked[JobsQuery]) -> Any:
+    """List jobs, the newest first."""
+    limit, cursor = asked.query.limit, asked.query.cursor
+    found = await asked.app[JOBS].newest(limit + 1, int(cursor) if cursor else 2**62, asked.query.state)
+    return {"jobs": found[:limit], "next": str(found[limit - 1]["id"]) if len(found) > limit else None}
 
 
-async def retry(request: web.Request) -> web.Response:
-    return answer(await request.app[SCHEDULER].retry(_id(request)))
+@route("GET", "/api/jobs/{id}", scope=Scope.READ, path=_ID, answer=answers.Job, tagged=True, refusals=(NotFound,))
+async def show_job(asked: Asked[None]) -> Any:
+    """Show a job."""
+    return await asked.app[JOBS].get(asked.path.id)
 
 
-async def remove(request: web.Request) -> web.Response:
-    await request.app[SCHEDULER].remove(_id(request))
-    return web.Response(status=204)
+@route(
+    "PATCH", "/api/jobs/{id}", scope=Scope.WRITE, path=_ID, body=JobEdit, answer=answers.Job, tagged=True,
+    refusals=(NotFound, Conflict, Changed), headers={"If-Match": "the ETag of the job as the caller knows it"},
+)  # fmt: skip
+async def edit_job(asked: Asked[None]) -> Any:
+    """Give a queued job another priority."""
+    tag = asked.request.headers.get("If-Match")
+    return await asked.app[SCHEDULER].edit(
+        asked.path.id, asked.body.priority, lambda job: tag is not None and not matches(tag, job)
+    )
 
 
-async def logs(request: web.Request) -> web.Response:
-    job = await request.app[JOBS].get(_id(request))
-    size = query_int(request, "tail_bytes", TAIL_BYTES, 1, _MAX_LOG_BYTES)
-    text = await asyncio.to_thread(read_tail, request.app[PATHS].run(job["id"]) / "log.txt", size)
-    return answer({"job": job["id"], "log": text})
+@route("DELETE", "/api/jobs/{id}", scope=Scope.WRITE, path=_ID, refusals=(NotFound, Conflict))
+async def remove_job(asked: Asked[None]) -> None:
+    """Delete an ended job's record, log and checkpoints; what it made stays."""
+    await asked.app[SCHEDULER].remove(asked.path.id)
 
 
-async def metrics(request: web.Request) -> web.Response:
-    after, limit = query_int(request, "after_step", -1, -1, 2**62), query_int(request, "limit", 5000, 1, 50_000)
-    found = await request.app[JOBS].metrics(_id(request), after, limit)
-    return answer({"metrics": found, "next": found[-1]["step"] if len(found) == limit else None})
+@route("POST", "/api/jobs/{id}/stop", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
+async def stop_job(asked: Asked[None]) -> Any:
+    """End a job; what it has finished stays."""
+    return await asked.app[SCHEDULER].stop(asked.path.id)
+
+
+@route("POST", "/api/jobs/{id}/pause", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
+async def pause_job(asked: Asked[None]) -> Any:
+    """Let a running job save where it is and make room."""
+    return await asked.app[SCHEDULER].pause(asked.path.id)
+
+
+@route("POST", "/api/jobs/{id}/resume", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
+async def resume_job(asked: Asked[None]) -> Any:
+    """Let a paused job go on."""
+    return await asked.app[SCHEDULER].resume(asked.path.id)
+
+
+@route("POST", "/api/jobs/{id}/retry", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
+async def retry_job(asked: Asked[None]) -> Any:
+    """Queue a failed or stopped job again; it goes on from its last checkpoint."""
+    return await asked.app[SCHEDULER].retry(asked.path.id)
+
+
+@route(
+    "GET", "/api/jobs/{id}/log", scope=Scope.READ, path=_ID, query=LogQuery, answer=answers.Log, refusals=(NotFound,)
+)
+async def show_log(asked: Asked[LogQuery]) -> Any:
+    """Show the end of what a job's worker wrote."""
+    job = await asked.app[JOBS].get(asked.path.id)
+    log = asked.app[PATHS].run(job["id"]) / "log.txt"
+    return {"job": job["id"], "log": await asyncio.to_thread(read_tail, log, asked.query.tail_bytes)}
+
+
+@route(
+    "GET", "/api/jobs/{id}/metrics", scope=Scope.READ, path=_ID, query=MetricsQuery, answer=answers.MetricPage,
+    refusals=(NotFound,),
+)  # fmt: skip
+async def list_metrics(asked: Asked[MetricsQuery]) -> Any:
+    """List a training's measurements, step by step."""
+    limit = asked.query.limit
+    found = await asked.app[JOBS].metrics(asked.path.id, asked.query.after_step, limit)
+    return {"metrics": found, "next": found[-1]["step"] if len(found) == limit else None}
+
+
+ROUTES = (
+    submit_job, list_jobs, show_job, edit_job, remove_job, stop_job, pause_job, resume_job, retry_job, show_log,
+    list_metrics,
+)  # fmt: skip

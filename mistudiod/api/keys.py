@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from mistudiod.bus import Bus
+from mistudiod.database import Database
 from mistudiod.index import Index
 from mistudiod.monitor import Monitor
 from mistudiod.paths import Paths
+from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
+from mistudiod.secret import Secrets
 from mistudiod.settings import Settings
 from mistudiod.store import Jobs
+from mistudiod.tokens import Tokens
+from mistudiod.uploads import Uploads
 
 SETTINGS = web.AppKey("settings", Settings)
 PATHS = web.AppKey("paths", Paths)
@@ -21,4 +26,9 @@ JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
 SCHEDULER = web.AppKey("scheduler", Scheduler)
 MONITOR = web.AppKey("monitor", Monitor)
+DATABASE = web.AppKey("database", Database)
+RECORDS = web.AppKey("records", Records)
+SECRETS = web.AppKey("secrets", Secrets)
+UPLOADS = web.AppKey("uploads", Uploads)
+TOKENS = web.AppKey("tokens", Tokens)
 COMMAND = web.AppKey("command", Sequence[str])

@@ -26,18 +26,23 @@ from mistudiod.worker.link import (
     Asked,
     Link,
     Refused,
+    take_secrets,
     tie_to_parent,
 )
+from mistudiod.worker.redacted import redact_output
 
 
 def main() -> int:
     tie_to_parent()
+    secrets = take_secrets()
+    if secrets:
+        redact_output()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     run = Path(sys.argv[1])
     fd = os.environ.pop(EVENTS_FD, None)
     order = json.loads((run / "spec.json").read_text())
-    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None)
+    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None, secrets)
     link.listen()
     try:
         kind = order["spec"]["kind"]
@@ -81,6 +86,6 @@ def _sentence(code: str, error: Exception) -> str:
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    sys.stdout.close()  # not only flushed: the last line may have no end
+    sys.stderr.close()
     os._exit(code)  # torch's own clean-up takes seconds and has nothing left to save

@@ -15,6 +15,7 @@ from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.text_formats import Row
 from mistudiod.worker.texts import Source, open_source
+from mistudiod.worker.uploaded import place
 
 _GROUP_BYTES, _GROUP_ROWS = 8 << 20, 10_000  # of text in a row group: what is held in memory
 _FILE_BYTES = 500_000_000
@@ -32,7 +33,7 @@ def run(spec: AddDataset, link: Link) -> None:
         found = _made_before(final, spec)
     else:
         link.progress("look at the source", 0)
-        source = open_source(spec.source, spec.text_column)
+        source = open_source(place(spec.source, link), spec.text_column)
         with new_folder(final, source.total_bytes) as partial:
             found = {"name": spec.name, "source": spec.source, **_write(source, partial, spec, link)}
             text = json.dumps(found, indent=1, ensure_ascii=False)

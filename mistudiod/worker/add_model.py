@@ -1,4 +1,7 @@
-"""Register a language model: check that the folder holds one, and note what it is. The weights stay where they are."""
+"""Register a language model: check that the folder holds one, and note what it is.
+
+The weights stay where they are; those of an uploaded model, which would go with the upload, become the model's own.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from mistudiod.facts import UnknownModel, hook_names, read_facts
 from mistudiod.paths import PARTIAL, publish, require_space
 from mistudiod.specs import AddModel
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.uploaded import is_upload, keep, place
 
 BUILTIN = {"pico": Path(mistudiod.demo.__file__).parent / "pico"}
+_OWN = "files"  # folder of the weights that came by upload
 
 
 def run(spec: AddModel, link: Link) -> None:
@@ -26,34 +31,39 @@ def run(spec: AddModel, link: Link) -> None:
         found = _registered(final, spec)
     else:
         link.progress("read", 0, 1)
-        found = describe(spec.source, spec.name)
+        folder = _folder(spec.source, place(spec.source, link))
+        found = describe(folder, spec)
         link.check()
-        _write(final, found)
+        if is_upload(spec.source):
+            found["path"] = str(final / _OWN)
+            _write(final, found, folder)
+        else:
+            _write(final, found)
         link.progress("read", 1, 1)
     link.artifact("model", spec.name)
     link.result(found)
 
 
-def describe(source: str, name: str) -> dict[str, object]:
+def describe(folder: Path, spec: AddModel) -> dict[str, object]:
     """What ``model.json`` says; raises Refused."""
-    folder = _folder(source)
     try:
         facts = read_facts(folder)
     except UnknownModel as error:
         raise Refused(str(error), field="source") from error
     _check_tokenizer(folder)
-    known = {"name": name, "source": source, "path": str(folder)}
+    known = {"name": spec.name, "source": spec.source, "path": str(folder)}
     return known | asdict(facts) | {"hooks": hook_names(facts)}
 
 
-def _folder(source: str) -> Path:
+def _folder(source: str, place: str) -> Path:
+    """``place`` is where the source lies."""
     if source.startswith("builtin:"):
         name = source.removeprefix("builtin:")
         if name not in BUILTIN:
             known = ", ".join(f"builtin:{known}" for known in BUILTIN)
             raise Refused(f"there is no {source}: the models that come with miStudio are {known}", field="source")
         return BUILTIN[name]
-    path = os.path.expanduser(source)
+    path = os.path.expanduser(place)
     if os.path.isabs(path) and os.path.isdir(path):
         return Path(path).resolve()
     if os.path.isabs(path):
@@ -86,13 +96,16 @@ def _registered(final: Path, spec: AddModel) -> dict[str, object]:
     return found
 
 
-def _write(final: Path, found: dict[str, object]) -> None:
+def _write(final: Path, found: dict[str, object], own: Path | None = None) -> None:
+    """``own`` is the folder of weights that are to be the model's own."""
     text = json.dumps(found, indent=1, ensure_ascii=False)
     final.parent.mkdir(parents=True, exist_ok=True)
     require_space(final.parent, len(text.encode()))
     partial = final.parent / f"{PARTIAL}{final.name}-{os.getpid()}"
     partial.mkdir()
     try:
+        if own:
+            keep(own, partial / _OWN)
         (partial / "model.json").write_text(text, encoding="utf-8")
         publish(partial, final)
     except BaseException:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from mistudiod.events import Artifact, Event, Failure, Metric, Noun, Progress, Result, to_line
 from mistudiod.paths import Paths
+from mistudiod.redact import PROCESS
 
 EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
+SECRETS_FD = "MISTUDIO_SECRETS_FD"  # number of the pipe with this job's secrets; unset when it needs none
 DAEMON_PID = "MISTUDIO_DAEMON_PID"
 PROGRESS_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
@@ -47,8 +51,11 @@ class Asked(BaseException):
 class Link:
     """What a job says and hears. ``run`` is its folder, ``paths`` knows where artifacts lie."""
 
-    def __init__(self, run: Path, paths: Paths, events_fd: int | None = None) -> None:
+    def __init__(
+        self, run: Path, paths: Paths, events_fd: int | None = None, secrets: Mapping[str, str] | None = None
+    ) -> None:
         self.run, self.paths = run, paths
+        self._secrets = secrets or {}
         self.asked: Literal["stop", "pause"] | None = None
         self._pipe = os.fdopen(events_fd, "wb", buffering=0) if events_fd is not None else None
         self._stage, self._stage_began, self._stage_from, self._last_progress = "", 0.0, 0.0, 0.0
@@ -58,6 +65,10 @@ class Link:
         """Raise Asked when the daemon has asked for an end. Call it between steps."""
         if self.asked:
             raise Asked(self.asked)
+
+    def secret(self, name: str) -> str | None:
+        """What the daemon has handed to this job under ``name``, as ``hf``; None when nobody has set it."""
+        return self._secrets.get(name)
 
     def progress(self, stage: str, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far ``stage`` has come. Cheap to call often: few are sent; the ETA is worked out here."""
@@ -86,7 +97,7 @@ class Link:
         self._send(Failure(code=code, message=message[:4000], field=field))
 
     def _send(self, event: Event) -> None:
-        line = to_line(event)
+        line = PROCESS.hide_known(to_line(event).decode()).encode()
         with self._lock:
             if self._pipe is None:
                 sys.stderr.write(line.decode())
@@ -103,6 +114,17 @@ class Link:
             if command == "stop" or command == "pause":
                 self.asked = command
         os._exit(EXIT_YIELDED)
+
+
+def take_secrets() -> dict[str, str]:
+    """Read what the daemon hands over, once; from then on this process hides it in all it says."""
+    number = os.environ.pop(SECRETS_FD, None)
+    if number is None:
+        return {}
+    with os.fdopen(int(number), "rb") as pipe:
+        secrets: dict[str, str] = json.loads(pipe.read())
+    PROCESS.know(secrets.values())
+    return secrets
 
 
 def tie_to_parent() -> None:

@@ -1,0 +1,126 @@
+"""The doors, in their order: limits, Host, method and Origin, authentication, scope, content type. Deny by default."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from mistudiod.api.keys import SETTINGS, TOKENS
+from mistudiod.api.route import BODY_BYTES, Route
+from mistudiod.errors import Forbidden, TooLarge, Unauthorized, WrongContentType, WrongHost
+from mistudiod.peer import is_unix
+from mistudiod.settings import is_loopback
+from mistudiod.tokens import Scope, allows
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ROUTE = "mistudio_route"  # attribute of a handler: its Route
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_URL_CHARACTERS = 4096
+
+
+def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The middleware that every request passes before anything of it is believed."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        route: Route | None = getattr(request.match_info.handler, ROUTE, None)
+        _limits(request, route)
+        host = _host(request, allowed)
+        if request.method not in _SAFE:
+            _refuse_foreign_page(request, host)
+        granted = await authenticate(request)
+        if route is not None:
+            if not allows(granted, route.scope):
+                raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
+            _content_type(request, route)
+        elif request.match_info.http_exception is None:
+            raise Forbidden("this route has no scope, so nobody may use it")
+        return await handler(request)
+
+    return middleware
+
+
+def _limits(request: web.Request, route: Route | None) -> None:
+    if len(request.raw_path) > _URL_CHARACTERS:
+        raise TooLarge(f"the address is longer than {_URL_CHARACTERS} characters")
+    limit = route.body_bytes if route is not None else BODY_BYTES
+    if route is not None and route.raw:
+        limit = request.app[SETTINGS].upload_limit_bytes
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"the body is larger than {limit:,} bytes")
+
+
+def allowed_hosts(listen: str, configured: str) -> frozenset[str]:
+    """Host names by which we answer, besides loopback; others only when told (DNS rebinding)."""
+    name = socket.gethostname().lower()
+    more = [host.strip().lower() for host in configured.split(",") if host.strip()]
+    return frozenset({"localhost", name, f"{name}.local", listen.lower(), *more})
+
+
+def _host(request: web.Request, allowed: frozenset[str]) -> str:
+    """The Host header, when it is one of ours. Raises WrongHost."""
+    headers = request.headers.getall("Host", [])
+    # GET http://name/ would name another host than the header does.
+    if len(headers) == 1 and request.raw_path.startswith("/") and _is_ours(request, headers[0], allowed):
+        return headers[0]
+    raise WrongHost("this studio does not answer to that host name; add it to the setting allowed_hosts")
+
+
+def _is_ours(request: web.Request, header: str, allowed: frozenset[str]) -> bool:
+    if any(c in header for c in "/?#@\\ "):
+        return False
+    try:
+        parts = urlsplit(f"//{header}")
+        host, _ = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        return False
+    if host in allowed:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # A page that rebinds DNS comes with a name: the address at which we were reached is no name.
+    own = request.transport.get_extra_info("sockname") if request.transport else None
+    return address.is_loopback or (isinstance(own, tuple) and address == ipaddress.ip_address(own[0].split("%")[0]))
+
+
+def _refuse_foreign_page(request: web.Request, host: str) -> None:
+    """What Go 1.25's CrossOriginProtection does: Sec-Fetch-Site decides; without it Origin must be our own."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        foreign = site not in ("same-origin", "none")
+    else:
+        foreign = origin is not None and origin.lower().partition("://")[2] != host.lower()
+    if foreign:
+        raise Forbidden("another site's page may not change anything here")
+
+
+async def authenticate(request: web.Request) -> Scope:
+    """What the caller may do. On loopback and the UNIX socket everything, unless it brings a token of its own.
+
+    Raises Unauthorized.
+    """
+    given = request.headers.getall("Authorization", [])
+    if not given:
+        if is_unix(request) or is_loopback(request.app[SETTINGS].listen):
+            return Scope.ADMIN
+        raise Unauthorized("a token is needed: send Authorization: Bearer TOKEN (mistudio token create makes one)")
+    kind, _, text = given[0].partition(" ")
+    token = await request.app[TOKENS].check(text.strip()) if kind.lower() == "bearer" and len(given) == 1 else None
+    if token is None:
+        raise Unauthorized("this token is not known here, or no longer good (mistudio token create makes one)")
+    return token.scope
+
+
+def _content_type(request: web.Request, route: Route) -> None:
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise WrongContentType("send the body as it is, without a Content-Encoding")
+    wanted = "application/octet-stream" if route.raw else "application/json"
+    needs_body = route.raw or route.body is not None
+    if (needs_body or request.body_exists) and request.content_type != wanted:
+        raise WrongContentType(f"the body must be {wanted}, not {request.content_type}")

@@ -1,0 +1,82 @@
+"""An SAE's own files, to take away: it is a folder that SAELens loads as it lies."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import Field, StringConstraints
+
+from mistudiod.api.answers import Fields, Page
+from mistudiod.api.asks import Ref, RefPath
+from mistudiod.api.keys import INDEX
+from mistudiod.api.route import Asked, route
+from mistudiod.errors import NotFound
+from mistudiod.paths import join
+from mistudiod.tokens import Scope
+
+_BLOCK_BYTES = 1 << 20
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+class FilePath(Fields):
+    ref: Ref = Field(description="name or id of the SAE")
+    file: FileName = Field(description="one of its files")
+
+
+class File(Fields):
+    name: str
+    bytes: int
+    sha256: str = Field(description="of its content, in hexadecimal")
+
+
+class FilePage(Page):
+    sae: str
+    files: list[File]
+
+
+@route("GET", "/api/saes/{ref}/files", scope=Scope.READ, path=RefPath, answer=FilePage, refusals=(NotFound,))
+async def list_files(asked: Asked[None]) -> Any:
+    """List the files of an SAE."""
+    sae = await asked.app[INDEX].get("sae", asked.path.ref)
+    return {"sae": sae["name"], "files": await asyncio.to_thread(_files, Path(sae["folder"])), "next": None}
+
+
+@route(
+    "GET", "/api/saes/{ref}/files/{file}", scope=Scope.READ, path=FilePath, media="application/octet-stream",
+    refusals=(NotFound,),
+)  # fmt: skip
+async def download_file(asked: Asked[None]) -> web.StreamResponse:
+    """Download one file of an SAE, or with a Range header the rest of it."""
+    sae = await asked.app[INDEX].get("sae", asked.path.ref)
+    try:
+        path = join(Path(sae["folder"]), asked.path.file)
+    except ValueError:
+        path = None
+    if path is None or not path.is_file():
+        raise NotFound(f"the SAE {sae['name']} has no file {asked.path.file}")
+    disposition = f'attachment; filename="{asked.path.file}"'
+    return web.FileResponse(
+        path, headers={"Content-Disposition": disposition, "Content-Type": "application/octet-stream"}
+    )
+
+
+def _files(folder: Path) -> list[dict[str, Any]]:
+    found = sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and path.name[0] != "."
+    )
+    return [{"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in found]
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            found.update(block)
+    return found.hexdigest()
+
+
+ROUTES = (list_files, download_file)

@@ -1,0 +1,69 @@
+"""The one place where an exception becomes an answer, and where every answer gets its safe headers."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from mistudiod.api.body import encoded
+from mistudiod.errors import NotFound, StudioError, TooLarge, Unauthorized, WrongMethod
+from mistudiod.redact import PROCESS
+
+log = logging.getLogger("mistudiod.api")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def safe_headers(policy: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """For ``on_response_prepare``. ``policy``: the Content-Security-Policy."""
+    headers = {
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Content-Security-Policy": policy,
+    }
+
+    async def add(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(headers)
+        if request.path.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+
+    return add
+
+
+def refusals() -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response: web.StreamResponse
+        try:
+            response = await handler(request)
+        except StudioError as error:
+            response = _refusal(error)
+        except web.HTTPRequestEntityTooLarge:
+            response = _refusal(TooLarge("the body is larger than this route takes"))
+        except web.HTTPNotFound:
+            response = _refusal(NotFound(f"there is nothing at {request.path}"))
+        except web.HTTPMethodNotAllowed as refused:
+            methods = ", ".join(sorted(refused.allowed_methods))
+            response = _refusal(WrongMethod(f"{request.path} takes {methods}, not {request.method}"))
+            response.headers["Allow"] = methods
+        except web.HTTPException:
+            raise
+        except Exception:
+            mark = secrets.token_hex(4)
+            log.exception("%s %s failed (%s)", request.method, request.path, mark)
+            response = _refusal(StudioError(f"something went wrong in the daemon; its log has the reason under {mark}"))
+        return response
+
+    return middleware
+
+
+def _refusal(error: StudioError) -> web.Response:
+    # A path or a field's name that is repeated may be a secret that was put in the wrong place.
+    text = PROCESS.hide(encoded(error.body()))
+    response = web.Response(body=text.encode(errors="replace"), status=error.status, content_type="application/json")
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response

@@ -1,0 +1,27 @@
+"""What runs at this moment, and what memory it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mistudiod.api import answers
+from mistudiod.api.keys import JOBS, SCHEDULER
+from mistudiod.api.route import Asked, route
+from mistudiod.memory import measured
+from mistudiod.tokens import Scope
+
+
+@route("GET", "/api/ps", scope=Scope.READ, answer=answers.RunningList)
+async def list_running(asked: Asked[None]) -> Any:
+    """List the jobs that run, how far they are, and their memory."""
+    found = []
+    for id, pid in sorted(asked.app[SCHEDULER].pids().items()):
+        job = await asked.app[JOBS].get(id)
+        memory_bytes, gpu_bytes = await asyncio.to_thread(measured, pid)
+        progress = job["progress"] or dict.fromkeys(("stage", "done", "total", "unit", "eta_s"))
+        name = job["spec"].get("name") or job["spec"].get("sae")
+        about = {"job": id, "kind": job["kind"], "name": name, "state": job["state"], "pid": pid}
+        memory = {"predicted_bytes": None, "measured_bytes": memory_bytes, "gpu_bytes": gpu_bytes}
+        found.append({**about, **progress, **memory})
+    return {"running": found}

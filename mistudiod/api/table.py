@@ -1,0 +1,59 @@
+"""Every route there is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+from aiohttp import web
+
+from mistudiod.api import answers, artifacts, doctor, files, jobs, running, secrets, stream, system, tokens, uploads
+from mistudiod.api.doors import ROUTE
+from mistudiod.api.openapi import document
+from mistudiod.api.route import Asked, Route, route
+from mistudiod.tokens import Scope
+
+
+@route("GET", "/api/openapi.json", scope=Scope.READ, answer=answers.Document)
+async def show_document(asked: Asked[None]) -> Any:
+    """Describe this API (OpenAPI 3.1)."""
+    return _document()
+
+
+@functools.cache
+def _document() -> dict[str, Any]:
+    return document(ROUTES)
+
+
+ROUTES: tuple[Route, ...] = (
+    *system.ROUTES,
+    show_document,
+    doctor.show_doctor,
+    stream.events,
+    *jobs.ROUTES,
+    running.list_running,
+    *artifacts.ROUTES,
+    *files.ROUTES,
+    *uploads.ROUTES,
+    tokens.list_tokens,
+    tokens.create_token,
+    tokens.revoke_token,
+    secrets.list_secrets,
+    secrets.set_secret,
+    secrets.remove_secret,
+)
+
+
+def add(router: web.UrlDispatcher, routes: Iterable[Route]) -> None:
+    """Mount routes so that the doors find what each has declared."""
+    for one in routes:
+
+        async def handle(request: web.Request, one: Route = one) -> web.StreamResponse:
+            return await one.respond(request)
+
+        setattr(handle, ROUTE, one)
+        if one.method == "GET":
+            router.add_get(one.template, handle, allow_head=one.media != "text/event-stream")
+        else:
+            router.add_route(one.method, one.template, handle)

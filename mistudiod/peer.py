@@ -1,0 +1,99 @@
+"""Who is at the other end of a connection: this user on this machine, or anybody else.
+
+A UNIX socket says it itself (SO_PEERCRED). For loopback TCP the kernel's table of sockets says whose the other end is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+
+_ROOT = 0
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_TABLES = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
+_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-IP")
+_known: WeakKeyDictionary[asyncio.BaseTransport, bool] = WeakKeyDictionary()
+
+
+def is_unix(request: web.Request) -> bool:
+    """Whether the request came over a UNIX socket."""
+    return _socket(request) is not None and _socket(request).family == socket.AF_UNIX
+
+
+def same_user(request: web.Request) -> bool:
+    """Whether a process of the daemon's own user, on this machine, has sent the request; False when that is unsure.
+
+    Root counts on the UNIX socket only: on loopback it is as likely a proxy that root runs for everybody.
+    """
+    transport = request.transport
+    if transport is None or any(header in request.headers for header in _PROXIED):
+        return False  # a proxy of ours speaks for somebody else
+    if transport not in _known:
+        _known[transport] = _is_ours(_socket(request))
+    return _known[transport]
+
+
+def _socket(request: web.Request) -> Any:
+    return request.transport.get_extra_info("socket") if request.transport else None
+
+
+def _is_ours(connection: Any) -> bool:
+    try:
+        if connection.family == socket.AF_UNIX:
+            return _unix_peer(connection) in (os.geteuid(), _ROOT)
+        return _tcp_peer(connection.getpeername(), connection.getsockname()) == os.geteuid()
+    except (OSError, AttributeError, ValueError):  # it has gone meanwhile, or this is not Linux
+        return False
+
+
+def _unix_peer(connection: Any) -> int:
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(found)[1])
+
+
+def _tcp_peer(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
+    """The uid whose socket is at ``peer`` and connected to ``own``; None when either is not loopback or unknown."""
+    theirs, ours = _plain(peer[0]), _plain(own[0])
+    if not (theirs.is_loopback and ours.is_loopback):
+        return None
+    for version, local, remote in _written(theirs, int(peer[1]), ours, int(own[1])):
+        for line in _TABLES[version].read_text().splitlines()[1:]:
+            fields = line.split()
+            # A socket that its process has closed belongs to nobody, yet is listed with uid 0 and inode 0.
+            if fields[1] == local and fields[2] == remote and fields[9] != "0":
+                return int(fields[7])
+    return None
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _plain(text: str) -> _Address:
+    """An address; an IPv4 one that is mapped into IPv6 (::ffff:127.0.0.1) as what it is."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _written(theirs: _Address, port: int, ours: _Address, own_port: int) -> Iterator[tuple[int, str, str]]:
+    """How the kernel may list the connection: an IPv4 one in either table, for programs also open it as IPv6."""
+    yield theirs.version, _hexadecimal(theirs, port), _hexadecimal(ours, own_port)
+    if theirs.version == 4:
+        mapped = [ipaddress.ip_address(f"::ffff:{address}") for address in (theirs, ours)]
+        yield 6, _hexadecimal(mapped[0], port), _hexadecimal(mapped[1], own_port)
+
+
+def _hexadecimal(address: _Address, port: int) -> str:
+    """``0100007F:1A2B``: words of 32 bits in the machine's own byte order."""
+    words = [address.packed[at : at + 4] for at in range(0, len(address.packed), 4)]
+    text = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+    return f"{text}:{port:04X}"

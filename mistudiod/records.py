@@ -1,0 +1,146 @@
+"""What a job leaves in its run folder, so that a lost database can be written again: job.json and metrics.jsonl."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mistudiod.database import Database
+from mistudiod.errors import StoreError
+from mistudiod.paths import PARTIAL, Paths
+from mistudiod.restoring import AT_REST, IN_SPEC, METRICS, RECORD, SPEC, read_records, restore
+from mistudiod.statements import Job, job_row
+
+log = logging.getLogger("mistudiod.records")
+
+
+class Records:
+    """Keeps the records in step with the database.
+
+    ``heard()`` is told of every state of a job, ``run()`` writes what is due in the background, and ``rebuild()``
+    makes both sides whole at the start.
+    """
+
+    def __init__(self, database: Database, paths: Paths) -> None:
+        self._database, self._paths = database, paths
+        self._due: set[int] = set()
+        self._wake = asyncio.Event()
+
+    def heard(self, topic: str, data: dict[str, Any]) -> None:
+        if topic == "job" and data.get("state") in AT_REST:
+            self._due.add(data["id"])
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled; ``flush()`` then writes the rest."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write every record that is due. What cannot be written is logged, and tried again at the next start."""
+        while self._due:
+            job = self._due.pop()
+            try:
+                await self._write(job)
+            except (OSError, StoreError) as error:
+                log.warning("the record of job %s cannot be written; it is at the next start: %s", job, error)
+            except asyncio.CancelledError:
+                self._due.add(job)
+                raise
+
+    async def rebuild(self) -> int:
+        """Bring back the jobs that the database does not have, after the index of artifacts; returns how many.
+
+        Records that are missing become due.
+        """
+        known = await self._database.read(lambda db: {row["id"] for row in db.execute("select id from jobs")})
+        runs = self._paths.data / "runs"
+        found, highest = await asyncio.to_thread(read_records, runs, known)
+        restored = await self._database.write(lambda db: restore(db, runs, found, highest))
+        query = f"select id from jobs where state in ({','.join('?' * len(AT_REST))})"
+        over = await self._database.read(lambda db: [r["id"] for r in db.execute(query, sorted(AT_REST)).fetchall()])
+        self._due |= set(await asyncio.to_thread(self._without_record, over))
+        self._wake.set()
+        return restored
+
+    async def _write(self, job: int) -> None:
+        run = self._paths.run(job)
+        await self._database.read(lambda db: write_metrics(run, _metrics(db, job)))
+        # In the writer's thread: no removal of the job comes between, which the folder would outlive.
+        await self._database.write(lambda db: _write_if_at_rest(db, run, job))
+
+    def _without_record(self, jobs: Iterable[int]) -> list[int]:
+        return [job for job in jobs if not (self._paths.run(job) / RECORD).exists()]
+
+
+def begin_run(run: Path, data: Path, job: Job) -> None:
+    """Write what the worker reads; it is also what is left of the job should the database be lost meanwhile."""
+    _make(run)
+    (run / RECORD).unlink(missing_ok=True)  # it is not at rest any more
+    order = {"job": job["id"], "data": str(data), "spec": job["spec"], **{name: job[name] for name in IN_SPEC}}
+    _replace(run / SPEC, [json.dumps(order, indent=1)])
+
+
+def write_record(run: Path, job: Job) -> None:
+    """``job`` as the API shows it. Atomic and durable; raises OSError."""
+    _make(run)
+    _replace(run / RECORD, [json.dumps(job, indent=1)])
+
+
+def write_metrics(run: Path, metrics: Iterable[tuple[int, str]]) -> None:
+    """A line for each (step, values as JSON); without any there is no file. Atomic and durable; raises OSError."""
+    metrics = iter(metrics)
+    first = next(metrics, None)
+    if first is None:
+        (run / METRICS).unlink(missing_ok=True)
+    elif run.is_dir():  # no folder is made here: one that was just removed must not come back
+        lines = (f'{{"step": {step}, "values": {values}}}\n' for step, values in itertools.chain([first], metrics))
+        _replace(run / METRICS, lines)
+
+
+def _metrics(db: sqlite3.Connection, job: int) -> Iterator[tuple[int, str]]:
+    for row in db.execute('select step, "values" from metrics where job = ? order by step', (job,)):
+        yield row[0], row[1]
+
+
+def _write_if_at_rest(db: sqlite3.Connection, run: Path, job: int) -> None:
+    row = db.execute("select state from jobs where id = ?", (job,)).fetchone()
+    if row is not None and row["state"] in AT_REST:
+        write_record(run, job_row(db, job))
+
+
+def _make(run: Path) -> None:
+    if not run.is_dir():
+        run.mkdir(parents=True, exist_ok=True)
+        _fsync(run.parent)
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+def _fsync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

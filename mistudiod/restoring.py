@@ -1,0 +1,193 @@
+"""Jobs brought back from their run folders into a database that does not have them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mistudiod.index import read_json
+from mistudiod.jobs import ENDED, State
+from mistudiod.paths import newest_checkpoint
+from mistudiod.specs import KINDS, LANES, MAKES, USES
+from mistudiod.statements import told
+
+SPEC, RECORD, METRICS = "spec.json", "job.json", "metrics.jsonl"
+IN_SPEC = ("priority", "created_at", "started_at", "attempts", "after")  # of the job, beside what the worker reads
+AT_REST = ENDED | {State.PAUSED}  # a job in one of these states has a record
+_HIGHEST = 2**31  # a folder of a higher number is none of ours
+
+log = logging.getLogger("mistudiod.restoring")
+
+
+class Makes(BaseModel):
+    noun: str = Field(max_length=50)
+    name: str = Field(max_length=64)
+
+
+class Record(BaseModel):
+    """A job as the API shows it."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    id: int
+    kind: str
+    state: State
+    priority: int = Field(0, ge=-100, le=100)
+    created_at: str = Field(max_length=40)
+    started_at: str | None = Field(None, max_length=40)
+    ended_at: str | None = Field(None, max_length=40)
+    spec: dict[str, Any]
+    progress: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    attempts: int = Field(0, ge=0, le=10_000)
+    after: list[Annotated[int, Field(ge=1, lt=_HIGHEST)]] = Field(default_factory=list, max_length=1000)
+    makes: Makes | None = None
+
+    @model_validator(mode="after")
+    def _can_be_run_again(self) -> Record:
+        if self.kind not in KINDS or self.spec.get("kind") != self.kind:
+            raise ValueError(f"there is no kind of job {self.kind!r}")
+        if not all(isinstance(self.spec.get(field), str) for field in USES[self.kind]):
+            raise ValueError("its spec does not name what it reads")
+        return self
+
+
+def read_records(runs: Path, known: Collection[int] = frozenset()) -> tuple[list[Record], int]:
+    """What the run folders know of jobs that are not ``known``, in the order of their ids, and the highest number.
+
+    A job without a record, or with a damaged one, has not come to its end: it is read from its spec, as stopped.
+    A folder that holds neither is logged and left alone.
+    """
+    numbers = sorted(number for path in runs.glob("*") if (number := _number(path.name)) is not None)
+    found = (_read(runs / str(number), number) for number in numbers if number not in known)
+    return [record for record in found if record is not None], max(numbers, default=0)
+
+
+def restore(db: sqlite3.Connection, runs: Path, records: Iterable[Record], highest: int) -> int:
+    """Insert the jobs that the database does not have; returns how many. Those that it has are left as they are.
+
+    Neither a number up to ``highest`` nor that of a job which has made an artifact is ever given to a new job.
+    """
+    inserted = [record for record in records if _insert(db, record)]
+    for record in inserted:
+        metrics = ((record.id, *metric) for metric in _read_metrics(runs / str(record.id) / METRICS))
+        db.executemany("insert or replace into metrics values (?, ?, ?)", metrics)
+        for needed in record.after:
+            db.execute("insert or ignore into dependencies select ?, id from jobs where id = ?", (record.id, needed))
+        if record.makes and record.state is State.DONE:  # few artifacts say themselves which job has made them
+            query = "update artifacts set job = ?1 where noun = ?2 and name = ?3 and (job is null or job < ?1)"
+            db.execute(query, (record.id, record.makes.noun, record.makes.name))
+        told(db, record.id)
+    made_by = db.execute("select max(job) from artifacts").fetchone()[0] or 0
+    used = db.execute("select seq from sqlite_sequence where name = 'jobs'").fetchone()
+    db.execute("delete from sqlite_sequence where name = 'jobs'")
+    newest = max(highest, made_by, used["seq"] if used else 0)
+    db.execute("insert into sqlite_sequence (name, seq) values ('jobs', ?)", (newest,))
+    return len(inserted)
+
+
+def _insert(db: sqlite3.Connection, record: Record) -> bool:
+    texts = [json.dumps(v) if v is not None else None for v in (record.progress, record.result, record.error)]
+    makes = (record.makes.noun, record.makes.name) if record.makes else (None, None)
+    cursor = db.execute(
+        """insert or ignore into jobs (id, kind, lane, spec, state, priority, created_at, started_at, ended_at,
+           progress, result, error, noun, name) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
+        (
+            *(record.id, record.kind, LANES[record.kind], json.dumps(record.spec), record.state.value, record.priority),
+            *(record.created_at, record.started_at, record.ended_at, *texts, *makes),
+        ),
+    )
+    if cursor.rowcount != 1:
+        return False
+    started = record.started_at or record.created_at
+    db.executemany(
+        "insert into attempts (job, n, started_at, ended_at, reason) values (?, ?, ?, ?, 'restored')",
+        [(record.id, n + 1, started, record.ended_at or started) for n in range(record.attempts)],
+    )
+    return True
+
+
+def _number(name: str) -> int | None:
+    number = int(name) if name.isascii() and name.isdecimal() and len(name) <= 10 else 0
+    return number if 0 < number < _HIGHEST and str(number) == name else None
+
+
+def _read(run: Path, number: int) -> Record | None:
+    try:
+        record = Record.model_validate(read_json(run / RECORD))
+        if (record.id, record.state in AT_REST) == (number, True):
+            return record
+        log.warning("%s is damaged: it is not that of job %s at rest", run / RECORD, number)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        log.warning("%s is damaged: %s", run / RECORD, _sentence(error))
+    try:
+        return _from_spec(run, number)
+    except (OSError, ValueError) as error:
+        log.warning("job %s cannot be restored from %s, which is left as it is: %s", number, run, _sentence(error))
+        return None
+
+
+def _from_spec(run: Path, number: int) -> Record:
+    """A job that had not come to its end, or whose end is not known. Raises OSError, ValueError."""
+    order = read_json(run / SPEC)
+    spec = order.get("spec") if isinstance(order, dict) else None
+    if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
+        raise ValueError(f"{SPEC} is damaged")
+    kind, touched = spec["kind"], _touched(run)
+    noun = MAKES.get(kind)
+    known = {name: order[name] for name in IN_SPEC if name in order}
+    again = "to go on from its last checkpoint" if newest_checkpoint(run) is not None else "to do it again"
+    message = f"the database was lost, and with it how this job went; retry {again}"
+    return Record.model_validate(
+        {"attempts": 1, "created_at": touched, "started_at": touched, **known}
+        | {"id": number, "kind": kind, "state": State.STOPPED, "spec": spec}
+        | {"ended_at": touched, "error": {"code": "restored", "message": message}}
+        | {"makes": {"noun": noun, "name": spec.get("name")} if noun else None}
+    )
+
+
+def _read_metrics(path: Path) -> Iterator[tuple[int, str]]:
+    """(step, values as JSON) of every line that is whole."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if (metric := _metric(line)) is not None:
+                    yield metric
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s cannot be read to its end: %s", path, error)
+
+
+def _metric(line: str) -> tuple[int, str] | None:
+    try:
+        found = json.loads(line, parse_constant=lambda _: None)
+        step, values = found["step"], found["values"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if not isinstance(step, int) or not 0 <= step < 2**63 or not isinstance(values, dict):
+        return None
+    return step, json.dumps(values)
+
+
+def _touched(run: Path) -> str:
+    """When the worker last wrote to its folder, as far as can be seen."""
+    at = max(path.stat().st_mtime for path in (run / SPEC, run / "log.txt") if path.exists())
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+    return str(error)
