@@ -10,11 +10,13 @@ cd "$ROOT"
 
 if [ "${1:-}" = pythons ]; then
     shift
+    failed=""
     for version in 3.10 3.12 3.13; do
         install_without_torch "$version" || { say "there is no Python $version here: skipped"; continue; }
         say "Python $version"
-        ".venv-$version/bin/python" -m pytest -m "not drill and not browser" "$@"
+        ".venv-$version/bin/python" -m pytest -m "not drill and not browser" "$@" || failed+=" $version"
     done
+    [ -z "$failed" ] || fail "the tests failed with Python$failed"
     exit
 fi
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mistudiod")
 EXIT_CONFIG = 78
+_FILES = 65_536  # open at once, if the system lets us
 
 
 def main() -> int:
@@ -81,9 +83,19 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
             settings.listen, settings.port, error.strerror,
         )  # fmt: skip
         return EXIT_CONFIG
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # connections that say nothing must not use them all up
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _FILES)), hard))
     # handler_cancellation: an event stream whose reader has gone must not wait for its next message to find out.
     app = make_app(settings)
-    app_runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5.0, access_log=None)
+    app_runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        shutdown_timeout=5.0,
+        access_log=None,
+        keepalive_timeout=30.0,
+        auto_decompress=False,
+    )  # fmt: skip
+    logging.getLogger("aiohttp.server").addFilter(_no_strangers_noise)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -101,6 +113,13 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
         finally:
             await app_runner.cleanup()
     return 0
+
+
+def _no_strangers_noise(record: logging.LogRecord) -> bool:
+    """Anybody can send what is no HTTP; it is answered, and is no error of ours."""
+    from aiohttp.http_exceptions import BadHttpMessage
+
+    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
 
 
 async def migrate(settings: Settings, _options: argparse.Namespace) -> int:

@@ -67,13 +67,14 @@ def page_routes(shown: page.Page) -> Iterator[Route]:
 def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> None:
     app[keys.BUS].state(id, topic, data)
     app[keys.RECORDS].heard(topic, data)
+    app[keys.SCHEDULER].heard(topic, data)
 
 
 @contextlib.contextmanager
 def claim(paths: Paths) -> Iterator[None]:
     """Make the data folder ours alone. Raises StoreError when it cannot be used or another daemon has it."""
     try:
-        paths.data.mkdir(parents=True, exist_ok=True)
+        paths.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # texts and logs are their owner's
         lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"the data folder {paths.data} cannot be used: {error.strerror}") from error

@@ -87,6 +87,7 @@ class Bus:
         self._held: dict[Hashable, Message] = {}
         self._quiet: dict[Hashable, asyncio.TimerHandle] = {}
         self.newest = 0  # id of the last state event
+        self._closed = False
 
     def state(self, id: int, topic: str, data: dict[str, Any]) -> None:
         """Tell of a state that the database has taken; ``id`` is its number there."""
@@ -137,12 +138,15 @@ class Bus:
     def subscribe(self, topics: frozenset[str]) -> Iterator[Subscription]:
         subscription = Subscription(topics)
         self._subscriptions.add(subscription)
+        if self._closed:  # a reader that came while the daemon was going
+            subscription.close()
         try:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
 
     def close(self) -> None:
+        self._closed = True
         for timer in self._quiet.values():
             timer.cancel()
         for subscription in self._subscriptions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from mistudiod.errors import StoreError
 from mistudiod.jobs import now
 
 T = TypeVar("T")
+log = logging.getLogger("mistudiod.database")
 _READERS = 2
 KEPT_EVENTS = 8192
 _PRAGMAS = (
@@ -128,7 +130,12 @@ class Database:
 
     def _tell(self) -> None:
         query = "select id, topic, data from events where id > ? order by id"
-        for row in self._connection.execute(query, (self.newest_event,)).fetchall():
+        try:
+            rows = self._connection.execute(query, (self.newest_event,)).fetchall()
+        except sqlite3.Error:  # the write itself is done, and must not be taken for one that has failed
+            log.exception("what was written cannot be told; it is with the next write")
+            return
+        for row in rows:
             self.newest_event = row["id"]
             if self.told:
                 self._loop.call_soon_threadsafe(self.told, row["id"], row["topic"], json.loads(row["data"]))

@@ -59,6 +59,10 @@ class WrongContentType(StudioError):
     status, code = 415, "content_type"
 
 
+class WrongRange(StudioError):
+    status, code = 416, "range"
+
+
 class WrongHost(StudioError):
     status, code = 421, "wrong_host"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 MAX_LINE_BYTES = 65_536
 
@@ -33,7 +33,7 @@ class Metric(Event):
     """Measurements of one training step."""
 
     event: Literal["metric"] = "metric"
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, lt=2**63)  # as the database takes it
     values: dict[str, float | None] = Field(max_length=50)
 
 
@@ -53,6 +53,12 @@ class Result(Event):
 
     event: Literal["result"] = "result"
     result: dict[str, object]
+
+    @field_validator("result")
+    @classmethod
+    def _is_json(cls, result: dict[str, object]) -> dict[str, object]:
+        json.dumps(result, allow_nan=False)  # ValueError: a number that no answer could hold
+        return result
 
 
 class Failure(Event):

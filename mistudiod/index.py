@@ -50,7 +50,7 @@ class Index:
         return await self._database.read(lambda db: self._get(db, noun, ref))
 
     async def all(self, noun: str, limit: int = 1000, after_id: int = 0) -> list[Artifact]:
-        """In the order of their ids, those after ``after_id`` first."""
+        """In the order of their ids, those after ``after_id``; a ``limit`` of -1 is none."""
         query = "select * from artifacts where noun = ? and id > ? order by id limit ?"
         return await self._database.read(
             lambda db: [self._artifact(row) for row in db.execute(query, (noun, after_id, limit)).fetchall()]
@@ -63,11 +63,11 @@ class Index:
 
     async def newest_features(self, sae: str) -> Artifact | None:
         """What the latest extraction has found: that of the highest number, whatever the order of rows."""
-        query = """select * from artifacts where noun = 'features' and substr(name, 1, length(?1) + 1) = ?1 || '/'
-                   order by cast(substr(name, length(?1) + 2) as integer) desc limit 1"""
+        query = """select * from artifacts where noun = 'features' and substr(name, 1, length(:sae) + 1) = :sae || '/'
+                   order by cast(substr(name, length(:sae) + 2) as integer) desc limit 1"""
 
         def select(db: sqlite3.Connection) -> Artifact | None:
-            row = db.execute(query, (sae,)).fetchone()
+            row = db.execute(query, {"sae": sae}).fetchone()
             return self._artifact(row) if row else None
 
         return await self._database.read(select)
@@ -154,14 +154,16 @@ def is_name(noun: str, name: str) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says; NaN, Infinity and 1e999, which JSON has no word for, are None.
+    """What a JSON file says. Raises OSError or ValueError."""
+    return from_json(path.read_text("utf-8"))
 
-    Raises OSError or ValueError.
-    """
+
+def from_json(text: str) -> Any:
+    """NaN, Infinity and 1e999, which JSON has no word for, are None. Raises ValueError."""
     try:
-        return json.loads(path.read_text("utf-8"), parse_constant=lambda _: None, parse_float=_finite)
+        return json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def _finite(text: str) -> float | None:

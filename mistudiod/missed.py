@@ -19,13 +19,15 @@ async def missed(bus: Bus, database: Database, seen: int) -> AsyncIterator[Messa
         for message in recent:
             yield message
         return
-    if seen > bus.newest or not await database.read(lambda db: _reaches_back(db, seen)):
+    if seen > bus.newest:
         yield None
         return
     while page := await database.read(partial(_page, after=seen)):
         for message in page:
             yield message
             seen = message.id or seen
+    if page is None:  # also when the reader is so slow that what comes next was pruned meanwhile
+        yield None
 
 
 def _reaches_back(db: sqlite3.Connection, seen: int) -> bool:
@@ -33,6 +35,8 @@ def _reaches_back(db: sqlite3.Connection, seen: int) -> bool:
     return oldest is not None and oldest <= seen + 1
 
 
-def _page(db: sqlite3.Connection, after: int) -> list[Message]:
+def _page(db: sqlite3.Connection, after: int) -> list[Message] | None:
+    if not _reaches_back(db, after):
+        return None
     rows = db.execute("select id, topic, data from events where id > ? order by id limit ?", (after, _PAGE))
     return [Message(row["id"], row["topic"], json.loads(row["data"])) for row in rows.fetchall()]

@@ -14,6 +14,7 @@ from typing import Any
 
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
+from mistudiod.index import read_json
 from mistudiod.paths import PARTIAL, Paths
 from mistudiod.restoring import AT_REST, IN_SPEC, METRICS, RECORD, SPEC, read_records, restore
 from mistudiod.statements import Job, job_row
@@ -60,14 +61,14 @@ class Records:
     async def rebuild(self) -> int:
         """Bring back the jobs that the database does not have, after the index of artifacts; returns how many.
 
-        Records that are missing become due.
+        Records that are missing, or of an earlier rest, become due.
         """
         known = await self._database.read(lambda db: {row["id"] for row in db.execute("select id from jobs")})
         runs = self._paths.data / "runs"
         found, highest = await asyncio.to_thread(read_records, runs, known)
         restored = await self._database.write(lambda db: restore(db, runs, found, highest))
-        query = f"select id from jobs where state in ({','.join('?' * len(AT_REST))})"
-        over = await self._database.read(lambda db: [r["id"] for r in db.execute(query, sorted(AT_REST)).fetchall()])
+        query = f"select id, state from jobs where state in ({','.join('?' * len(AT_REST))})"
+        over = await self._database.read(lambda db: dict(map(tuple, db.execute(query, sorted(AT_REST)).fetchall())))
         self._due |= set(await asyncio.to_thread(self._without_record, over))
         self._wake.set()
         return restored
@@ -78,8 +79,8 @@ class Records:
         # In the writer's thread: no removal of the job comes between, which the folder would outlive.
         await self._database.write(lambda db: _write_if_at_rest(db, run, job))
 
-    def _without_record(self, jobs: Iterable[int]) -> list[int]:
-        return [job for job in jobs if not (self._paths.run(job) / RECORD).exists()]
+    def _without_record(self, states: dict[int, str]) -> list[int]:
+        return [job for job, state in states.items() if _state_in(self._paths.run(job) / RECORD) != state]
 
 
 def begin_run(run: Path, data: Path, job: Job) -> None:
@@ -105,6 +106,14 @@ def write_metrics(run: Path, metrics: Iterable[tuple[int, str]]) -> None:
     elif run.is_dir():  # no folder is made here: one that was just removed must not come back
         lines = (f'{{"step": {step}, "values": {values}}}\n' for step, values in itertools.chain([first], metrics))
         _replace(run / METRICS, lines)
+
+
+def _state_in(record: Path) -> str | None:
+    try:
+        found = read_json(record)
+    except (OSError, ValueError):
+        return None
+    return found.get("state") if isinstance(found, dict) else None
 
 
 def _metrics(db: sqlite3.Connection, job: int) -> Iterator[tuple[int, str]]:

@@ -83,8 +83,8 @@ def restore(db: sqlite3.Connection, runs: Path, records: Iterable[Record], highe
         for needed in record.after:
             db.execute("insert or ignore into dependencies select ?, id from jobs where id = ?", (record.id, needed))
         if record.makes and record.state is State.DONE:  # few artifacts say themselves which job has made them
-            query = "update artifacts set job = ?1 where noun = ?2 and name = ?3 and (job is null or job < ?1)"
-            db.execute(query, (record.id, record.makes.noun, record.makes.name))
+            query = "update artifacts set job = :id where noun = :noun and name = :name and (job is null or job < :id)"
+            db.execute(query, {"id": record.id, "noun": record.makes.noun, "name": record.makes.name})
         told(db, record.id)
     made_by = db.execute("select max(job) from artifacts").fetchone()[0] or 0
     used = db.execute("select seq from sqlite_sequence where name = 'jobs'").fetchone()

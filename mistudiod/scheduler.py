@@ -74,49 +74,37 @@ class Scheduler:
                     after.add(maker)
         if missing:
             raise Invalid("; ".join(missing.values()), missing)
-        job, new = await self._store.add(request, sorted(after), key)
-        self._wake.set()
-        return job, new
+        return await self._store.add(request, sorted(after), key)
 
     async def stop(self, job: int) -> Job:
         """End a job for good (it can be retried); what it has finished stays."""
-        found = await self._store.stop(job)
-        if found["state"] == State.STOPPING and (worker := self._workers.get(job)):
-            worker.ask("stop")
-        return found
+        return await self._store.stop(job)
 
     async def pause(self, job: int) -> Job:
         """Let a running job write a checkpoint and leave; ``resume`` queues it again."""
-        found = await self._store.move(job, State.PAUSING)
-        if worker := self._workers.get(job):
-            worker.ask("pause")
-        return found
+        return await self._store.move(job, State.PAUSING)
 
     async def edit(self, job: int, priority: int, unless: Callable[[Job], bool]) -> Job:
-        found = await self._store.edit(job, priority, unless)
-        self._wake.set()
-        return found
+        return await self._store.edit(job, priority, unless)
 
     async def resume(self, job: int) -> Job:
-        found = await self._store.get(job)
-        if found["state"] != State.PAUSED:
-            raise Conflict(f"job {job} is {found['state']}, not paused")
-        found = await self._store.move(job, State.QUEUED)
-        self._wake.set()
-        return found
+        return await self._store.resume(job)
 
     async def retry(self, job: int) -> Job:
-        found = await self._store.get(job)
-        if State(found["state"]) not in jobs.ENDED - {State.DONE}:
-            raise Conflict(f"job {job} is {found['state']}; only a failed or stopped job can be retried")
-        found = await self._store.retry(job)
-        self._wake.set()
-        return found
+        return await self._store.retry(job)
 
     async def remove(self, job: int) -> None:
         trash = await self._store.remove(job, lambda: set_aside(self._paths.run(job)))
         if trash:
             await asyncio.to_thread(delete_tree, trash)
+
+    def heard(self, topic: str, data: dict[str, Any]) -> None:
+        """See to what was asked of a job once the database has it, even if whoever asked has gone meanwhile."""
+        state = data.get("state") if topic == "job" else None
+        if state == State.QUEUED:
+            self._wake.set()
+        elif state in (State.STOPPING, State.PAUSING) and (worker := self._workers.get(data["id"])):
+            worker.ask("stop" if state == State.STOPPING else "pause")
 
     def pids(self) -> dict[int, int]:
         """Of each job that runs: its worker's process."""

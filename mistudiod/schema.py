@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import sys
 
@@ -55,6 +56,8 @@ def m002_events_tokens_and_keys(db: Database) -> None:
              job integer not null references jobs(id) on delete cascade) without rowid""",
     ):
         db.execute(statement)
+    # A reader that comes back with an event of another database must not find its number in this one.
+    db.execute("insert into sqlite_sequence (name, seq) values ('events', ?)", (secrets.randbelow(2**40),))
 
 
 def known() -> set[str]:

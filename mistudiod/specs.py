@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -25,6 +25,14 @@ Priority = Annotated[int, Field(ge=-100, le=100, description="higher goes first,
 
 class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_flooded(cls, data: Any) -> Any:
+        # Each unknown field is an error of its own, some 1 kB: a body of them would take gigabytes.
+        if isinstance(data, dict) and len(data) > len(cls.model_fields) + 5:
+            raise ValueError("has many fields that there are not")
+        return data
 
 
 class AddModel(Spec):

@@ -138,6 +138,27 @@ def queue_again(db: sqlite3.Connection, job: int) -> Job:
     return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None)
 
 
+def retry(db: sqlite3.Connection, job: int) -> Job:
+    """Queue an ended job again, and those that were stopped only because of it. Raises Conflict."""
+    state = job_row(db, job)["state"]
+    if State(state) not in ENDED - {State.DONE}:
+        raise Conflict(f"job {job} is {state}; only a failed or stopped job can be retried")
+    found = queue_again(db, job)
+    queue = stopped_with(db, job)
+    while queue:
+        one = queue.pop()
+        try:
+            queue_again(db, one)
+        except Conflict as conflict:
+            needed = hopeless_need(db, one)
+            error = waits_for(db, needed) if needed else conflict.body()["error"]
+            db.execute("update jobs set error = ? where id = ?", (json.dumps(error), one))
+            told(db, one)
+        else:
+            queue += stopped_with(db, one)
+    return found
+
+
 class Key(NamedTuple):
     """What makes a repeated request one: the caller's Idempotency-Key, and the hash of what it asks for."""
 

@@ -17,7 +17,6 @@ from mistudiod.statements import (
     Job,
     Key,
     as_asked,
-    hopeless_need,
     job_row,
     keep_key,
     known_under,
@@ -25,15 +24,13 @@ from mistudiod.statements import (
     marks,
     metrics_after,
     move,
-    queue_again,
     record,
     refuse_taken,
     require_usable,
+    retry,
     stop_waiting,
-    stopped_with,
     told,
     values,
-    waits_for,
 )
 
 
@@ -213,26 +210,20 @@ class Jobs:
 
         return await self._database.read(count)
 
-    async def retry(self, job: int) -> Job:
-        """Queue an ended or paused job again, and those that were stopped only because of it."""
+    async def resume(self, job: int) -> Job:
+        """Queue a paused job again. Raises Conflict for any other."""
 
         def again(db: sqlite3.Connection) -> Job:
-            found = queue_again(db, job)
-            queue = stopped_with(db, job)
-            while queue:
-                one = queue.pop()
-                try:
-                    queue_again(db, one)
-                except Conflict as conflict:
-                    needed = hopeless_need(db, one)
-                    error = waits_for(db, needed) if needed else conflict.body()["error"]
-                    db.execute("update jobs set error = ? where id = ?", (json.dumps(error), one))
-                    told(db, one)
-                else:
-                    queue += stopped_with(db, one)
-            return found
+            found = job_row(db, job)
+            if found["state"] != State.PAUSED:
+                raise Conflict(f"job {job} is {found['state']}, not paused")
+            return move(db, job, State.QUEUED)
 
         return await self._database.write(again)
+
+    async def retry(self, job: int) -> Job:
+        """Queue an ended job again, and those that were stopped only because of it. Raises Conflict."""
+        return await self._database.write(lambda db: retry(db, job))
 
     async def edit(self, job: int, priority: int, unless: Callable[[Job], bool]) -> Job:
         """Give a queued job another priority. Raises Changed when ``unless`` says so of the job as it is."""

@@ -84,14 +84,12 @@ class Uploads:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder, self._limit_bytes = folder, limit_bytes
         self._all: dict[str, _Upload] = {}
-        self._loading = asyncio.Lock()
+        self._loading, self._making = asyncio.Lock(), asyncio.Lock()
         self._loaded = False
 
     async def create(self, name: str, files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Announce files: ``path``, ``bytes`` and ``sha256`` of each. Raises Invalid, TooLarge, Conflict, DiskFull."""
         await self._load()
-        if len(self._all) >= MAX_UPLOADS:
-            raise Conflict(f"{MAX_UPLOADS} uploads are waiting already; use or delete some of them first")
         announced = list(files)
         total_bytes = await asyncio.to_thread(_checked, announced)
         if total_bytes > self._limit_bytes:
@@ -100,7 +98,10 @@ class Uploads:
                 "raise the setting upload_limit_bytes or send less"
             )
         entry = {"id": secrets.token_hex(16), "name": name, "created_at": now(), "files": announced}
-        upload = await in_thread(self._make, entry, total_bytes)
+        async with self._making:
+            if len(self._all) >= MAX_UPLOADS:
+                raise Conflict(f"{MAX_UPLOADS} uploads are waiting already; use or delete some of them first")
+            upload = await in_thread(self._make, entry, total_bytes)
         return upload.shown(upload.files.values())
 
     async def receive(self, id: str, path: str, offset: int, stream: AsyncIterator[bytes]) -> dict[str, Any]:
@@ -219,6 +220,8 @@ def _checked(files: Collection[Mapping[str, Any]]) -> int:
             raise Invalid(f"{file['path']} is announced twice", {f"files.{number}.path": "is there twice"})
         paths.add(file["path"])
         folders.update(str(parent) for parent in Path(file["path"]).parents)
+        if len(folders) > MAX_FILES:  # each takes room on the disk that no file's size tells of
+            raise Invalid(f"an upload has at most {MAX_FILES:,} folders", {"files": "too many folders"})
     if both := paths & folders:
         raise Invalid(f"{min(both)} cannot be a file and a folder at once", {"files": "a file is also a folder"})
     return sum(file["bytes"] for file in files)

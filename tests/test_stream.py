@@ -209,7 +209,7 @@ async def test_a_reader_that_takes_nothing_is_let_go(open_studio: OpenStudio, mo
     while not len(studio.app[BUS]):
         await asyncio.sleep(0.02)
     for n in range(900):
-        studio.app[BUS].state(10**6 + n, "job", {"id": 1, "x": "y" * 20_000})
+        studio.app[BUS].state(studio.app[BUS].newest + 1, "job", {"id": 1, "x": "y" * 20_000})
     for _ in range(400):
         if not len(studio.app[BUS]):
             break

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mistudio import human, output
 from mistudio.api import ENDED, Client, Job
-from mistudio.errors import ApiError
+from mistudio.errors import ApiError, Unreachable
+from mistudio.stream import PATIENCE_S, TRY_AGAIN_S
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -40,7 +41,7 @@ def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
             drawing.note("the studio does not answer; trying again")
             continue
         if topic in ("connected", "reset"):
-            topic, about = "job", client.job(job)
+            topic, about = "job", _found(client, job)
             tracker.catch_up(client)
         if about.get("id" if topic == "job" else "job") != job:
             continue
@@ -48,12 +49,24 @@ def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
             raise ApiError(404, "not_found", f"job {job} was removed")
         fresh = tracker.take(topic, about)
         if tracker.job["state"] in ENDED:  # unless that is an old story: it may have been queued again meanwhile
-            tracker.take("job", client.job(job))
+            tracker.take("job", _found(client, job))
         if tracker.job["state"] in ENDED:
             drawing.line(tracker.text(), 1.0, True)
             return tracker.job
         drawing.line(tracker.text(), tracker.share(), fresh)
     raise AssertionError("the event stream never ends by itself")
+
+
+def _found(client: Client, job: int) -> Job:
+    """The job, also from a studio that is just being started anew."""
+    since = time.monotonic()
+    while True:
+        try:
+            return client.job(job)
+        except Unreachable:
+            if time.monotonic() - since > PATIENCE_S:
+                raise
+            time.sleep(TRY_AGAIN_S)
 
 
 class _Tracker:

@@ -78,7 +78,9 @@ def listen(connect: Connect, after: str = "") -> Iterator[Event]:
                     yield from records.feed(chunk)
                     last_seen = time.monotonic()
         except Unreachable:
-            if last_seen is None or time.monotonic() - last_seen > PATIENCE_S:
+            if connected:
+                last_seen = time.monotonic()  # a line that fell silent long ago: nobody has tried a new one yet
+            elif last_seen is None or time.monotonic() - last_seen > PATIENCE_S:
                 raise
         if connected:
             yield {"id": records.last_id, "topic": "lost", "data": {}}

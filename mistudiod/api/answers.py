@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from mistudiod.jobs import State
 from mistudiod.monitor import Sample
@@ -15,6 +15,14 @@ class Fields(BaseModel):
     """Known fields only; what was sent is never repeated in an error."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_flooded(cls, data: Any) -> Any:
+        # Each unknown field is an error of its own, some 1 kB: a body of them would take gigabytes.
+        if isinstance(data, dict) and len(data) > len(cls.model_fields) + 5:
+            raise ValueError("has many fields that there are not")
+        return data
 
 
 class Described(BaseModel):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mistudiod.api.asks import PageQuery, Ref, RefPath, after
 from mistudiod.api.keys import COMMAND, INDEX, JOBS, PATHS, SETTINGS
 from mistudiod.api.route import Asked, Route, route
 from mistudiod.errors import Conflict, NotFound, TooMany
+from mistudiod.index import from_json
 from mistudiod.preview import PreviewFailed, preview
 from mistudiod.specs import USES, SampleDataset
 from mistudiod.tokens import Scope
@@ -82,10 +84,10 @@ async def sample_dataset(asked: Asked[SampleQuery]) -> Any:
 )  # fmt: skip
 async def list_features(asked: Asked[ArtifactsQuery]) -> Any:
     """List the features of an SAE's newest extraction, each with its best example only."""
-    sae, found = await _newest_features(asked)
+    sae, path = await _newest_features(asked)
     begin, limit = after(asked.query.cursor), asked.query.limit
-    brief = [{**feature, "examples": feature["examples"][:1]} for feature in found[begin : begin + limit]]
-    return {"sae": sae, "features": brief, "next": str(begin + limit) if begin + limit < len(found) else None}
+    found = await asyncio.to_thread(_brief, path, begin, limit + 1)
+    return {"sae": sae, "features": found[:limit], "next": str(begin + limit) if len(found) > limit else None}
 
 
 @route(
@@ -94,26 +96,36 @@ async def list_features(asked: Asked[ArtifactsQuery]) -> Any:
 )  # fmt: skip
 async def show_feature(asked: Asked[None]) -> Any:
     """Show one feature with all its examples."""
-    sae, found = await _newest_features(asked)
-    for one in found:
-        if one["index"] == asked.path.index:
-            return {"sae": sae, **one}
-    raise NotFound(
-        f"feature {asked.path.index} of {sae} has no examples yet; the extraction kept {len(found)} features"
-    )
+    sae, path = await _newest_features(asked)
+    one = await asyncio.to_thread(_one, path, asked.path.index)
+    if one is None:
+        raise NotFound(f"feature {asked.path.index} of {sae} has no examples yet; the extraction kept others")
+    return {"sae": sae, **one}
 
 
-async def _newest_features(asked: Asked[Any]) -> tuple[str, list[dict[str, Any]]]:
+async def _newest_features(asked: Asked[Any]) -> tuple[str, Path]:
     sae = (await asked.app[INDEX].get("sae", asked.path.ref))["name"]
     extraction = await asked.app[INDEX].newest_features(sae)
     if extraction is None:
         raise NotFound(f"no features of {sae} have been extracted yet; run: mistudio feature extract {sae}")
-    return sae, await asyncio.to_thread(_read, Path(extraction["folder"]) / "features.jsonl")
+    return sae, Path(extraction["folder"]) / "features.jsonl"
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    # Not splitlines(): text may hold other line separators.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+def _brief(path: Path, begin: int, limit: int) -> list[dict[str, Any]]:
+    with _features(path) as found:
+        return [{**one, "examples": one["examples"][:1]} for one in islice(found, begin, begin + limit)]
+
+
+def _one(path: Path, index: int) -> dict[str, Any] | None:
+    with _features(path) as found:
+        return next((one for one in found if one["index"] == index), None)
+
+
+@contextmanager
+def _features(path: Path) -> Iterator[Iterator[dict[str, Any]]]:
+    """One after the other: in memory all of them would be ten times the file. No line but "\\n" ends one."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        yield (from_json(line) for line in file if line.strip())
 
 
 ROUTES = (

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mistudiod.api.keys import SETTINGS, TOKENS
 from mistudiod.api.route import BODY_BYTES, Route
-from mistudiod.errors import Forbidden, TooLarge, Unauthorized, WrongContentType, WrongHost
+from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
 from mistudiod.peer import is_unix
 from mistudiod.settings import is_loopback
 from mistudiod.tokens import Scope, allows
@@ -30,7 +30,8 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         route: Route | None = getattr(request.match_info.handler, ROUTE, None)
         _limits(request, route)
         host = _host(request, allowed)
-        if request.method not in _SAFE:
+        # Reading has no effect, but some answers cost much: a browser that says whose page asks is heeded there too.
+        if request.method not in _SAFE or (request.path.startswith("/api/") and "Sec-Fetch-Site" in request.headers):
             _refuse_foreign_page(request, host)
         granted = await authenticate(request)
         if route is not None:
@@ -39,9 +40,21 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
             _content_type(request, route)
         elif request.match_info.http_exception is None:
             raise Forbidden("this route has no scope, so nobody may use it")
+        await _continue(request)
         return await handler(request)
 
     return middleware
+
+
+async def _continue(request: web.Request) -> None:
+    """Only now may a sender who waits for it (Expect) send the body."""
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < (1, 1):
+        return
+    if expected.lower() != "100-continue":
+        raise Invalid("Expect can be 100-continue only")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # what was written is no part of the answer
 
 
 def _limits(request: web.Request, route: Route | None) -> None:
@@ -97,7 +110,7 @@ def _refuse_foreign_page(request: web.Request, host: str) -> None:
     else:
         foreign = origin is not None and origin.lower().partition("://")[2] != host.lower()
     if foreign:
-        raise Forbidden("another site's page may not change anything here")
+        raise Forbidden("another site's page may not ask anything here")
 
 
 async def authenticate(request: web.Request) -> Scope:
@@ -118,7 +131,7 @@ async def authenticate(request: web.Request) -> Scope:
 
 
 def _content_type(request: web.Request, route: Route) -> None:
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if any(one.lower() != "identity" for one in request.headers.getall("Content-Encoding", [])):
         raise WrongContentType("send the body as it is, without a Content-Encoding")
     wanted = "application/octet-stream" if route.raw else "application/json"
     needs_body = route.raw or route.body is not None

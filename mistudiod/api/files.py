@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from aiohttp import web
 from pydantic import Field, StringConstraints
@@ -14,11 +14,11 @@ from mistudiod.api.answers import Fields, Page
 from mistudiod.api.asks import Ref, RefPath
 from mistudiod.api.keys import INDEX
 from mistudiod.api.route import Asked, route
-from mistudiod.errors import NotFound
+from mistudiod.errors import NotFound, WrongRange
 from mistudiod.paths import join
 from mistudiod.tokens import Scope
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 4 << 20
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
@@ -42,12 +42,13 @@ class FilePage(Page):
 async def list_files(asked: Asked[None]) -> Any:
     """List the files of an SAE."""
     sae = await asked.app[INDEX].get("sae", asked.path.ref)
-    return {"sae": sae["name"], "files": await asyncio.to_thread(_files, Path(sae["folder"])), "next": None}
+    paths = await asyncio.to_thread(_files, Path(sae["folder"]))
+    return {"sae": sae["name"], "files": [await _described(path) for path in paths], "next": None}
 
 
 @route(
     "GET", "/api/saes/{ref}/files/{file}", scope=Scope.READ, path=FilePath, media="application/octet-stream",
-    refusals=(NotFound,),
+    refusals=(NotFound, WrongRange),
 )  # fmt: skip
 async def download_file(asked: Asked[None]) -> web.StreamResponse:
     """Download one file of an SAE, or with a Range header the rest of it."""
@@ -58,25 +59,42 @@ async def download_file(asked: Asked[None]) -> web.StreamResponse:
         path = None
     if path is None or not path.is_file():
         raise NotFound(f"the SAE {sae['name']} has no file {asked.path.file}")
+    try:
+        begin = asked.request.http_range.start or 0
+    except ValueError:
+        raise WrongRange("Range must be bytes=FIRST- or bytes=FIRST-LAST") from None
+    if begin and begin >= path.stat().st_size:
+        raise WrongRange(
+            f"{asked.path.file} has {path.stat().st_size:,} bytes: there is nothing from byte {begin:,} on"
+        )
     disposition = f'attachment; filename="{asked.path.file}"'
     return web.FileResponse(
         path, headers={"Content-Disposition": disposition, "Content-Type": "application/octet-stream"}
     )
 
 
-def _files(folder: Path) -> list[dict[str, Any]]:
-    found = sorted(
-        path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and path.name[0] != "."
-    )
-    return [{"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in found]
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and path.name[0] != ".")
 
 
-def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            found.update(block)
-    return found.hexdigest()
+async def _described(path: Path) -> dict[str, Any]:
+    """Block by block: whoever else needs a thread comes in between, and a caller who has gone costs no more."""
+    found, size = hashlib.sha256(), 0
+    file = await asyncio.to_thread(open, path, "rb")
+    try:
+        while read := await asyncio.to_thread(_hash_more, file, found):
+            size += read
+    finally:
+        file.close()
+    return {"name": path.name, "bytes": size, "sha256": found.hexdigest()}
+
+
+def _hash_more(file: BinaryIO, found: Any) -> int:
+    """How many bytes there were."""
+    if file.closed:
+        return 0
+    found.update(block := file.read(_BLOCK_BYTES))
+    return len(block)
 
 
 ROUTES = (list_files, download_file)

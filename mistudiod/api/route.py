@@ -69,7 +69,7 @@ class Route:
         path = _part(self.path, dict(request.match_info), NotFound)
         query = _part(self.query, _once(request), Invalid)
         body = None if self.raw else await self._read(request)
-        given = await self.handler(Asked(request, path, query, body))
+        given = await self._handled(Asked(request, path, query, body))
         if isinstance(given, web.StreamResponse):
             return given
         if self.answer is None:
@@ -82,11 +82,21 @@ class Route:
                 return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
         return response
 
+    async def _handled(self, asked: Asked[Any]) -> Any:
+        """A change that has begun is finished, also when its asker has gone: otherwise half of it would stay."""
+        if self.method == "GET" or self.raw:
+            return await self.handler(asked)
+        task = asyncio.ensure_future(self.handler(asked))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody is left to hear it
+        return await asyncio.shield(task)
+
     async def _read(self, request: web.Request) -> Any:
         try:
             data = await asyncio.wait_for(request.clone(client_max_size=self.body_bytes).read(), _BODY_LIMIT_S)
         except asyncio.TimeoutError:
             raise Invalid(f"the body did not come within {_BODY_LIMIT_S:.0f} s") from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise Invalid("the body was cut off or damaged on its way; send it again") from None
         if self.body is not None:
             return check(read_json(data), self.body)
         if data and read_json(data) != {}:

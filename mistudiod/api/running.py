@@ -8,6 +8,8 @@ from typing import Any
 from mistudiod.api import answers
 from mistudiod.api.keys import JOBS, SCHEDULER
 from mistudiod.api.route import Asked, route
+from mistudiod.errors import NotFound
+from mistudiod.jobs import LIVE
 from mistudiod.memory import measured
 from mistudiod.tokens import Scope
 
@@ -17,7 +19,12 @@ async def list_running(asked: Asked[None]) -> Any:
     """List the jobs that run, how far they are, and their memory."""
     found = []
     for id, pid in sorted(asked.app[SCHEDULER].pids().items()):
-        job = await asked.app[JOBS].get(id)
+        try:
+            job = await asked.app[JOBS].get(id)
+        except NotFound:
+            continue  # it has ended and was removed while the others were measured
+        if job["state"] not in LIVE:
+            continue
         memory_bytes, gpu_bytes = await asyncio.to_thread(measured, pid)
         progress = job["progress"] or dict.fromkeys(("stage", "done", "total", "unit", "eta_s"))
         name = job["spec"].get("name") or job["spec"].get("sae")

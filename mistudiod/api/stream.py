@@ -128,7 +128,7 @@ async def _reset(app: web.Application, bus: Bus) -> Message:
     for state in set(State) - ENDED:
         jobs += [await app[JOBS].get(id) for id in await app[JOBS].in_state(state) if id not in shown]
     artifacts = [
-        {"noun": noun, "id": one["id"], "name": one["name"]} for noun in NOUNS for one in await app[INDEX].all(noun)
+        {"noun": noun, "id": one["id"], "name": one["name"]} for noun in NOUNS for one in await app[INDEX].all(noun, -1)
     ]
     return Message(newest, "reset", {"jobs": jobs, "artifacts": artifacts})
 

@@ -45,6 +45,10 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+async def _expect(request: web.Request) -> None:
+    """aiohttp would answer Expect before any door: the doors do it, once they let the request pass."""
+
+
 def add(router: web.UrlDispatcher, routes: Iterable[Route]) -> None:
     """Mount routes so that the doors find what each has declared."""
     for one in routes:
@@ -54,6 +58,6 @@ def add(router: web.UrlDispatcher, routes: Iterable[Route]) -> None:
 
         setattr(handle, ROUTE, one)
         if one.method == "GET":
-            router.add_get(one.template, handle, allow_head=one.media != "text/event-stream")
+            router.add_get(one.template, handle, allow_head=one.media != "text/event-stream", expect_handler=_expect)
         else:
-            router.add_route(one.method, one.template, handle)
+            router.add_route(one.method, one.template, handle, expect_handler=_expect)

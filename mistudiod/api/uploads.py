@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from aiohttp import ClientPayloadError
+from aiohttp import web
 from pydantic import Field, StringConstraints
 
 from mistudiod.api.answers import Fields, Page
@@ -98,7 +98,7 @@ async def send_part(asked: Asked[PartQuery]) -> Any:
     body = aiter(asked.request.content.iter_any())
     try:
         return await asked.app[UPLOADS].receive(asked.path.id, query.path, query.offset, body)
-    except (ClientPayloadError, ConnectionError):
+    except (web.RequestPayloadError, ConnectionError):
         raise Conflict(
             f"the connection broke while {query.path} was being sent; go on from its received_bytes"
         ) from None

@@ -46,7 +46,8 @@ def _extract(spec: Extract, link: Link, final: Path) -> None:
     lines = []
     for done, latent in enumerate(chosen):
         link.check()
-        lines.append(json.dumps(_feature(latent, extraction, trained, windows, lm), ensure_ascii=False))
+        feature = _feature(latent, extraction, trained, windows, lm)
+        lines.append(json.dumps(feature, ensure_ascii=False, allow_nan=False))
         link.progress("examples", done + 1, len(chosen), "features")
     manifest = {
         "sae": spec.sae,
@@ -59,7 +60,7 @@ def _extract(spec: Extract, link: Link, final: Path) -> None:
     }
     with new_folder(final, 1 << 20) as partial:
         (partial / "features.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
 
 
 def _windows(trained: Trained, link: Link) -> TokenWindows:
