@@ -56,7 +56,7 @@ def _schemas(routes: list[Route]) -> tuple[dict[type[BaseModel], dict[str, Any]]
 def _operation(route: Route, schemas: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
-        "summary": route.about.split("\n\n")[0].replace("\n    ", " "),
+        "summary": route.about.split("\n\n")[0].replace("\n", " "),
         "x-scope": route.scope.value,
         "parameters": [*_parameters(route)],
         "responses": _responses(route, schemas),

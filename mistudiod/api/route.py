@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -63,7 +64,7 @@ class Route:
 
     @property
     def about(self) -> str:
-        return (self.handler.__doc__ or "").strip()
+        return inspect.cleandoc(self.handler.__doc__ or "")
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
         path = _part(self.path, dict(request.match_info), NotFound)
