@@ -83,20 +83,27 @@ class Database:
     def _open(self) -> None:
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            for pragma in _PRAGMAS:
-                self._connection.execute(pragma)
-            problem = self._connection.execute("pragma quick_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
-            self._migrate()
-            found = self._connection.execute("select seq from sqlite_sequence where name = 'events'").fetchone()
-            self.newest_event = found[0] if found else 0
+            try:
+                self._look_over()
+            except BaseException:
+                self._connection.close()
+                raise
         except sqlite3.Error as error:
             raise StoreError(
                 f"the database {self.path} cannot be used ({error}); put back the newest copy from {self.backups}, "
                 "or move the file away and run: mistudiod reindex"
             ) from error
+
+    def _look_over(self) -> None:
+        self._connection.row_factory = sqlite3.Row
+        for pragma in _PRAGMAS:
+            self._connection.execute(pragma)
+        problem = self._connection.execute("pragma quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise sqlite3.DatabaseError(problem)
+        self._migrate()
+        found = self._connection.execute("select seq from sqlite_sequence where name = 'events'").fetchone()
+        self.newest_event = found[0] if found else 0
 
     def _migrate(self) -> None:
         applied, known = schema.applied(self._connection), schema.known()
