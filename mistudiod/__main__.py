@@ -75,6 +75,8 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod.api.keys import PATHS
     from mistudiod.app import make_app
 
+    if settings.offline:  # workers inherit it; their libraries know it
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:  # before anything else: a daemon that cannot be reached must not start a job
         listener = listen.tcp(settings)
     except OSError as error:

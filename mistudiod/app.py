@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from mistudiod import page, runner
+from mistudiod.abilities import Abilities
 from mistudiod.api import keys
 from mistudiod.api.doors import allowed_hosts, doors
 from mistudiod.api.refusals import refusals, safe_headers
@@ -23,16 +24,22 @@ from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.index import NOUNS, Index
+from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.paths import Paths
+from mistudiod.planning import Planning
+from mistudiod.preview import preview
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
 from mistudiod.settings import Settings, is_loopback
 from mistudiod.sources import sweeping
+from mistudiod.specs import ProbeDevice
 from mistudiod.store import Jobs
 from mistudiod.tokens import Scope, Tokens
 from mistudiod.uploads import Uploads
+
+_PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
 
 
 def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.Application:
@@ -48,7 +55,12 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
-    app[keys.SCHEDULER] = Scheduler(settings, paths, app[keys.JOBS], app[keys.INDEX], bus, app[keys.SECRETS], command)
+    probe = functools.partial(preview, ProbeDevice(), paths, _PROBE_LIMIT_S, command)
+    app[keys.ABILITIES] = Abilities(paths.data / "abilities.json", probe)
+    app[keys.PLANNING] = Planning(app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES])
+    app[keys.SCHEDULER] = Scheduler(
+        settings, paths, app[keys.JOBS], app[keys.INDEX], bus, app[keys.SECRETS], app[keys.PLANNING], command
+    )
     app[page.PAGE] = shown
     database.told = functools.partial(_tell, app)
     add(app.router, ROUTES)
@@ -125,6 +137,7 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
     await scheduler.recover()
     loop = asyncio.create_task(scheduler.run())
     yield
+    app[keys.ABILITIES].close()
     await scheduler.close(loop)
 
 

@@ -15,7 +15,7 @@ MAX_LINE_BYTES = 65_536
 
 
 class Event(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(defer_build=True, extra="forbid", allow_inf_nan=False)
 
 
 class Progress(Event):
@@ -71,7 +71,9 @@ class Failure(Event):
 
 
 WorkerEvent = Annotated[Progress | Metric | Artifact | Result | Failure, Field(discriminator="event")]
-_ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAdapter(WorkerEvent)
+_ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAdapter(
+    WorkerEvent, config=ConfigDict(defer_build=True)
+)
 
 
 def to_line(event: Event) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
+_STALLED_SHARE = 0.10  # of ten seconds in which somebody waited for memory: from here on the machine thrashes
 _NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" with 2**63 rounded down to a page
 _LOOK_AGAIN_S = 60.0  # between two looks for sensors
 _SENSOR_C = (-55.0, 150.0)  # what a sensor can measure; a switched-off one says -256 or the like
@@ -146,6 +147,21 @@ def memory(root: Path, info: dict[str, int]) -> Memory:
         "swap_free_bytes": info.get("SwapFree"),
         "limit_bytes": min(limits, default=None),
     }
+
+
+def oom_kills(root: Path = Path("/")) -> int:
+    """How many processes the kernel has killed for want of memory since it was started; 0 where it does not count."""
+    return _field(root / "proc/vmstat", "oom_kill")
+
+
+def is_pressed(root: Path = Path("/")) -> bool:
+    """Whether processes wait for memory now (PSI, ``some avg10``). False where the kernel keeps no such count."""
+    for line in (text(root / "proc/pressure/memory") or "").splitlines():
+        kind, *fields = line.split()
+        if kind == "some":
+            shares = [field.removeprefix("avg10=") for field in fields if field.startswith("avg10=")]
+            return bool(shares) and float(shares[0]) / 100 > _STALLED_SHARE
+    return False
 
 
 def _memory_room(folder: Path) -> tuple[int | None, int | None]:

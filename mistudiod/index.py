@@ -28,6 +28,11 @@ _FILES = {
     "sae": "recipe.json",
     "features": "manifest.json",
 }
+# Where an artifact says which other one it cannot do without: {noun of the other: {its own noun: path in the JSON}}.
+_NEEDED_BY = {
+    "model": {"tokenization": "$.model", "sae": "$.model.name"},
+    "dataset": {"tokenization": "$.dataset"},
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the rule of specs.check_name
 _HIGHEST_JOB = 2**31  # an artifact from elsewhere may say anything
 Artifact = dict[str, Any]
@@ -69,6 +74,16 @@ class Index:
         def select(db: sqlite3.Connection) -> Artifact | None:
             row = db.execute(query, {"sae": sae}).fetchone()
             return self._artifact(row) if row else None
+
+        return await self._database.read(select)
+
+    async def needing(self, noun: str, name: str) -> list[tuple[str, str]]:
+        """Noun and name of every artifact that would be of no use without this one."""
+        query = "select name from artifacts where noun = ? and json_extract(info, ?) = ? order by id"
+
+        def select(db: sqlite3.Connection) -> list[tuple[str, str]]:
+            needing = _NEEDED_BY.get(noun, {}).items()
+            return [(by, row["name"]) for by, path in needing for row in db.execute(query, (by, path, name))]
 
         return await self._database.read(select)
 

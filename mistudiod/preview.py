@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +24,28 @@ _AT_ONCE = 4  # each is a process of some 100 MB
 _under_way = 0
 
 
-async def preview(spec: Spec, paths: Paths, limit_s: float, command: Sequence[str]) -> dict[str, Any]:
+async def preview(
+    spec: Spec, paths: Paths, limit_s: float, command: Sequence[str], secrets: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The worker's result. Raises Invalid with its sentence, TooMany when others are under way, or PreviewFailed."""
     global _under_way
     if _under_way >= _AT_ONCE:
         raise TooMany(f"{_AT_ONCE} previews are under way already; try again in a moment")
     _under_way += 1
     try:
-        return await _preview(spec, paths, limit_s, command)
+        return await _preview(spec, paths, limit_s, command, secrets)
     finally:
         _under_way -= 1
 
 
-async def _preview(spec: Spec, paths: Paths, limit_s: float, command: Sequence[str]) -> dict[str, Any]:
+async def _preview(
+    spec: Spec, paths: Paths, limit_s: float, command: Sequence[str], secrets: Mapping[str, str] | None
+) -> dict[str, Any]:
     (paths.data / "runs").mkdir(exist_ok=True)
     run = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}preview-", dir=paths.data / "runs"))
     try:
         (run / "spec.json").write_text(json.dumps({"job": 0, "data": str(paths.data), "spec": spec.model_dump()}))
-        worker = await Worker.start(run, Grace(limit_s, 0.5, limit_s), command)
+        worker = await Worker.start(run, Grace(limit_s, 0.5, limit_s), command, secrets)
         try:
             return await asyncio.wait_for(_answer(worker), limit_s)
         except asyncio.TimeoutError:

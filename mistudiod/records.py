@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,15 @@ class Records:
         return [job for job, state in states.items() if _state_in(self._paths.run(job) / RECORD) != state]
 
 
-def begin_run(run: Path, data: Path, job: Job) -> None:
-    """Write what the worker reads; it is also what is left of the job should the database be lost meanwhile."""
+def begin_run(run: Path, data: Path, job: Job, choices: Mapping[str, object]) -> None:
+    """Write what the worker reads, its plan's ``choices`` too.
+
+    It is also what is left of the job should the database be lost meanwhile.
+    """
     _make(run)
     (run / RECORD).unlink(missing_ok=True)  # it is not at rest any more
-    order = {"job": job["id"], "data": str(data), "spec": job["spec"], **{name: job[name] for name in IN_SPEC}}
+    kept = {name: job[name] for name in IN_SPEC}
+    order = {"job": job["id"], "data": str(data), "spec": job["spec"], "choices": choices, **kept}
     _replace(run / SPEC, [json.dumps(order, indent=1)])
 
 

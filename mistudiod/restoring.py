@@ -34,7 +34,7 @@ class Makes(BaseModel):
 class Record(BaseModel):
     """A job as the API shows it."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, hide_input_in_errors=True)
 
     id: int
     kind: str
@@ -44,6 +44,7 @@ class Record(BaseModel):
     started_at: str | None = Field(None, max_length=40)
     ended_at: str | None = Field(None, max_length=40)
     spec: dict[str, Any]
+    plan: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
@@ -95,11 +96,12 @@ def restore(db: sqlite3.Connection, runs: Path, records: Iterable[Record], highe
 
 
 def _insert(db: sqlite3.Connection, record: Record) -> bool:
-    texts = [json.dumps(v) if v is not None else None for v in (record.progress, record.result, record.error)]
+    columns = (record.plan, record.progress, record.result, record.error)
+    texts = [json.dumps(v) if v is not None else None for v in columns]
     makes = (record.makes.noun, record.makes.name) if record.makes else (None, None)
     cursor = db.execute(
         """insert or ignore into jobs (id, kind, lane, spec, state, priority, created_at, started_at, ended_at,
-           progress, result, error, noun, name) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
+           plan, progress, result, error, noun, name) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
         (
             *(record.id, record.kind, LANES[record.kind], json.dumps(record.spec), record.state.value, record.priority),
             *(record.created_at, record.started_at, record.ended_at, *texts, *makes),

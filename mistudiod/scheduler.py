@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistudiod import jobs, runner
+from mistudiod import host, jobs, oom, runner
 from mistudiod.bus import Bus
-from mistudiod.errors import Conflict, Invalid, NotFound, StoreError
+from mistudiod.ending import MEMORY, ending, error
+from mistudiod.errors import Conflict, Invalid, NotFound, StoreError, StudioError
 from mistudiod.hearing import Hearing
 from mistudiod.index import Index, set_aside
 from mistudiod.jobs import LIVE, State
 from mistudiod.paths import Paths, delete_tree, newest_checkpoint
+from mistudiod.planning import DoesNotFit, Planning, halved, told
 from mistudiod.records import begin_run
 from mistudiod.runner import Exit, Grace, Worker
 from mistudiod.secret import Secrets, SecretsUnusable
@@ -27,7 +29,6 @@ from mistudiod.store import Jobs
 log = logging.getLogger("mistudiod.scheduler")
 T = TypeVar("T")
 RETRY_S = 2.0  # between two tries to write to a database that refuses: a full disk, another program's lock
-_EXIT_YIELDED, _EXIT_STOPPED = 75, 76
 _ONE_AT_A_TIME = ("tokenize",)  # each takes every core
 
 
@@ -40,10 +41,11 @@ class Scheduler:
         index: Index,
         bus: Bus,
         secrets: Secrets,
+        planning: Planning,
         command: Sequence[str],
     ) -> None:
         self._paths, self._store, self._index, self._bus, self._command = paths, store, index, bus, command
-        self._secrets = secrets
+        self._secrets, self._planning = secrets, planning
         self._grace = Grace(settings.stop_grace_s, settings.term_grace_s, settings.progress_limit_s)
         self._room = {"gpu": 1, "io": settings.io_jobs}
         self._running: dict[asyncio.Task[None], Job] = {}
@@ -168,9 +170,8 @@ class Scheduler:
         except Exception:
             log.exception("job %s", job["id"])
             with contextlib.suppress(Exception):  # the store itself may be what failed
-                await self._finish(
-                    job["id"], [State.FAILED], None, "internal", _error("internal", "see the daemon's log")
-                )
+                internal = error("internal", "see the daemon's log")
+                await self._finish(job["id"], [State.FAILED], None, "internal", internal)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
@@ -189,20 +190,18 @@ class Scheduler:
 
     async def _run(self, job: Job) -> None:
         try:
-            run = await asyncio.to_thread(self._prepare, job)
+            run = await self._prepare(job)
             secrets = await asyncio.to_thread(self._secrets.for_kind, job["kind"])
             worker = await Worker.start(run, self._grace, self._command, secrets)
-        except SecretsUnusable as error:
-            failed = _error(error.code, error.message)
-            await self._finish(job["id"], [State.FAILED], None, "not started", failed)
+        except (SecretsUnusable, DoesNotFit) as refusal:
+            await self._not_started(job["id"], error(refusal.code, refusal.message))
             return
-        except OSError as error:
-            await self._finish(
-                job["id"], [State.FAILED], None, "not started",
-                _error("not_started", f"the worker could not be started: {error.strerror or error}"),
-            )  # fmt: skip
+        except OSError as reason:
+            sentence = f"the worker could not be started: {reason.strerror or reason}"
+            await self._not_started(job["id"], error("not_started", sentence))
             return
         self._workers[job["id"]] = worker
+        kills = await asyncio.to_thread(host.oom_kills)
         try:
             pid = worker.process.pid
             await self._written(lambda: self._store.started(job["id"], pid, worker.starttime, runner.boot_id()))
@@ -220,32 +219,42 @@ class Scheduler:
             self._workers.pop(job["id"], None)
             for path in await asyncio.to_thread(self._paths.sweep_worker, job["id"], worker.process.pid):
                 log.info("job %s: removed the half-written %s", job["id"], path)
-        await self._conclude(job["id"], ended, failure)
+        killed = oom.killed_for_memory(ended.code, await asyncio.to_thread(host.oom_kills) - kills)
+        short = (killed or ended.code == MEMORY) and not ended.asked and not self._closing
+        if not (short and await self._again_with_less(job["id"], ended.code)):
+            await self._conclude(job["id"], ended, failure)
 
-    def _prepare(self, job: Job) -> Path:
+    async def _not_started(self, job: int, why: dict[str, Any]) -> None:
+        await self._finish(job, [State.FAILED], None, "not started", why)
+
+    async def _prepare(self, job: Job) -> Path:
         run = self._paths.run(job["id"])
-        begin_run(run, self._paths.data, job)
+        goes_on = await asyncio.to_thread(newest_checkpoint, run) is not None
+        plan = await self._planning.for_job(job, goes_on)
+        if plan != job["plan"]:
+            await self._written(lambda: self._store.planned(job["id"], plan))
+        await asyncio.to_thread(begin_run, run, self._paths.data, job, told(plan) if plan else {})
         return run
 
+    async def _again_with_less(self, job: int, code: int) -> bool:
+        """Queue a job whose worker ran out of memory, with half as much at a time; False when there is no less."""
+        plan = (await self._store.get(job))["plan"]
+        smaller = halved(plan) if plan else None
+        if smaller is None:
+            return False
+        log.warning("job %s ran out of memory; it is queued again with %s", job, told(smaller))
+        await self._finish(job, [State.INTERRUPTED, State.QUEUED], code, "out of memory", None, plan=smaller)
+        return True
+
     async def _conclude(self, job: int, exit: Exit, failure: dict[str, Any] | None) -> None:
-        if exit.code == 0:
-            await self._finish(job, [State.DONE], 0, "done", None)
-        elif self._closing and exit.asked == "pause":
-            await self._finish(job, [State.INTERRUPTED], exit.code, "paused", None)
-        elif exit.asked == "stop":
-            await self._finish(job, [State.STOPPED], exit.code, "stopped", None)
-        elif exit.asked == "pause" and (exit.code < 0 or exit.code in (_EXIT_YIELDED, _EXIT_STOPPED)):
-            await self._finish(job, [State.PAUSED], exit.code, "paused", None)
-        elif exit.hung:
-            limit = f"it gave no sign of life for {self._grace.progress_s:.0f} s and was ended"
-            await self._finish(job, [State.FAILED], exit.code, "hung", _error("hung", limit, tail=exit.tail))
-        elif exit.code < 0 or exit.code in (_EXIT_YIELDED, _EXIT_STOPPED):  # 76 unasked: SIGTERM from outside
-            await self._interrupted(job, _signal_sentence(exit.code), exit)
-        else:
-            error = failure or _error(
-                "died", f"the worker ended with exit code {exit.code} and no word", tail=exit.tail
-            )
-            await self._finish(job, [State.FAILED], exit.code, "failed", error)
+        end = ending(exit, failure, self._closing, self._grace.progress_s)
+        if end.state is State.INTERRUPTED and not (self._closing and exit.asked):
+            await self._interrupted(job, end.reason, exit)
+            return
+        await self._finish(job, [end.state], exit.code, end.reason, end.error)
+        if end.state is State.DONE:
+            with contextlib.suppress(StudioError):  # what it was made from has gone already
+                await self._planning.remember(await self._store.get(job))
 
     async def _interrupted(self, job: int, reason: str, exit: Exit | None) -> None:
         """Queue a job whose worker died again, unless it has been dying at the same place."""
@@ -253,34 +262,25 @@ class Scheduler:
         code = exit.code if exit else None
         if await self._store.stalled(job, checkpoint) + 1 >= jobs.ATTEMPTS:
             message = f"{reason}; that is {jobs.ATTEMPTS} times at the same place, so it is not tried again by itself"
-            error = _error("died", message, tail=exit.tail if exit else None)
-            await self._finish(job, [State.INTERRUPTED, State.FAILED], code, reason, error)
+            died = error("died", message, exit.tail if exit else None)
+            await self._finish(job, [State.INTERRUPTED, State.FAILED], code, reason, died)
         else:
             log.warning("job %s: %s; it is queued again", job, reason)
             await self._finish(job, [State.INTERRUPTED, State.QUEUED], code, reason, None)
 
     async def _finish(
-        self, job: int, states: list[State], code: int | None, reason: str, error: dict[str, Any] | None
+        self,
+        job: int,
+        states: list[State],
+        code: int | None,
+        reason: str,
+        failure: dict[str, Any] | None,
+        **columns: object,
     ) -> None:
         checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))
-        ended = await self._written(lambda: self._store.end_attempt(job, states, code, reason, checkpoint, error=error))
-        if error:
-            log.warning("job %s (%s): %s", job, ended["kind"], error["message"])
+        ended = await self._written(
+            lambda: self._store.end_attempt(job, states, code, reason, checkpoint, error=failure, **columns)
+        )
+        if failure:
+            log.warning("job %s (%s): %s", job, ended["kind"], failure["message"])
         self._wake.set()
-
-
-def _error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:
-    error: dict[str, Any] = {"code": code, "message": message}
-    if tail:
-        error["log"] = tail[-4000:]
-    return error
-
-
-def _signal_sentence(code: int) -> str:
-    if code == _EXIT_YIELDED:
-        return "the worker lost its tie to the daemon"
-    if code == _EXIT_STOPPED:
-        return "the worker was told to end from outside (SIGTERM)"
-    if code == -9:
-        return "the worker was killed (SIGKILL: by a person, or by the kernel for want of memory)"
-    return f"the worker died of signal {-code}"

@@ -60,6 +60,16 @@ def m002_events_tokens_and_keys(db: Database) -> None:
     db.execute("insert into sqlite_sequence (name, seq) values ('events', ?)", (secrets.randbelow(2**40),))
 
 
+@migrations()
+def m003_plans_and_measurements(db: Database) -> None:
+    for statement in (
+        "alter table jobs add column plan text",
+        "create table measurements (id integer primary key, key text not null, at text not null, took text not null)",
+        "create index measurements_by_key on measurements (key, id)",
+    ):
+        db.execute(statement)
+
+
 def known() -> set[str]:
     return {migration.name for migration in migrations._migrations}
 

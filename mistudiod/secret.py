@@ -66,12 +66,12 @@ class Listed:
 
 
 class _Kept(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", hide_input_in_errors=True)
     value: SecretValue
     set_at: str
 
 
-_KEPT = TypeAdapter(dict[SecretName, _Kept])
+_KEPT = TypeAdapter(dict[SecretName, _Kept], config=ConfigDict(defer_build=True))
 
 
 class Secrets:

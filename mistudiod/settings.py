@@ -47,6 +47,7 @@ class Settings:
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
     allowed_paths: str = _setting("", "folders, separated by commas, of which people elsewhere may name files to read")
     upload_limit_bytes: int = _setting(50_000_000_000, "bytes that one upload may hold")
+    offline: bool = _setting(False, "fetch nothing: what is in the Hugging Face cache works, the rest says so at once")
     io_jobs: int = _setting(3, "downloads, tokenizations and the like that run at once")
     stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
     term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
@@ -121,6 +122,8 @@ def _suggestion(name: str, known: set[str], prefix: str = "") -> str:
 
 def _check(setting: Field[Any], value: object, where: str) -> Any:
     want = type(default_of(setting))
+    if want is bool:
+        return _switch(value, where)
     if want in (int, float):
         return _number(setting.name, want, value, where)
     if not isinstance(value, str | Path):
@@ -135,6 +138,14 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
     if setting.name == "listen" and not str(value).strip():
         raise SettingsError(f"{where} is empty: give an address, such as 127.0.0.1")
     return str(value)
+
+
+def _switch(value: object, where: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    found = known.get(str(value).lower())
+    if found is None:
+        raise SettingsError(f"{where} must be true or false, not {value!r}")
+    return found
 
 
 def _number(name: str, want: type, value: object, where: str) -> int | float:

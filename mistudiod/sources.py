@@ -22,13 +22,13 @@ from typing import TypeVar
 from mistudiod.errors import Invalid, NotFound, StoreError
 from mistudiod.jobs import ENDED, State
 from mistudiod.paths import Paths
-from mistudiod.specs import Spec
+from mistudiod.specs import AddModel, Spec, is_hub_id
 from mistudiod.store import Jobs
 from mistudiod.uploads import Uploads
 
 log = logging.getLogger("mistudiod.sources")
 S = TypeVar("S", bound=Spec)
-UPLOAD, BUILTIN = "upload:", "builtin:"
+UPLOAD, BUILTIN, HUB_DATASET = "upload:", "builtin:", "hf://datasets/"
 SWEEP_EVERY_S = 60.0
 _MAX_ENTRIES = 200_000  # of a folder; more would take seconds to look at
 _NEWEST = 1000  # finished jobs among which the reader of an upload is looked for; older uploads end by their age
@@ -48,7 +48,14 @@ async def resolve(spec: S, asked_by_same_user: bool, allowed: Collection[Path], 
         return spec
     if asked_by_same_user:
         return spec
+    if is_hub_id(source.removeprefix(HUB_DATASET)):
+        return spec if isinstance(spec, AddModel) else _of_the_hub(spec, source)
     return spec.model_copy(update={"source": str(await asyncio.to_thread(_readable, source, allowed, paths))})
+
+
+def _of_the_hub(spec: S, source: str) -> S:
+    """A dataset of the Hub, beyond doubt: a relative path looks the same, and none of this machine's may be meant."""
+    return spec.model_copy(update={"source": HUB_DATASET + source.removeprefix(HUB_DATASET)})
 
 
 async def _require_complete(source: str, uploads: Uploads) -> None:

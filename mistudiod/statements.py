@@ -24,7 +24,7 @@ def job_row(db: sqlite3.Connection, job: int) -> Job:
     attempts = db.execute("select count(*) from attempts where job = ?", (job,)).fetchone()[0]
     return {
         **{k: row[k] for k in ("id", "kind", "lane", "state", "priority", "created_at", "started_at", "ended_at")},
-        **{k: json.loads(row[k]) if row[k] else None for k in ("spec", "progress", "result", "error")},
+        **{k: json.loads(row[k]) if row[k] else None for k in ("spec", "plan", "progress", "result", "error")},
         "attempts": attempts,
         "after": [r["needs"] for r in after],
         "makes": {"noun": row["noun"], "name": row["name"]} if row["noun"] else None,
@@ -135,6 +135,8 @@ def queue_again(db: sqlite3.Connection, job: int) -> Job:
         refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
     if needed := hopeless_need(db, job):
         raise Conflict(f"job {job} waits for job {needed}, which will not be done; retry job {needed}")
+    # Three more restarts for want of memory; what a checkpoint hangs on stays as it was chosen.
+    db.execute("update jobs set plan = json_set(plan, '$.restarts', 0) where id = ?", (job,))
     return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None)
 
 

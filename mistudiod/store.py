@@ -33,6 +33,8 @@ from mistudiod.statements import (
     values,
 )
 
+_NOT_DYING = ("stopped", "paused", "restored", "out of memory")  # reasons for which an attempt ended in order
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -141,6 +143,15 @@ class Jobs:
             )
         )
 
+    async def planned(self, job: int, plan: dict[str, Any] | None) -> Job:
+        """Write down what a job is expected to take."""
+
+        def write(db: sqlite3.Connection) -> Job:
+            db.execute("update jobs set plan = ? where id = ?", (json.dumps(plan) if plan else None, job))
+            return told(db, job)
+
+        return await self._database.write(write)
+
     async def move(self, job: int, state: State, **columns: object) -> Job:
         """One legal move and, with it, columns such as ``error`` or ``result``. Raises Conflict for any other."""
         return await self._database.write(lambda db: move(db, job, state, **columns))
@@ -203,7 +214,7 @@ class Jobs:
             ).fetchall()
             n = 0
             for row in rows:
-                if row["checkpoint"] != checkpoint or row["reason"] in ("stopped", "paused", "restored"):
+                if row["checkpoint"] != checkpoint or row["reason"] in _NOT_DYING:
                     break
                 n += 1
             return n

@@ -20,8 +20,9 @@ from mistudiod.app import make_app
 from mistudiod.settings import Settings
 
 _WORKER_TESTS = re.compile(
-    r"^ *(?:from|import) (?:torch|numpy|transformers|safetensors|pyarrow|datasets|mistudiod\.engine|mistudiod\.demo"
-    r"|mistudiod\.worker\.(?!link|redacted)|tiny_models|run_job|text_sources)", re.MULTILINE,
+    r"^ *(?:from|import) (?:torch|numpy|transformers|safetensors|pyarrow|datasets|huggingface_hub|hub "
+    r"|mistudiod\.engine|mistudiod\.demo|mistudiod\.worker\.(?!link|redacted)|tiny_models|run_job|text_sources)",
+    re.MULTILINE,
 )  # fmt: skip
 # Daemon and client are tested without torch too: ./run-tests.sh pythons.
 collect_ignore = [

@@ -5,7 +5,8 @@ The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) 
 messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
 (runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder),
 ``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
-``leakraw`` (the same past Python's streams, as C code would).
+``leakraw`` (the same past Python's streams, as C code would), ``hungry`` (out of memory with more than 1,024 tokens at
+a time), ``greedy`` (out of memory with any).
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def main() -> int:
         code = act(word, attempt, order, say, pipe)
         if code is not None:
             return code
+    if order["spec"]["kind"] == "probe_device":
+        (Path(order["data"]) / f"probed-{os.getpid()}").touch()
+        precisions = {**dict.fromkeys(("fp32", "bf16", "fp16")), "int8": "it does not work", "nf4": None}
+        say(event="result", result={"device": "cpu", "name": "CPU", "precisions": precisions})
+        return 0
     if order["spec"]["kind"] == "sample_dataset":
         say(event="result", result={"rows": []})
         return 0
@@ -80,6 +86,9 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
     elif word == "fail":
         say(event="failure", code="invalid", message="there is no such file", field="source")
         return 64
+    elif word == "greedy" or (word == "hungry" and order["choices"]["micro_tokens"] > 1024):
+        say(event="failure", code="out_of_memory", message="there was not enough memory")
+        return 77
     elif word == "silent":
         print("last words", file=sys.stderr, flush=True)
         return 70
@@ -128,7 +137,8 @@ def finish(order: dict, say) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(json.dumps({"rows": 3, "job": order["job"]}))
         say(event="artifact", noun=noun, name=spec["name"])
-    say(event="result", result={"spec": spec})
+    took = {"peak_bytes": 600_000_000, "seconds": 1.0, "tokens_per_s": 1000.0} if spec["kind"] == "train" else {}
+    say(event="result", result={"spec": spec, **took})
 
 
 def follow() -> None:

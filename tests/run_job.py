@@ -27,7 +27,7 @@ def events(data: Path, kind: str, **fields: Any) -> list[dict[str, Any]]:
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         importlib.import_module(f"mistudiod.worker.{kind}").run(spec, Link(data, Paths(data)))
-    return [json.loads(line) for line in said.getvalue().splitlines()]
+    return [json.loads(line) for line in said.getvalue().split("\n")[:-1]]
 
 
 def start_job(data: Path, kind: str, **fields: Any) -> subprocess.Popen[bytes]:

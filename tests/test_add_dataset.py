@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import os
 import shutil
@@ -10,19 +12,23 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 from run_job import events, folders, start_job
 from text_sources import add, lines, stored, table
 
 from mistudiod.paths import DiskFull, Paths
 from mistudiod.specs import AddDataset
-from mistudiod.worker import add_dataset
+from mistudiod.worker import add_dataset, mixed
 from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.text_formats import PIECE_CHARS
+from mistudiod.worker.texts import open_source
 
 
 @pytest.fixture
@@ -134,14 +140,213 @@ def test_long_blank_beginnings_and_blank_documents_are_dropped(data: Path, sourc
 def test_a_source_larger_than_memory_is_streamed(data: Path, source: Path) -> None:
     line = json.dumps({"text": "a sentence that is told again and again. " * 50}) + "\n"
     (source / "a.jsonl").write_text(line * 20_000)  # 40 MB
+    assert peak_bytes(lambda: add(data, source)) < 20 << 20
+    assert len(stored(data)) == 20_000
+
+
+@pytest.mark.parametrize("format_", ["parquet", "arrow"])
+def test_a_row_group_of_any_size_is_read_in_parts(data: Path, source: Path, format_: str) -> None:
+    text = "a sentence that is told again and again. " * 50
+    table_ = pa.table({"text": [f"{i} {text}" for i in range(40_000)]})  # 80 MB, in one group
+    if format_ == "parquet":
+        pq.write_table(table_, source / "a.parquet", compression="none", use_dictionary=False)
+    else:
+        with pa.ipc.new_file(source / "a.arrow", table_.schema) as file:
+            file.write_table(table_)
+    del table_
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    peaks: list[int] = []
+
+    def watched() -> None:
+        for row in open_source(AddDataset(source=str(source), name="d"), Link(data, Paths(data))).rows:
+            peaks.append(pool.bytes_allocated() - before)
+            assert row.text
+
+    assert peak_bytes(watched) < 20 << 20
+    assert len(peaks) == 40_000 and max(peaks) < 20 << 20
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Of Python's own objects."""
     tracemalloc.start()
     try:
-        found = add(data, source)
-        peak = tracemalloc.get_traced_memory()[1]
+        work()
+        return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found["rows"] == 20_000
-    assert peak < 20 << 20
+
+
+def test_every_format_and_packing_gives_the_same_rows(data: Path, source: Path) -> None:
+    records = [{"text": f'a text, of \u2028 words\nand "quotes" {i}', "id": i} for i in range(500)]
+    columns = pa.table({name: [record[name] for record in records] for name in ("text", "id")})
+    lines(source / "a.jsonl", *records)
+    (source / "b.json").write_text(json.dumps(records), encoding="utf-8")
+    (source / "c.json").write_text("\n".join(json.dumps(record, indent=1) for record in records), encoding="utf-8")
+    with open(source / "d.csv", "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "text"])
+        writer.writeheader()
+        writer.writerows(records)
+    pq.write_table(columns, source / "e.parquet", row_group_size=100)
+    with pa.ipc.new_stream(source / "f.arrow", columns.schema) as stream:
+        stream.write_table(columns, max_chunksize=100)
+    with pa.ipc.new_file(source / "g.arrow", columns.schema) as stream:
+        stream.write_table(columns, max_chunksize=100)
+    for path in sorted(source.iterdir()):
+        if path.suffix != ".parquet":
+            (source / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            with pa.CompressedOutputStream(source / f"{path.name}.zst", "zstd") as packed:
+                packed.write(path.read_bytes())
+    for path in sorted(source.iterdir()):
+        found = add(data, path, text_column="text")
+        assert [row["text"] for row in stored(data)] == [record["text"] for record in records], path.name
+        assert (found["text_column"], found["rows"], found["is_cut"]) == ("text", 500, False)
+        shutil.rmtree(data)
+
+
+def test_packed_files_may_be_several_put_together(data: Path, source: Path) -> None:
+    (source / "a.txt.gz").write_bytes(gzip.compress(b"one ") + gzip.compress(b"two"))
+    zstd = pa.Codec("zstd")
+    (source / "b.txt.ZST").write_bytes(b"".join(zstd.compress(part).to_pybytes() for part in (b"three ", b"four")))
+    add(data, source)
+    assert [(row["name"], row["text"]) for row in stored(data)] == [
+        ("a.txt.gz", "one two"),
+        ("b.txt.ZST", "three four"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "column"),
+    [
+        ({"id": 1, "body": "x"}, "body"),
+        ({"title": "t", "text": "x"}, "text"),
+        ({"title": "t", "content": "x"}, "content"),
+        ({"text": None, "content": "x"}, "content"),
+    ],
+)
+def test_the_column_of_text_is_found(data: Path, source: Path, record: dict[str, Any], column: str) -> None:
+    assert add(data, lines(source / "a.jsonl", record))["text_column"] == column
+    assert [row["text"] for row in stored(data)] == ["x"]
+
+
+def test_in_a_csv_file_numbers_are_no_text(data: Path, source: Path) -> None:
+    (source / "a.csv").write_text("id,score,said,note\n1,2.5,some words,\n2,1e9,42,\n")
+    assert add(data, source)["text_column"] == "said"
+    assert [row["text"] for row in stored(data)] == ["some words", "42"]
+
+
+def test_a_list_in_json_is_read_an_item_at_a_time(data: Path, source: Path) -> None:
+    record = json.dumps({"text": "a sentence that is told again and again. " * 50})
+    (source / "a.json").write_text(f"[{','.join([record] * 10_000)}]")  # 20 MB
+    assert peak_bytes(lambda: add(data, source)) < 20 << 20
+    assert len(stored(data)) == 10_000
+
+
+# Cut short, and mixed
+
+
+def test_no_more_rows_than_asked_for_are_taken(data: Path, source: Path) -> None:
+    path = lines(source / "a.jsonl", *({"text": f"text {i}"} for i in range(100)))
+    found = add(data, path, rows=10)
+    assert [row["text"] for row in stored(data)] == [f"text {i}" for i in range(10)]
+    assert (found["rows"], found["is_cut"], found["asked"]["rows"]) == (10, True, 10)
+    shutil.rmtree(data)
+    assert add(data, path, rows=100)["is_cut"] is False
+
+
+def test_a_document_that_is_the_last_comes_whole(data: Path, source: Path) -> None:
+    lines(source / "a.jsonl", {"text": "line\n" * PIECE_CHARS}, {"text": "next"})
+    assert add(data, source, rows=1)["bytes"] == 5 * PIECE_CHARS
+
+
+def test_no_more_bytes_than_asked_for_are_taken(data: Path, source: Path) -> None:
+    lines(source / "a.jsonl", *({"text": "x" * 99} for _ in range(100)))
+    found = add(data, source, bytes=1000)
+    assert (found["rows"], found["bytes"], found["is_cut"]) == (11, 1089, True)
+    shutil.rmtree(data)
+    (source / "a.jsonl").unlink()
+    (source / "a.txt").write_text("line\n" * PIECE_CHARS)
+    found = add(data, source, bytes=1000)
+    assert found["rows"] == 1 and found["bytes"] <= PIECE_CHARS and found["is_cut"]
+
+
+def test_text_for_about_as_many_tokens_as_asked_for_is_taken(data: Path, source: Path) -> None:
+    lines(source / "a.jsonl", *({"text": "x" * 100} for _ in range(100)))
+    found = add(data, source, tokens=201)
+    assert (found["rows"], found["bytes"], found["is_cut"], found["asked"]["tokens"]) == (11, 1100, True, 201)
+    shutil.rmtree(data)
+    said = events(data, "add_dataset", source=str(source), name="d", tokens=201)
+    last = [event for event in said if event["event"] == "progress"][-1]
+    assert (last["done"], last["total"], last["unit"]) == (1005, 1005, "bytes")
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ({"rows": 3, "tokens": 100, "bytes": 1000}, 3),
+        ({"rows": 50, "tokens": 100, "bytes": 1000}, 5),
+        ({"rows": 50, "tokens": 1000, "bytes": 700}, 7),
+    ],
+)
+def test_whatever_is_reached_first_ends_it(data: Path, source: Path, asked: dict[str, int], rows: int) -> None:
+    lines(source / "a.jsonl", *({"text": "x" * 100} for _ in range(100)))
+    said = events(data, "add_dataset", source=str(source), name="d", **asked)
+    assert (said[-1]["result"]["rows"], said[-1]["result"]["is_cut"]) == (rows, True)
+    steps = [event for event in said if event["event"] == "progress" and event["stage"] == "read"]
+    assert {event["unit"] for event in steps} == {"rows"}
+    assert (steps[-1]["done"], steps[-1]["total"]) == (rows, rows), "what has ended is complete"
+
+
+def test_what_is_not_needed_of_a_large_file_is_not_read(data: Path, source: Path) -> None:
+    with open(source / "a.jsonl", "w") as file:
+        file.writelines('{"text": "good"}\n' for _ in range(300))
+        file.write("broken\n")
+    assert add(data, source, rows=300 - 1)["rows"] == 299
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "parquet"])
+def test_a_seed_mixes_the_documents_always_the_same_way(data: Path, source: Path, format_: str) -> None:
+    texts = [str(i) for i in range(5000)]
+    for part in range(2):
+        own = texts[part * 2500 :][:2500]
+        if format_ == "jsonl":
+            lines(source / f"{part}.jsonl", *({"text": text} for text in own))
+        else:
+            pq.write_table(pa.table({"text": own}), source / f"{part}.parquet", row_group_size=100)
+    orders = []
+    for seed in (1, 1, 2):
+        assert add(data, source, shuffle_seed=seed)["asked"]["shuffle_seed"] == seed
+        orders.append([row["text"] for row in stored(data)])
+        shutil.rmtree(data)
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(texts) and orders[0] != texts
+
+
+def test_pieces_of_a_document_stay_together_when_mixed(
+    data: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixed, "HELD_CHARS", 3 * PIECE_CHARS)
+    texts = {f"{i:02}": f"{i:02} " + "word " * (i % 7 * PIECE_CHARS // 10) for i in range(60)}
+    texts["60"] = "60 " + "word " * (2 * PIECE_CHARS)  # more than is held
+    lines(source / "a.jsonl", *({"text": text} for text in texts.values()))
+    add(data, source, shuffle_seed=0)
+    documents: list[str] = []
+    for row in stored(data):
+        if row["continues"]:
+            documents[-1] += row["text"]
+        else:
+            documents.append(row["text"])
+    assert {text[:2]: text for text in documents} == texts
+    assert documents != list(texts.values())
+
+
+def test_progress_counts_rows_when_rows_are_asked_for(data: Path, source: Path) -> None:
+    path = table(source / "a.parquet", text=["some words"] * 10)
+    said = [e for e in events(data, "add_dataset", source=str(path), name="d", rows=4) if e["event"] == "progress"]
+    assert (said[-1]["done"], said[-1]["total"], said[-1]["unit"]) == (4, 4, "rows")
+    shutil.rmtree(data)
+    said = [e for e in events(data, "add_dataset", source=str(path), name="d", bytes=25) if e["event"] == "progress"]
+    assert (said[-1]["done"], said[-1]["total"], said[-1]["unit"]) == (25, 25, "bytes")
 
 
 def test_large_datasets_have_several_files(data: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +402,33 @@ def test_a_full_disk_is_said_before_anything_is_written(data: Path, source: Path
     assert folders(data, "datasets") == []
 
 
+def test_only_what_is_asked_for_needs_space(data: Path, source: Path) -> None:
+    with open(source / "a.txt", "wb") as file:
+        file.write(b"line\n" * PIECE_CHARS)
+        file.truncate(shutil.disk_usage(source).total)
+    with pytest.raises(Refused, match="is NUL"):  # not that the disk is full
+        add(data, source / "a.txt", bytes=5 * PIECE_CHARS + 1)
+    assert folders(data, "datasets") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_disk_that_fills_up_meanwhile_is_survived(source: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        with open(source / "a.jsonl", "w") as file:
+            file.writelines(json.dumps({"text": os.urandom(5000).hex()}) + "\n" for _ in range(6000))  # 60 MB
+        with pytest.raises(DiskFull, match=r"the disk is full: .* MB and a reserve of 17 MB"):
+            add(disk, source, rows=5999)  # how many bytes these are nobody knows beforehand
+        assert folders(disk, "datasets") == []
+        assert add(disk, source, rows=100)["rows"] == 100
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_a_stopped_job_leaves_nothing(data: Path, source: Path) -> None:
     (source / "a.txt").write_text("x")
     link = Link(data, Paths(data))
@@ -229,6 +461,7 @@ def until(happened: Any, worker: subprocess.Popen[bytes]) -> None:
 
 
 def test_adding_a_dataset_needs_no_torch() -> None:
-    code = "import sys, mistudiod.worker.add_dataset, mistudiod.worker.tokenize, mistudiod.worker.sample_dataset\n"
+    modules = ("add_dataset", "preview_dataset", "sample_dataset", "hub_dataset")
+    code = f"import sys, {', '.join(f'mistudiod.worker.{module}' for module in modules)}\n"
     code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

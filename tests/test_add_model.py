@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
+import header_models
 import pytest
 from tiny_models import configure, tiny_model
 
 from mistudiod.events import Artifact, Result, from_line
-from mistudiod.facts import hook_names, read_facts
+from mistudiod.facts import hook_names, known_facts, read_facts
 from mistudiod.paths import Paths
 from mistudiod.specs import AddModel
 from mistudiod.worker import add_model
@@ -59,23 +62,68 @@ def test_a_folder_is_described_in_model_json_and_in_the_result(tiny: Path, ear: 
     add_model.run(AddModel(source=str(tiny), name="my-model"), ear.link)
     written = json.loads((ear.data / "models" / "my-model" / "model.json").read_text())
     facts = read_facts(tiny)
-    assert written == {
-        "name": "my-model",
-        "source": str(tiny),
-        "path": str(tiny),
-        "family": "gpt2",
-        "n_layers": 3,
-        "d_model": 32,
-        "vocab_size": 320,
-        "context": 64,
-        "parameters": facts.parameters,
-        "dtype": "float32",
-        "size_bytes": (tiny / "model.safetensors").stat().st_size,
-        "hooks": hook_names(facts),
-    }
+    known = {"name": "my-model", "source": str(tiny), "revision": None, "path": str(tiny), "licence": None}
+    assert written == known | asdict(facts) | {"hooks": hook_names(facts)}
+    assert (written["family"], written["n_layers"], written["d_model"], written["context"]) == ("gpt2", 3, 32, 64)
+    assert written["size_bytes"] == (tiny / "model.safetensors").stat().st_size
     assert [p.name for p in (ear.data / "models").iterdir()] == ["my-model"]
     events = ear.events()
-    assert events[-2:] == [Artifact(noun="model", name="my-model"), Result(result=written)]
+    short = {fact: value for fact, value in written.items() if fact not in ("hooks", "tree")}
+    assert events[-2:] == [Artifact(noun="model", name="my-model"), Result(result=short)]
+    assert known_facts(written) == facts
+
+
+def test_of_the_largest_model_there_can_be_the_result_fits_in_a_line(ear: Ear, tmp_path: Path) -> None:
+    folder = tmp_path / "big"
+    tensors: header_models.Tensors = {
+        "model.embed_tokens.weight": ("BF16", (320, 32)),
+        "model.norm.weight": ("BF16", (32,)),
+    }
+    for layer in range(256):  # no two are alike
+        block = {"self_attn.o_proj": (32, 32), "self_attn.k_proj": (16, 32), "mlp.down_proj": (32, 64), "x": (layer,)}
+        tensors |= {f"model.layers.{layer}.{name}.weight": ("BF16", shape) for name, shape in block.items()}
+    config = {"num_hidden_layers": 256, "hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
+    header_models.write_model(folder, config | {"model_type": "llama", "vocab_size": 320}, tensors)
+    shutil.copy(add_model.BUILTIN["pico"] / "tokenizer.json", folder)
+    add_model.run(AddModel(source=str(folder), name="big"), ear.link)
+    assert isinstance(ear.events()[-1], Result)  # one that is too long is no event
+    written = json.loads((ear.data / "models" / "big" / "model.json").read_text())
+    assert len(written["hooks"]) == 256 * 6 and len(json.dumps(written)) > 200_000
+
+
+def test_a_model_whose_modules_differ_without_end_is_refused(ear: Ear, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    tensors: header_models.Tensors = {"embed_tokens.weight": ("BF16", (320, 32))}
+    block = {"self_attn.o_proj": (32, 32), "self_attn.k_proj": (16, 32), "mlp.down_proj": (32, 64)}
+    tensors |= {f"layers.0.{name}.weight": ("BF16", shape) for name, shape in block.items()}
+    tensors |= {f"module{n}.weight": ("BF16", (1,)) for n in range(6000)}
+    config = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
+    header_models.write_model(folder, config | {"model_type": "llama", "vocab_size": 320}, tensors)
+    said = f"{folder} holds 6,004 weights in modules that differ more than a known model's"
+    assert str(refusal(str(folder), ear)) == said
+
+
+def test_code_that_comes_with_a_model_is_neither_run_nor_imported(ear: Ear, tmp_path: Path) -> None:
+    folder = tiny_model("llama", tmp_path / "m")
+    (folder / "modeling_own.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    own = {"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Model"}
+    configure(folder, auto_map=own)
+    add_model.run(AddModel(source=str(folder), name="known"), ear.link)
+    configure(folder, model_type="own")
+    other = Ear(tmp_path / "other")
+    said = str(refusal(str(folder), other))
+    other.events()
+    assert said.startswith(
+        f"{folder} can only be read by code of its own (auto_map), which miStudio never runs: choose"
+    )
+    assert not (tmp_path / "ran").exists() and "modeling_own" not in sys.modules
+
+
+@pytest.mark.parametrize("lost", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_a_file_that_is_missing_is_named(lost: str, tiny: Path, ear: Ear, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "m"))
+    (folder / lost).unlink()
+    assert str(refusal(str(folder), ear)).startswith(f"{folder} has no {lost}: ")
 
 
 def test_a_job_that_ran_before_says_the_same_again(tiny: Path, ear: Ear, tmp_path: Path) -> None:
@@ -99,18 +147,14 @@ def test_a_folder_in_the_home_folder_is_found(tiny: Path, ear: Ear, monkeypatch:
     assert json.loads((ear.data / "models" / "m" / "model.json").read_text())["path"] == str(tiny)
 
 
-@pytest.mark.parametrize("source", ["EleutherAI/pythia-70m", "gpt2", "~nobody-here/x"])
-def test_a_model_of_the_hub_is_not_downloaded_yet(source: str, ear: Ear) -> None:
-    refused = refusal(source, ear)
-    assert str(refused) == (
-        f"{source} is not a folder on this machine; downloading from the Hub is not built yet: give a folder"
-    )
-    assert refused.field == "source"
-
-
-def test_a_relative_path_is_refused(tiny: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("source", ["./tiny", "../tiny", "~nobody-here/x", "a/b/c", "org/"])
+def test_what_is_neither_a_path_nor_an_id_of_the_hub_is_refused(
+    source: str, tiny: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tiny.parent)
-    assert str(refusal("tiny", ear)) == "tiny is a relative path: give the folder's absolute path"
+    refused = refusal(source, ear)
+    assert str(refused) == f"{source} is neither an absolute path nor the id of a model of the Hub, as org/name"
+    assert refused.field == "source"
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "/etc/passwd", "/a\0b", "/" + "x" * 4000])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mistudiod import schema
 from mistudiod.database import Database
 from mistudiod.errors import Conflict, StoreError
 from mistudiod.jobs import LIVE, MOVES, State
@@ -41,10 +42,7 @@ async def test_pragmas_are_those_of_a_machine_that_may_be_unplugged(tmp_path: Pa
 
 async def test_a_migration_of_a_used_database_is_preceded_by_a_copy(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "mistudio.db")) as db:
-        db.execute("create table _sqlite_migrations (id integer primary key, migration_set, name, applied_at)")
-        db.execute("insert into _sqlite_migrations values (1, 'mistudio', 'm001_jobs_and_artifacts', 'then')")
-        db.commit()
-    from mistudiod import schema
+        schema.migrate(db)
 
     @schema.migrations()
     def m999_only_here(db: object) -> None:

@@ -127,7 +127,7 @@ def test_a_check_that_cannot_look_says_so_and_stops_no_other(monkeypatch: pytest
 def test_the_workers_packages_are_those_of_the_extra() -> None:
     extra = re.search(r"^worker = \[(.*?)^\]", (REPO / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     assert extra
-    named = dict(re.findall(r'"([a-z]+)>=([0-9.]+)', extra[1]))
+    named = dict(re.findall(r'"([a-z-]+)>=([0-9.]+)', extra[1]))
     assert named == software.WORKER
 
 
@@ -149,15 +149,15 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     kept = [path for path in sys.path if "site-packages" not in path and Path(path) != REPO]
     monkeypatch.setattr(sys, "path", [str(site), *kept])
     for name in software.WORKER:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.delitem(sys.modules, software.MODULES.get(name, name), raising=False)
     return site
 
 
 def put_package(site: Path, name: str, version: str, build: str = "cuda: Optional[str] = None\n") -> None:
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     code = {"__init__.py": "raise ImportError('imported!')", "version.py": build}
-    tree(site, {f"{name}/{file}": content for file, content in code.items()})
-    tree(site, {f"{name}-{version}.dist-info/METADATA": metadata})
+    tree(site, {f"{software.MODULES.get(name, name)}/{file}": content for file, content in code.items()})
+    tree(site, {f"{name.replace('-', '_')}-{version}.dist-info/METADATA": metadata})
 
 
 def drop_package(site: Path, name: str) -> None:

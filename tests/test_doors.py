@@ -33,6 +33,7 @@ OPERATIONS = [
 ]
 NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
 FILLED = {"id": "1", "ref": "x", "index": "1", "name": "hf", "file": "cfg.json"}
+ONLY_ASK = ("make_plan", "preview_tokens")  # they change nothing; what they ask about is too large for a URL
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one studio for all
 every_operation = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
 
@@ -113,7 +114,8 @@ async def test_without_a_good_token_nothing_is_answered(lan: Lan, method: str, p
 @every_operation
 async def test_a_token_of_too_small_a_scope_is_refused(lan: Lan, method: str, path: str, operation: Any) -> None:
     needed = Scope(operation["x-scope"])
-    assert needed is not Scope.READ or method == "GET", "a change needs more than the scope read"
+    asks = method == "GET" or operation["operationId"] in ONLY_ASK
+    assert needed is not Scope.READ or asks, "a change needs more than the scope read"
     for scope in Scope:
         if not allows(scope, needed):
             answer = await lan.ask(method, url(path, operation), lan.tokens[scope.value])

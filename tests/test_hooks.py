@@ -15,6 +15,7 @@ from mistudiod.engine.hooks import capture, hooked, layers_needed, only_first
 from mistudiod.facts import POINTS, UnknownHook, UnknownModel
 
 HOOKS = [f"blocks.{layer}.{point}" for layer in range(LAYERS) for point in POINTS]
+RESIDUAL = [point for point, width in POINTS.items() if width == "d_model"]
 FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}
 
 
@@ -65,13 +66,49 @@ def check_sum(model: PreTrainedModel, ids: Tensor) -> None:
     with capture(model, HOOKS) as values:
         model(ids)
     for layer in range(LAYERS):
-        pre, attn_out, mlp_out, post = (values[f"blocks.{layer}.{point}"] for point in POINTS)
+        pre, attn_out, mlp_out, post = (values[f"blocks.{layer}.{point}"] for point in RESIDUAL)
         assert attn_out.norm() > 0.01 * pre.norm() and mlp_out.norm() > 0.01 * pre.norm()
         torch.testing.assert_close(pre + attn_out + mlp_out, post, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_and_mlp_are_what_a_block_adds_to_the_residual_stream(model: PreTrainedModel, ids: Tensor) -> None:
     check_sum(model, ids)
+
+
+def test_heads_and_neurons_have_their_widths_and_are_what_attention_and_mlp_are_made_of(
+    model: PreTrainedModel, ids: Tensor
+) -> None:
+    zeros = {f"blocks.1.{point}": torch.zeros_like for point in ("attn.hook_z", "mlp.hook_post")}
+    with capture(model, HOOKS) as plain, hooked(model, zeros), capture(model, HOOKS) as edited:
+        model(ids)
+    n_neurons = 4 * D_MODEL if model.config.model_type == "gpt2" else 64
+    assert plain["blocks.1.attn.hook_z"].shape == (2, 24, 4 * 8)
+    assert plain["blocks.1.mlp.hook_post"].shape == (2, 24, n_neurons)
+    for out in (
+        "blocks.1.hook_attn_out",
+        "blocks.1.hook_mlp_out",
+    ):  # nothing but a bias is left, at every token the same
+        torch.testing.assert_close(edited[out], edited[out][:1, :1].expand_as(edited[out]))
+
+
+def test_neurons_are_what_the_last_matrix_of_the_mlp_reads(gpt2: PreTrainedModel, ids: Tensor) -> None:
+    mlp = gpt2.transformer.h[1].mlp
+    entered: list[Tensor] = []
+    handle = mlp.register_forward_pre_hook(lambda _module, args: entered.append(args[0]))
+    with handle, capture(gpt2, ["blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"]) as values:
+        gpt2(ids)
+    neurons = mlp.act(entered[0] @ mlp.c_fc.weight + mlp.c_fc.bias)
+    torch.testing.assert_close(values["blocks.1.mlp.hook_post"], neurons)
+    torch.testing.assert_close(values["blocks.1.hook_mlp_out"], neurons @ mlp.c_proj.weight + mlp.c_proj.bias)
+
+
+def test_heads_outputs_lie_side_by_side_and_are_mixed_by_the_last_matrix(tmp_path: Path, ids: Tensor) -> None:
+    model = load(tiny_model("llama", tmp_path))
+    with capture(model, ["blocks.1.attn.hook_z", "blocks.1.hook_attn_out"]) as values:
+        model(ids)
+    z, mixed = values["blocks.1.attn.hook_z"], model.model.layers[1].self_attn.o_proj.weight
+    heads = sum(z[..., 8 * h : 8 * h + 8] @ mixed[:, 8 * h : 8 * h + 8].T for h in range(4))
+    torch.testing.assert_close(values["blocks.1.hook_attn_out"], heads)
 
 
 def test_a_neox_model_with_sequential_blocks_adds_up_as_well(ids: Tensor, tmp_path: Path) -> None:
@@ -88,10 +125,11 @@ def test_adding_zero_or_returning_nothing_changes_nothing(model: PreTrainedModel
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_an_added_vector_shifts_the_value_there_and_changes_the_logits(
-    model: PreTrainedModel, ids: Tensor, v: Tensor, hook: str
+    model: PreTrainedModel, ids: Tensor, hook: str
 ) -> None:
     with capture(model, [hook]) as plain:
         logits = model(ids).logits
+    v = torch.randn(plain[hook].shape[-1], generator=torch.Generator().manual_seed(2))
     with hooked(model, {hook: lambda x: x + v}), capture(model, [hook]) as values:
         steered = model(ids).logits
     assert torch.equal(values[hook], plain[hook] + v)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from mistudiod.engine.hooks import capture, layers_needed
 from mistudiod.engine.lm import load_lm, load_tokenizer
-from mistudiod.facts import UnknownHook, UnknownModel, hook_names, read_facts
+from mistudiod.engine.weights import lazy_weights
+from mistudiod.facts import UnknownHook, UnknownModel, hook_names, read_facts, read_header, weight_bytes
 
 TEXT = "def f(x):\n    return x  # 12345 héllo's , .\n"
 
@@ -89,14 +91,6 @@ def test_activations_need_no_gradients_and_leave_the_model_as_it_was(saved: Path
     assert torch.equal(lm.model(ids).logits, logits)
 
 
-def test_the_precision_is_the_one_asked_for(saved: Path, ids: Tensor) -> None:
-    lm = load_lm(saved, dtype=torch.bfloat16, layers=2)
-    x = lm.activations(ids, "blocks.1.hook_resid_post")
-    assert x.dtype == torch.bfloat16
-    exact = load_lm(saved).activations(ids, "blocks.1.hook_resid_post")
-    assert (x.float() - exact).norm() < 0.03 * exact.norm()
-
-
 def test_loading_a_part_prints_nothing(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_lm(saved, layers=1)
     assert capfd.readouterr() == ("", "")
@@ -122,6 +116,78 @@ def test_weights_that_are_missing_are_not_made_up(folder: Path) -> None:
     load_lm(folder, layers=1)
     with pytest.raises(UnknownModel, match=r"its weights lack 1 tensor, the first .*layers\.1\.mlp\.up_proj\.weight"):
         load_lm(folder)
+
+
+def test_nothing_is_read_of_the_weights_that_are_not_needed(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    names = {stored.start: name for name, stored in read_header(saved / "model.safetensors").items()}
+    preadv = os.preadv
+
+    def noted(file: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(names[offset])
+        return preadv(file, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", noted)
+    load_lm(saved, layers=1)
+    block = [name for name in names.values() if name.startswith("model.layers.0.")]
+    assert sorted(read) == sorted(["model.embed_tokens.weight", "model.norm.weight", *block])
+    del read[:]
+    load_lm(saved)
+    assert sorted(read) == sorted(names.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4"])
+def test_layer_8_of_22_is_the_whole_models_hidden_state_bit_for_bit_from_less_than_half_of_its_bytes(
+    precision: str, tmp_path: Path, ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("llama", tmp_path, num_hidden_layers=22)
+    read: list[int] = []
+    preadv = os.preadv
+
+    def noted(file: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(preadv(file, buffers, offset))
+        return read[-1]
+
+    monkeypatch.setattr(os, "preadv", noted)
+    hook = "blocks.8.hook_resid_post"
+    part = load_lm(tmp_path, precision=precision, layers=layers_needed(hook))
+    of_part = sum(read)
+    whole = load_lm(tmp_path, precision=precision)
+    assert of_part < 0.5 * (sum(read) - of_part)
+    assert weight_bytes(part.facts, precision, 9) < 0.5 * weight_bytes(part.facts, precision)
+    with torch.no_grad():
+        states = whole.model(ids, output_hidden_states=True).hidden_states
+    assert torch.equal(part.activations(ids, hook), states[9])  # the first is the embedding
+
+
+def test_a_sharded_model_is_read_from_all_its_files(saved: Path, tmp_path: Path, ids: Tensor) -> None:
+    AutoModelForCausalLM.from_pretrained(saved).save_pretrained(tmp_path, max_shard_size="50KB")
+    shutil.copy(saved / "tokenizer.json", tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert torch.equal(load_lm(tmp_path).model(ids).logits, load_lm(saved).model(ids).logits)
+
+
+def test_weights_that_are_cut_short_while_they_are_read_are_an_error_and_no_crash(folder: Path) -> None:
+    weights = lazy_weights(folder)
+    os.truncate(folder / "model.safetensors", 20_000)
+    with pytest.raises(UnknownModel, match=r"model\.safetensors was cut short while it was read$"):
+        weights["model.norm.weight"][...]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int8, torch.uint8, torch.bool])
+def test_every_type_of_number_is_read_as_safetensors_reads_it(dtype: torch.dtype, tmp_path: Path) -> None:
+    written = {"a": (torch.randn(3, 5) * 9).to(dtype), "empty": torch.zeros(0, 4, dtype=dtype), "b": torch.ones(())}
+    save_file(written, tmp_path / "model.safetensors")
+    for name, lazy in lazy_weights(tmp_path).items():
+        assert torch.equal(lazy[...], written[name]) and lazy[...].dtype == written[name].dtype
+
+
+def test_what_the_folder_says_of_generation_is_kept(folder: Path) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.25}))
+    assert load_lm(folder).model.generation_config.repetition_penalty == 1.25
+    path.unlink()
+    assert load_lm(folder).model.generation_config.eos_token_id == 0
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:

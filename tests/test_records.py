@@ -43,7 +43,7 @@ class Store:
         """One attempt of a job, from its claim to its end."""
         claimed = await self.jobs.claim("io", [])
         assert claimed is not None and claimed["id"] == job
-        begin_run(self.paths.run(job), self.paths.data, claimed)
+        begin_run(self.paths.run(job), self.paths.data, claimed, {})
         (self.paths.run(job) / "log.txt").write_text("words\n")
         steps = [(step, json.dumps({"loss": 1 / (step + 1)})) for step in range(metrics)]
         await self.jobs.record(job, {"stage": "s", "done": 1, "total": 1, "unit": "", "eta_s": None}, None, steps)
@@ -111,7 +111,7 @@ async def test_the_end_of_an_attempt_that_queues_the_job_again_leaves_no_record(
     job = await store.submit()
     claimed = await store.jobs.claim("io", [])
     assert claimed is not None
-    begin_run(store.paths.run(job), store.paths.data, claimed)
+    begin_run(store.paths.run(job), store.paths.data, claimed, {})
     await store.jobs.end_attempt(job, [State.INTERRUPTED, State.QUEUED], -9, "killed", None)
     await store.records.flush()
     assert not (store.paths.run(job) / "job.json").exists()
@@ -126,7 +126,7 @@ async def test_a_job_that_was_live_comes_back_stopped_and_says_how_to_go_on(
     job = await store.submit("live", after=(needed,))
     claimed = await store.jobs.claim("io", [])
     assert claimed is not None
-    begin_run(store.paths.run(job), store.paths.data, claimed)
+    begin_run(store.paths.run(job), store.paths.data, claimed, {})
     if checkpoint:
         (store.paths.run(job) / "checkpoints" / str(checkpoint)).mkdir(parents=True)
     await lost(store)

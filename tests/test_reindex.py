@@ -175,11 +175,12 @@ async def test_a_large_index_does_not_hold_up_the_loop(open_studio: OpenStudio) 
             await asyncio.sleep(0.005)
             longest = max(longest, loop.time() - before)
 
-    watcher = asyncio.create_task(watch())
+    watcher, began = asyncio.create_task(watch()), loop.time()
     studio = await open_studio()
+    took = loop.time() - began
     watcher.cancel()
     assert len((await studio.get("/api/models?limit=1000"))["models"]) == 1000
-    assert longest < 0.5
+    assert longest < took / 2, "of reading the index the loop would have to wait for nearly all"
 
 
 def _reindex(daemon: Daemon, code: int = 0) -> str:

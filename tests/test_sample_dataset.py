@@ -14,6 +14,7 @@ from text_sources import add, lines
 
 from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.worker.link import Refused
+from mistudiod.worker.text_formats import PIECE_CHARS
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def put_dataset(data: Path, records: list[dict[str, Any]]) -> None:
     add(data, lines(data.parent / "source.jsonl", *records))
 
 
-def sample(data: Path, rows: int) -> dict[str, Any]:
-    return run_job(data, "sample_dataset", dataset="d", rows=rows)
+def sample(data: Path, rows: int, **fields: Any) -> dict[str, Any]:
+    return run_job(data, "sample_dataset", dataset="d", rows=rows, **fields)
 
 
 def test_a_preview_shows_documents_from_all_over(data: Path) -> None:
@@ -41,9 +42,35 @@ def test_a_preview_shows_documents_from_all_over(data: Path) -> None:
 def test_a_preview_of_a_small_dataset_shows_all_of_it(data: Path) -> None:
     put_dataset(data, [{"text": "one"}, {"text": "two"}])
     assert sample(data, 20)["rows"] == [
-        {"text": "one", "name": None, "held_out": None},
-        {"text": "two", "name": None, "held_out": None},
+        {"row": 0, "text": "one", "name": None, "held_out": None, "continues": False},
+        {"row": 1, "text": "two", "name": None, "held_out": None, "continues": False},
     ]
+
+
+def test_a_dataset_can_be_paged_through(data: Path) -> None:
+    put_dataset(data, [{"text": str(i)} for i in range(25)])
+    folder = data / "datasets/d"
+    whole = pq.read_table(folder / "data-00000.parquet")
+    for i in range(3):
+        pq.write_table(whole.slice(i * 10, 10), folder / f"data-{i:05}.parquet", row_group_size=4)
+    pages = [sample(data, 7, offset=offset) for offset in range(0, 35, 7)]
+    assert [len(page["rows"]) for page in pages] == [7, 7, 7, 4, 0]
+    assert [row["text"] for page in pages for row in page["rows"]] == [str(i) for i in range(25)]
+    assert [row["row"] for page in pages for row in page["rows"]] == list(range(25))
+    assert {(page["dataset"], page["total"]) for page in pages} == {("d", 25)}
+    assert [page["offset"] for page in pages] == list(range(0, 35, 7))
+
+
+def test_pieces_of_a_long_document_are_told_apart(data: Path) -> None:
+    put_dataset(data, [{"text": "word " * PIECE_CHARS}, {"text": "short"}])
+    found = sample(data, 20, offset=0)
+    assert [row["continues"] for row in found["rows"]] == [False, *[True] * 5, False]
+
+
+def test_any_character_can_be_shown(data: Path) -> None:
+    text = "\0\x1b[31m\x7f\ufeff\ufffd𝄞\r\n"
+    put_dataset(data, [{"text": text}])
+    assert sample(data, 1, offset=0)["rows"][0]["text"] == text
 
 
 def test_a_preview_reads_across_files_and_row_groups(data: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from mistudiod.errors import Conflict, NotFound
 from mistudiod.runner import Grace, Worker
 from mistudiod.secret import Secrets, SecretsUnusable, check_name, check_value
-from mistudiod.specs import KINDS, NEEDS
+from mistudiod.specs import KINDS, NEEDS, PREVIEWS
 
 FAKE_WORKER = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 VALUE = "hf_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -190,10 +190,10 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_only_workers_that_fetch_something_are_handed_a_secret(file: Path) -> None:
     secrets = Secrets(file, {"HF_TOKEN": VALUE, "OPENAI_API_KEY": VALUE})
-    assert set(NEEDS) <= set(KINDS)
-    handed = {kind: secrets.for_kind(kind) for kind in KINDS}
+    assert set(NEEDS) <= {*KINDS, *PREVIEWS}
+    handed = {kind: secrets.for_kind(kind) for kind in {*KINDS, *PREVIEWS}}
     assert {kind: found for kind, found in handed.items() if found} == {
-        "add_model": {"hf": VALUE}, "add_dataset": {"hf": VALUE},
+        "add_model": {"hf": VALUE}, "add_dataset": {"hf": VALUE}, "preview_dataset": {"hf": VALUE},
     }  # fmt: skip
     assert Secrets(file.with_name("none"), {}).for_kind("add_model") == {}
 

@@ -64,3 +64,17 @@ def test_every_setting_has_a_help_text_and_a_default() -> None:
     for setting in table():
         assert setting.metadata["help"]
         assert default_of(setting) is not None
+
+
+@pytest.mark.parametrize(("text", "found"), [("true", True), ("1", True), ("Off", False), ("no", False)])
+def test_a_switch_is_on_or_off(text: str, found: bool) -> None:
+    assert load({}, {"MISTUDIO_OFFLINE": text})[0].offline is found
+    with pytest.raises(SettingsError, match="true or false"):
+        load({}, {"MISTUDIO_OFFLINE": "perhaps"})
+
+
+@pytest.mark.parametrize("text", ["port = inf", "port = nan", "data = '~nobodyatall/x'", "listen = ''", "offline = 3"])
+def test_an_odd_value_in_the_file_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(SettingsError):
+        load({}, {}, tmp_path / "s.toml")

@@ -92,7 +92,7 @@ def test_anything_else_is_refused_and_nobody_learns_whether_it_is_there(kind: st
         "/etc/passwd", "/etc/none", "/etc", "/", machine.private / "secret.txt", machine.private / "none",
         f"{machine.allowed}/../private/secret.txt", f"{machine.allowed}/../private/none", link, lost,
         f"{machine.incoming}/../mistudio.db", machine.data / "mistudio.db", machine.data / "none", machine.data,
-        f"{machine.allowed}-not/a.txt", "allowed/a.txt", "../etc/passwd", "~root/x.txt", "~", "org/name",
+        f"{machine.allowed}-not/a.txt", "./allowed/a.txt", "../etc/passwd", "~root/x.txt", "~", "a/b/c", "~/x/y",
         f"{machine.allowed}\0/../../etc/passwd", "file:///etc/passwd", "Builtin:pico", machine.home,
         "/proc/self/environ",
     ]  # fmt: skip
@@ -104,6 +104,40 @@ def test_anything_else_is_refused_and_nobody_learns_whether_it_is_there(kind: st
     finally:
         link.unlink()
         lost.unlink()
+
+
+@pytest.mark.parametrize("source", ["org/name", "allowed/a.txt", "gpt2", "hf://datasets/org/name"])
+def test_an_id_of_the_hub_is_anybodys_and_beyond_doubt_no_path(source: str, machine: Machine) -> None:
+    of_the_hub = f"hf://datasets/{source.removeprefix('hf://datasets/')}"
+    assert machine.taken(source) == of_the_hub
+    assert machine.taken(source, other=False) == source, "of its own user the worker finds out which it is"
+    assert machine.taken(source, "add_model") == source, "a model's relative path is refused for everybody"
+
+
+def test_an_id_that_is_also_a_relative_path_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "secret.txt").write_text("text of this machine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for kind, source, name in (
+        ("add_dataset", "hf://datasets/here/secret.txt", "here/secret.txt"),
+        ("preview_dataset", "hf://datasets/here/secret.txt", "here/secret.txt"),
+        ("add_model", "here/secret.txt", "here/secret.txt"),
+    ):
+        known = {} if kind == "preview_dataset" else {"name": "x"}
+        with pytest.raises(Refused, match=f"is offline and the (dataset|model) {name} is not in") as refused:
+            run_job(tmp_path / "data", kind, source=source, **known)
+        assert refused.value.field == "source"
+
+
+def test_what_a_stranger_previews_is_held_to_the_same_rule(machine: Machine) -> None:
+    for source, status, said in (
+        ("/etc/passwd", 400, "may not be read from here: upload it"),
+        (f"upload:{'0' * 32}", 400, "there is no upload"),
+    ):
+        found, body = machine.house.call("POST", "/api/datasets/preview", json={"source": source}, headers=OTHER)
+        assert (found, list(body["error"]["fields"])) == (status, ["source"])
+        assert said in body["error"]["message"]
 
 
 @pytest.mark.parametrize("where", ["books", "books/deep", "books/through"])

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from mistudio import address, names, stream, waiting
+from mistudio.access import Access
 from mistudio.errors import ApiError
 from mistudio.pages import every, given
 from mistudio.wire import KEY, Wire
@@ -21,7 +22,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client:
+class Client(Access):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.
@@ -158,13 +159,14 @@ class Client:
     # -- the kinds of jobs, named as the command line names them -----------------------------------------------------
     # Each returns the queued job; ``fields`` are those of its spec in mistudiod.specs.
 
-    def add_model(self, source: str, name: str | None = None, remote: bool = False) -> Job:
-        """``source`` as of ``add_dataset``."""
+    def add_model(self, source: str, name: str | None = None, remote: bool = False, **fields: Any) -> Job:
+        """``source`` as of ``add_dataset``, of models; ``revision`` pins one of the Hub."""
         name = name or names.from_source(source, "model")
-        return self.submit({"kind": "add_model", "source": self._source(source, name, remote), "name": name})
+        source = self._source(source, name, remote)
+        return self.submit({"kind": "add_model", "source": source, "name": name, **fields})
 
     def add_dataset(self, source: str, name: str | None = None, remote: bool = False, **fields: Any) -> Job:
-        """``source``: ``builtin:…``, or a file or folder: on this machine, with ``remote`` on the studio's.
+        """``source``: owner/name on the Hub, ``builtin:…``, or a file or folder: here, with ``remote`` on the studio's.
 
         What is here is read in place by a studio of this user on this machine, and uploaded to any other.
         Raises FileNotFoundError when it is not here.
@@ -194,6 +196,10 @@ class Client:
         pairs = [{"feature": feature, "strength": strength} for feature, strength in strengths.items()]
         return self.submit({"kind": "steer", "sae": sae, "prompt": prompt, "strengths": pairs, **fields})
 
+    def plan(self, spec: Mapping[str, Any] | Spec) -> dict[str, Any]:
+        """What a training would take, before it is started: ``{"verdict", "fits", "total_bytes", "parts", …}``."""
+        return self._ask("plan", body={"spec": dict(spec) if isinstance(spec, Mapping) else spec.model_dump()})
+
     # -- models, datasets, tokenizations and SAEs; ``ref`` is a name or an id ----------------------------------------
 
     def artifacts(self, noun: str, limit: int = _PAGE, cursor: str | None = None) -> dict[str, Any]:
@@ -209,9 +215,31 @@ class Client:
     def remove(self, noun: str, ref: str | int) -> None:
         self._named("remove", noun, ref)
 
-    def sample(self, dataset: str | int, rows: int = 5) -> dict[str, Any]:
-        """A few documents: ``{"rows": [{"text", …}]}``."""
-        return self._named("sample", "dataset", dataset, {"rows": rows})
+    def preview_dataset(self, source: str, remote: bool = False, **fields: Any) -> dict[str, Any]:
+        """What ``add_dataset`` would find at a source, of which nothing is stored: ``{"columns", "rows", …}``.
+
+        Raises ValueError for a file that is here when the studio cannot read it: ``add_dataset`` uploads it.
+        """
+        from mistudio.sources import looked_at
+
+        source = source if remote else looked_at(self, source)
+        return self._ask("preview_dataset", body={"source": source, **fields})
+
+    def sample(self, dataset: str | int, rows: int = 5, offset: int | None = None) -> dict[str, Any]:
+        """A few documents: ``{"rows": [{"text", …}], "total"}``; from all over, or those from ``offset`` on."""
+        return self._named("sample", "dataset", dataset, given(rows=rows, offset=offset))
+
+    def preview_tokens(self, model: str | int, text: str) -> dict[str, Any]:
+        """A text as a model reads it: ``{"tokens", "ids", "texts", "starts", "ends", "special"}``.
+
+        ``starts`` and ``ends`` count the bytes of ``text`` as UTF-8.
+        """
+        return self._named("preview_tokens", "model", model, body={"text": text})
+
+    def cached_models(self) -> list[dict[str, Any]]:
+        """In the Hugging Face cache of the studio's machine: ``[{"source", "revision", "size_bytes", "is_whole"}]``."""
+        found: list[dict[str, Any]] = self._ask("cached_models")["models"]
+        return found
 
     def features(self, sae: str | int, limit: int = _PAGE, cursor: str | None = None) -> dict[str, Any]:
         """``{"sae", "features": [{"index", "max", "density", "examples": [the best]}], "next"}`` of the newest
@@ -242,32 +270,6 @@ class Client:
             if error.status == 404:
                 error.missing = (noun, str(ref))
             raise
-
-    # -- who may do what: an administrator's ------------------------------------------------------------------------
-
-    def tokens(self) -> list[dict[str, Any]]:
-        """``[{"id", "name", "scope", "created_at", "expires_at", "last_used_at"}]``."""
-        found: list[dict[str, Any]] = self._ask("tokens")["tokens"]
-        return found
-
-    def create_token(self, name: str, scope: str = "write", expires_in_s: int | None = None) -> dict[str, Any]:
-        """``scope`` is read, write or admin. The answer's ``token`` is shown this once and kept nowhere."""
-        return self._ask("create_token", body=given(name=name, scope=scope, expires_in_s=expires_in_s))
-
-    def revoke_token(self, token: int | str) -> None:
-        """By its id. Whoever has it is refused from now on."""
-        self._ask("revoke_token", token=token)
-
-    def secrets(self) -> list[dict[str, Any]]:
-        """``[{"name", "source", "set_at"}]``; their values never leave the studio."""
-        found: list[dict[str, Any]] = self._ask("secrets")["secrets"]
-        return found
-
-    def set_secret(self, name: str, value: str) -> None:
-        self._ask("set_secret", body={"value": value}, name=name)
-
-    def remove_secret(self, name: str) -> None:
-        self._ask("remove_secret", name=name)
 
     # -- uploads: ``mistudio.upload.send`` does it all ---------------------------------------------------------------
 

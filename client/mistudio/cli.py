@@ -14,6 +14,7 @@ from mistudio.commands.demo import demo
 from mistudio.commands.feature import feature, steer
 from mistudio.commands.job import job
 from mistudio.commands.model import model
+from mistudio.commands.plan import plan
 from mistudio.commands.sae import sae, train
 from mistudio.commands.secret import secret
 from mistudio.commands.studio import doctor, monitor, ps, status
@@ -96,7 +97,7 @@ def main() -> None:
 
 
 for command in (
-    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, sae, feature, steer, job),
+    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, steer, job),
     *(context, token, secret, completion),
 ):
     main.add_command(command)

@@ -6,13 +6,13 @@ import re
 from pathlib import PurePath
 
 _LONGEST = 64
-_ENDINGS = frozenset({".txt", ".md", ".py", ".json", ".jsonl", ".parquet"})
+ENDINGS = frozenset({".txt", ".md", ".py", ".json", ".jsonl", ".csv", ".parquet", ".arrow", ".gz", ".zst"})
 
 
 def from_source(source: str, noun: str) -> str:
     """``builtin:python`` → python, ``/books/My Diary.txt`` → My-Diary; ``noun`` when nothing is left."""
     path = PurePath(source.removeprefix("builtin:"))
-    return clean(path.stem if path.suffix.lower() in _ENDINGS else path.name, noun)
+    return clean(path.stem if path.suffix.lower() in ENDINGS else path.name, noun)
 
 
 def of_tokenization(dataset: str, model: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _GAP = "    "
+_COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_white")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -24,6 +26,26 @@ def text(value: str, end: str = "\n") -> None:
     _print(shown, sys.stdout, end)
 
 
+def pieces(parts: Iterable[tuple[str, bool]]) -> None:
+    """Parts of a text, told apart by colours where there are any, else by "|"; a part that is marked is dim."""
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = [(_visible(part), marked) for part, marked in parts]
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal or console.color_system is None or console.no_color:
+        text("|".join(part for part, _ in shown))
+        return
+    line, colours = Text(), itertools.cycle(_COLOURS)
+    for part, marked in shown:
+        line.append(part.replace("↵", "↵\n"), "dim" if marked else f"black on {next(colours)}")
+    console.print(line)
+
+
+def _visible(part: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", part.replace("\n", "↵").replace("\t", "→"))
+
+
 def note(value: str) -> None:
     _print(_CONTROL.sub("?", value), sys.stderr)
 
@@ -36,22 +58,22 @@ def error(sentence: str, body: Mapping[str, object] | None = None) -> None:
         _print(json.dumps({"error": body}, ensure_ascii=False), sys.stderr)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], say: Callable[[str], None] = text) -> None:
     """Left-aligned columns without borders; on a terminal the last is cut at its edge."""
     cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in cells:
         line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        text(line if edge is None or len(line) <= edge else line[: edge - 1] + "…")
+        say(line if edge is None or len(line) <= edge else line[: edge - 1] + "…")
 
 
-def record(thing: Mapping[str, object]) -> None:
+def record(thing: Mapping[str, object], say: Callable[[str], None] = text) -> None:
     """One thing, a line for each of its fields; those of a field that has fields are dotted."""
     lines = dict(_flat(thing))
     width = max(map(len, lines), default=0)
     for name, value in lines.items():
-        text(f"{name.ljust(width)}{_GAP}{_cell(value)}")
+        say(f"{name.ljust(width)}{_GAP}{_cell(value)}")
 
 
 def _flat(thing: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mistudio import names
+
 if TYPE_CHECKING:
     from mistudio.api import Client
 
@@ -20,19 +22,40 @@ def settled(client: Client, source: str, name: str, told: Callable[[int, int], N
     ``told`` hears how many bytes of how many have been uploaded. Raises FileNotFoundError when the path is not there,
     and what ``mistudio.upload.send`` raises.
     """
+    found = _in_place(client, source)
+    if found is not None:
+        return found
+    from mistudio import upload
+
+    return upload.send(client, Path(source).expanduser(), name, told)
+
+
+def looked_at(client: Client, source: str) -> str:
+    """As ``settled``, but nothing is uploaded for a look: raises ValueError for what the studio cannot read here."""
+    found = _in_place(client, source)
+    if found is None:
+        raise ValueError(
+            f"the studio cannot read {source} here: mistudio dataset add uploads it, and mistudio dataset sample shows "
+            "what came; a path on the studio's own machine takes --remote-path"
+        )
+    return found
+
+
+def _in_place(client: Client, source: str) -> str | None:
+    """The source as a studio takes it that can read it where it is; None when it has to be uploaded."""
     if source.startswith(_NO_PATHS):
         return source
+    from mistudiod.specs import is_hub_id
+
     path = Path(source).expanduser()
+    if is_hub_id(source) and not path.exists() and path.suffix.lower() not in names.ENDINGS:
+        return source
     if not path.exists():
         raise FileNotFoundError(
             f"there is no file or folder {source} on this machine; if it is on the studio's, say --remote-path "
             "(in Python remote=True)"
         )
-    if _reads_our_files(client.status()):
-        return os.path.abspath(path)
-    from mistudio import upload
-
-    return upload.send(client, path, name, told)
+    return os.path.abspath(path) if _reads_our_files(client.status()) else None
 
 
 def _reads_our_files(status: dict[str, Any]) -> bool:

@@ -45,7 +45,15 @@ def show_result(call: Call, job: Job) -> None:
     if call.json:
         output.data(job)
     elif job["result"]:
-        output.record(job["result"])
+        output.record(with_peaks(job["result"], job["plan"]))
+
+
+def with_peaks(result: dict[str, Any], plan: dict[str, Any] | None) -> dict[str, Any]:
+    """A result for a person: the memory that the job took beside that which its plan predicted."""
+    if plan is None or not result.get("peak_bytes"):
+        return result
+    peak = f"{human.size(result['peak_bytes'])} of memory, {human.size(plan['peak_bytes'])} predicted"
+    return {name: value for name, value in result.items() if name != "peak_bytes"} | {"peak": peak}
 
 
 def settle(call: Call, source: str, name: str, remote_path: bool) -> str:

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import Field, RootModel
 
+from mistudiod.api.fields import Described, Fields, Page
+from mistudiod.api.plans import JobPlan
 from mistudiod.jobs import State
 from mistudiod.monitor import Sample
 from mistudiod.specs import AnySpec
-
-
-class Fields(BaseModel):
-    """Known fields only; what was sent is never repeated in an error."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _not_flooded(cls, data: Any) -> Any:
-        # Each unknown field is an error of its own, some 1 kB: a body of them would take gigabytes.
-        if isinstance(data, dict) and len(data) > len(cls.model_fields) + 5:
-            raise ValueError("has many fields that there are not")
-        return data
-
-
-class Described(BaseModel):
-    """An artifact's folder may say more of it than is listed here, or less."""
-
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
-
-
-class Page(Fields):
-    next: str | None = Field(description="give it as cursor for what follows; null at the end")
 
 
 class ErrorBody(Fields):
@@ -100,6 +78,7 @@ class Job(Fields):
     started_at: str | None
     ended_at: str | None
     spec: AnySpec
+    plan: JobPlan | None = Field(description="what it was expected to take; peak_bytes of the result is what it took")
     progress: Progress | None
     result: dict[str, Any] | None
     error: JobError | None
@@ -155,18 +134,43 @@ class Artifact(Described):
     folder: str
 
 
+class Part(Described):
+    parameters: int
+    weight_bytes: dict[str, int] = Field(description="by the precisions in which it can be loaded")
+
+
+class Module(Described):
+    name: str = Field(description="as 0-21 for so many modules that are alike; of the root it is empty")
+    times: int = Field(description="how many modules it stands for")
+    parameters: int = Field(description="of all of them together")
+    dtype: str | None = Field(description="of a weight, as safetensors calls it; NF4 when packed; null: a module")
+    shape: list[int] | None = Field(description="of a weight that is not packed")
+    children: list[Module] = Field(description="of one of them")
+
+
 class Model(Artifact):
     source: str | None = None
-    path: str | None = None
-    family: str | None = None
-    n_layers: int | None = None
-    d_model: int | None = None
+    path: str | None = Field(None, description="folder of the weights")
+    family: str | None = Field(None, description="model_type of its config")
+    n_layers: int | None = Field(None, description="blocks")
+    d_model: int | None = Field(None, description="width of the residual stream")
+    n_heads: int | None = Field(None, description="attention heads")
+    n_kv_heads: int | None = Field(None, description="heads of keys and values")
+    d_head: int | None = Field(None, description="width of a head")
+    d_mlp: int | None = Field(None, description="neurons in a block")
     vocab_size: int | None = None
-    context: int | None = None
-    parameters: int | None = None
-    dtype: str | None = None
-    size_bytes: int | None = None
-    hooks: list[str] | None = None
+    context: int | None = Field(None, description="longest sequence, in tokens")
+    parameters: int | None = Field(None, description="tied weights counted once, quantised ones unpacked")
+    dtype: str | None = Field(None, description="of the weights that are not quantised")
+    quantized: str | None = Field(None, description="the precision in which the weights are stored quantised")
+    size_bytes: int | None = Field(None, description="of the weight files")
+    weight_bytes: dict[str, int] | None = Field(None, description="of the model in each precision it can be loaded in")
+    parts: dict[str, Part] | None = Field(None, description="embedding, block (the largest), norm (the last), head")
+    hooks: list[str] | None = Field(None, description="all hook points, in the order in which their values arise")
+    hook_widths: dict[str, int] | None = Field(None, description="of the hooks, by point: every block has the same")
+    tree: Module | None = Field(None, description="its modules, blocks that are alike told once")
+    revision: str | None = Field(None, description="commit on the Hub")
+    licence: str | None = None
 
 
 class Dataset(Artifact):
@@ -175,6 +179,21 @@ class Dataset(Artifact):
     bytes: int | None = None
     held_out_rows: int | None = None
     columns: list[str] | None = None
+    revision: str | None = Field(None, description="commit on the Hub")
+    licence: str | None = None
+    text_column: str | None = None
+    is_cut: bool | None = Field(None, description="there is more at the source")
+
+
+class Lengths(Described):
+    from_tokens: int = Field(description="up to twice as many, which is the next one's")
+    documents: int
+
+
+class Frequency(Described):
+    id: int
+    text: str
+    count: int
 
 
 class Tokenization(Artifact):
@@ -182,8 +201,19 @@ class Tokenization(Artifact):
     model: str | None = None
     context: int | None = None
     windows: int | None = None
-    tokens: int | None = None
-    documents: int | None = None
+    held_out_windows: int | None = None
+    tokens: int | None = Field(None, description="of the text alone: without BOS, separators and padding")
+    documents: int | None = Field(None, description="those that were kept")
+    documents_read: int | None = None
+    dropped: dict[str, int] | None = Field(None, description="documents by the setting that dropped them")
+    bytes_per_token: float | None = None
+    length_histogram: list[Lengths] | None = Field(None, description="of the kept documents, by powers of two")
+    vocabulary_covered: float | None = Field(None, description="share of the model's tokens that occur")
+    unknown_share: float | None = Field(None, description="share of the text that the tokenizer has no token for")
+    most_frequent: list[Frequency] | None = None
+    least_frequent: list[Frequency] | None = Field(None, description="of those that occur")
+    size_bytes: int | None = Field(None, description="of the windows on disk")
+    same_as: str | None = Field(None, description="another tokenization whose windows this one shares")
 
 
 class Sae(Artifact):
@@ -210,14 +240,6 @@ class TokenizationPage(Page):
 
 class SaePage(Page):
     saes: list[Sae]
-
-
-class Row(Described):
-    text: str
-
-
-class Rows(Fields):
-    rows: list[Row]
 
 
 class Example(Described):

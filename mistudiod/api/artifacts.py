@@ -1,4 +1,4 @@
-"""Models, datasets, tokenizations and SAEs: list, show, remove; a dataset's sample; an SAE's features."""
+"""Models, datasets, tokenizations and SAEs: list, show, remove; an SAE's features."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from typing import Any
 from pydantic import Field
 
 from mistudiod.api import answers
-from mistudiod.api.answers import Fields
 from mistudiod.api.asks import PageQuery, Ref, RefPath, after
-from mistudiod.api.keys import COMMAND, INDEX, JOBS, PATHS, SETTINGS
+from mistudiod.api.fields import Fields, Page
+from mistudiod.api.keys import INDEX, JOBS
 from mistudiod.api.route import Asked, Route, route
-from mistudiod.errors import Conflict, NotFound, TooMany
+from mistudiod.errors import Conflict, NotFound
 from mistudiod.index import from_json
-from mistudiod.preview import PreviewFailed, preview
-from mistudiod.specs import USES, SampleDataset
+from mistudiod.specs import USES
 from mistudiod.tokens import Scope
+
+_NAMED = 10  # of those that need something, in a sentence
 
 
 class ArtifactsQuery(PageQuery):
     limit: int = Field(1000, ge=1, le=1000, description="how many at most")
-
-
-class SampleQuery(Fields):
-    rows: int = Field(5, ge=1, le=20, description="documents to show")
 
 
 class FeaturePath(Fields):
@@ -36,7 +33,7 @@ class FeaturePath(Fields):
     index: int = Field(ge=0, lt=2**31, description="index of the feature")
 
 
-def of_noun(noun: str, one: type[answers.Artifact], page: type[answers.Page]) -> Iterator[Route]:
+def of_noun(noun: str, one: type[answers.Artifact], page: type[Page]) -> Iterator[Route]:
     """The routes that every noun has."""
 
     async def list_all(asked: Asked[ArtifactsQuery]) -> Any:
@@ -52,6 +49,8 @@ def of_noun(noun: str, one: type[answers.Artifact], page: type[answers.Page]) ->
         name = artifact["name"]
         if users := await asked.app[JOBS].users_of(noun, name, USES):
             raise Conflict(f"job {users[0]} uses the {noun} {name!r}; stop it first or wait for its end")
+        if needing := await asked.app[INDEX].needing(noun, name):
+            raise Conflict(f"the {noun} {name!r} is needed by {_listed(needing)}; remove what needs it first")
         await asked.app[INDEX].remove(noun, name)
 
     list_all.__doc__ = f"List the {noun}s, in the order in which they came."
@@ -66,16 +65,11 @@ def of_noun(noun: str, one: type[answers.Artifact], page: type[answers.Page]) ->
     yield Route("DELETE", url, remove, Scope.WRITE, f"remove_{noun}", **known)  # type: ignore[arg-type]
 
 
-@route(
-    "GET", "/api/datasets/{ref}/sample", scope=Scope.READ, path=RefPath, query=SampleQuery, answer=answers.Rows,
-    refusals=(NotFound, TooMany, PreviewFailed),
-)  # fmt: skip
-async def sample_dataset(asked: Asked[SampleQuery]) -> Any:
-    """Show a few documents of a dataset."""
-    dataset = await asked.app[INDEX].get("dataset", asked.path.ref)
-    spec = SampleDataset(dataset=dataset["name"], rows=asked.query.rows)
-    limit_s = asked.app[SETTINGS].preview_limit_s
-    return await preview(spec, asked.app[PATHS], limit_s, asked.app[COMMAND])
+def _listed(artifacts: list[tuple[str, str]]) -> str:
+    named = [f"the {'SAE' if noun == 'sae' else noun} {name}" for noun, name in artifacts]
+    more = [f"{len(named) - _NAMED:,} more"] if len(named) > _NAMED else []
+    *others, last = named[:_NAMED] + more
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 @route(
@@ -133,7 +127,6 @@ ROUTES = (
     *of_noun("dataset", answers.Dataset, answers.DatasetPage),
     *of_noun("tokenization", answers.Tokenization, answers.TokenizationPage),
     *of_noun("sae", answers.Sae, answers.SaePage),
-    sample_dataset,
     list_features,
     show_feature,
 )

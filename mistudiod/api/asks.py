@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from mistudiod.api.answers import Fields
+from mistudiod.api.fields import Fields
 
 Id = Annotated[int, Field(ge=1, lt=2**62)]
 Ref = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from mistudiod.api.answers import Fields
+from mistudiod.api.fields import Fields
 from mistudiod.api.keys import SETTINGS
 from mistudiod.api.route import Asked, route
 from mistudiod.doctor import as_json, examine

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import Field, StringConstraints
 
-from mistudiod.api.answers import Fields, Page
 from mistudiod.api.asks import Ref, RefPath
+from mistudiod.api.fields import Fields, Page
 from mistudiod.api.keys import INDEX
 from mistudiod.api.route import Asked, route
 from mistudiod.errors import NotFound, WrongRange

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from mistudiod.api import answers
-from mistudiod.api.answers import Fields
 from mistudiod.api.asks import JobPath, PageQuery
 from mistudiod.api.body import matches
+from mistudiod.api.fields import Fields
 from mistudiod.api.keys import JOBS, PATHS, SCHEDULER, SETTINGS, UPLOADS
 from mistudiod.api.route import Asked, route
 from mistudiod.errors import Changed, Conflict, Invalid, NotFound

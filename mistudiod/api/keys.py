@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from mistudiod.abilities import Abilities
 from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.index import Index
 from mistudiod.monitor import Monitor
 from mistudiod.paths import Paths
+from mistudiod.planning import Planning
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
@@ -31,4 +33,6 @@ RECORDS = web.AppKey("records", Records)
 SECRETS = web.AppKey("secrets", Secrets)
 UPLOADS = web.AppKey("uploads", Uploads)
 TOKENS = web.AppKey("tokens", Tokens)
+ABILITIES = web.AppKey("abilities", Abilities)
+PLANNING = web.AppKey("planning", Planning)
 COMMAND = web.AppKey("command", Sequence[str])

@@ -29,6 +29,7 @@ async def list_running(asked: Asked[None]) -> Any:
         progress = job["progress"] or dict.fromkeys(("stage", "done", "total", "unit", "eta_s"))
         name = job["spec"].get("name") or job["spec"].get("sae")
         about = {"job": id, "kind": job["kind"], "name": name, "state": job["state"], "pid": pid}
-        memory = {"predicted_bytes": None, "measured_bytes": memory_bytes, "gpu_bytes": gpu_bytes}
+        predicted = (job["plan"] or {}).get("peak_bytes")
+        memory = {"predicted_bytes": predicted, "measured_bytes": memory_bytes, "gpu_bytes": gpu_bytes}
         found.append({**about, **progress, **memory})
     return {"running": found}

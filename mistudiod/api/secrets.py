@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from mistudiod.api.answers import Fields, Page
+from mistudiod.api.fields import Fields, Page
 from mistudiod.api.keys import SECRETS
 from mistudiod.api.route import Asked, route
 from mistudiod.errors import Conflict, NotFound

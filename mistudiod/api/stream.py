@@ -10,8 +10,8 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from mistudiod.api import answers
-from mistudiod.api.answers import Fields
 from mistudiod.api.doors import authenticate
+from mistudiod.api.fields import Fields
 from mistudiod.api.keys import BUS, DATABASE, INDEX, JOBS
 from mistudiod.api.route import Asked, route
 from mistudiod.bus import PING, Bus, Message, Subscription

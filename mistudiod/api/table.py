@@ -8,7 +8,21 @@ from typing import Any
 
 from aiohttp import web
 
-from mistudiod.api import answers, artifacts, doctor, files, jobs, running, secrets, stream, system, tokens, uploads
+from mistudiod.api import (
+    answers,
+    artifacts,
+    doctor,
+    files,
+    jobs,
+    plan,
+    previews,
+    running,
+    secrets,
+    stream,
+    system,
+    tokens,
+    uploads,
+)
 from mistudiod.api.doors import ROUTE
 from mistudiod.api.openapi import document
 from mistudiod.api.route import Asked, Route, route
@@ -33,7 +47,9 @@ ROUTES: tuple[Route, ...] = (
     stream.events,
     *jobs.ROUTES,
     running.list_running,
+    plan.make_plan,
     *artifacts.ROUTES,
+    *previews.ROUTES,
     *files.ROUTES,
     *uploads.ROUTES,
     tokens.list_tokens,

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from mistudiod.api.answers import Fields, Page
 from mistudiod.api.asks import Id
+from mistudiod.api.fields import Fields, Page
 from mistudiod.api.keys import TOKENS
 from mistudiod.api.route import Asked, route
 from mistudiod.errors import Conflict, NotFound

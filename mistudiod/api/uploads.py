@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import Field, StringConstraints
 
-from mistudiod.api.answers import Fields, Page
+from mistudiod.api.fields import Fields, Page
 from mistudiod.api.keys import JOBS, UPLOADS
 from mistudiod.api.route import Asked, route
 from mistudiod.errors import Conflict, DiskFull, NotFound, TooLarge

@@ -18,14 +18,17 @@ OLDEST_PYTHON = (3, 10)
 # The extra "worker" of pyproject.toml: the oldest version of each.
 WORKER = {
     "accelerate": "1.0",
-    "bitsandbytes": "0.45",
+    "bitsandbytes": "0.50",
     "datasets": "3",
+    "huggingface-hub": "1",
     "numpy": "1.26",
     "pyarrow": "16",
+    "pyyaml": "6",
     "safetensors": "0.4.5",
     "torch": "2.4",
     "transformers": "5",
 }
+MODULES = {"huggingface-hub": "huggingface_hub", "pyyaml": "yaml"}  # where they are not called alike
 OPTIONAL = frozenset({"accelerate", "bitsandbytes"})
 _INSTALL = "run: pip install 'mistudio[worker]'"
 _NVIDIA, _DISPLAY = "0x10de", "0x03"  # PCI vendor, and the class of displays and their like
@@ -85,7 +88,7 @@ def torch(subject: Subject) -> Finding | None:
 def _version(name: str) -> str | None:
     """None when it cannot be imported; "?" when it does not tell."""
     try:
-        if importlib.util.find_spec(name) is None:
+        if importlib.util.find_spec(MODULES.get(name, name)) is None:
             return None
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -9,44 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mistudiod.facts import UnknownModel, find_hook, parse_hook
+from mistudiod.facts import FAMILIES, UnknownModel, find_hook, hook_place, parse_hook
 
 Args = tuple[Any, ...]
-HookFn = Callable[[Tensor], Tensor | None]  # (B, T, d_model) → what replaces it, or None to leave it
-
-
-@dataclass(frozen=True)
-class _Modules:
-    """Where a family keeps its blocks, and in a block what its output adds to the residual stream."""
-
-    blocks: str = "layers"
-    attn_out: str = "self_attn"
-    mlp_out: str = "mlp"
-
-
-_POST_NORMED = _Modules(attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm")
-_MODULES = {
-    "gpt2": _Modules(blocks="h", attn_out="attn"),
-    "gpt_neox": _Modules(attn_out="attention"),
-    "llama": _Modules(),
-    "mistral": _Modules(),
-    "qwen2": _Modules(),
-    "qwen3": _Modules(),
-    "gemma": _Modules(),
-    "gemma2": _POST_NORMED,
-    "gemma3_text": _POST_NORMED,
-}
+HookFn = Callable[[Tensor], Tensor | None]  # (B, T, width) → what replaces it, or None to leave it
 
 
 @contextmanager
 def hooked(model: nn.Module, functions: Mapping[str, HookFn]) -> Iterator[None]:
-    """Run ``functions[hook](x)`` wherever a forward pass comes by ``hook``; x is (B, T, d_model).
+    """Run ``functions[hook](x)`` wherever a forward pass comes by ``hook``; x is (B, T, width).
 
     What a function returns takes the place of x (cast to x's dtype); None leaves x as it is. Nests, and is undone on
     the way out. ``model`` is a Hugging Face model with or without its head. While generating with a KV cache, T is
@@ -60,7 +36,7 @@ def hooked(model: nn.Module, functions: Mapping[str, HookFn]) -> Iterator[None]:
 
 @contextmanager
 def capture(model: nn.Module, hooks: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Keep the values at ``hooks`` of the latest forward pass: a dict from name to (B, T, d_model)."""
+    """Keep the values at ``hooks`` of the latest forward pass: a dict from name to (B, T, width)."""
     values: dict[str, Tensor] = {}
     with hooked(model, {hook: _keeper(values, hook) for hook in hooks}):
         yield values
@@ -78,32 +54,31 @@ def layers_needed(hook: str) -> int:
 @contextmanager
 def only_first(model: nn.Module, n: int) -> Iterator[None]:
     """Let ``model`` skip all blocks but the first ``n``; not for use by several threads at once."""
-    base, modules = _base(model)
-    blocks = getattr(base, modules.blocks)
-    setattr(base, modules.blocks, blocks[:n])
+    base, name = cast(nn.Module, model.base_model), FAMILIES[_family(model)].blocks
+    blocks = getattr(base, name)
+    setattr(base, name, blocks[:n])
     try:
         yield
     finally:
-        setattr(base, modules.blocks, blocks)
+        setattr(base, name, blocks)
 
 
-def _base(model: nn.Module) -> tuple[nn.Module, _Modules]:
-    """The model without its head, and what its modules are called."""
+def _family(model: nn.Module) -> str:
     family = getattr(getattr(model, "config", None), "model_type", None)
-    if family not in _MODULES:
-        raise UnknownModel(f"{family!r} is not a known type of model: the known types are {', '.join(_MODULES)}")
-    return cast(nn.Module, model.base_model), _MODULES[family]  # its own base, when it has no head
+    if family not in FAMILIES:
+        raise UnknownModel(f"{family!r} is not a known type of model: the known types are {', '.join(FAMILIES)}")
+    return str(family)
 
 
 def _attach(model: nn.Module, hook: str, function: HookFn) -> RemovableHandle:
-    base, modules = _base(model)
-    blocks: nn.ModuleList = getattr(base, modules.blocks)
+    family = _family(model)
+    blocks: nn.ModuleList = getattr(model.base_model, FAMILIES[family].blocks)  # its own base, when it has no head
     layer, point = find_hook(hook, len(blocks))
-    block = blocks[layer]
-    if point == "hook_resid_pre":
-        return block.register_forward_pre_hook(_on_input(hook, function), with_kwargs=True)
-    inside = {"hook_attn_out": modules.attn_out, "hook_mlp_out": modules.mlp_out, "hook_resid_post": ""}[point]
-    return block.get_submodule(inside).register_forward_hook(_on_output(hook, function))
+    place = hook_place(family, point)
+    module = blocks[layer].get_submodule(place.module)
+    if place.side == "in":
+        return module.register_forward_pre_hook(_on_input(hook, function), with_kwargs=True)
+    return module.register_forward_hook(_on_output(hook, function))
 
 
 def _on_input(hook: str, function: HookFn) -> Callable[..., tuple[Args, dict[str, Any]]]:

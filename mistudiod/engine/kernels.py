@@ -103,12 +103,12 @@ def by_latent(indices: Tensor, d_sae: int) -> Entries:
     return Entries(order, order.div(indices.shape[1], rounding_mode="floor"), torch.searchsorted(latents, edges))
 
 
-def sum_by_latent(entries: Entries, weights: Tensor, table: Tensor, out: Tensor) -> None:
-    """out[j] = sum of weights[i, j] table[i] over the tokens i on which latent j is active.
+def sum_by_latent(entries: Entries, weights: Tensor, table: Tensor, out: Tensor, add: bool = False) -> None:
+    """out[j] = sum of weights[i, j] table[i] over the tokens i on which latent j is active; with ``add``, out[j] +=.
 
     This is both weight gradients: weights (tokens, k) are the values and table the gradient of the reconstruction, or
-    weights are the gradients of the values and table the centred input. table: (tokens, d_in); out: (d_sae, d_in),
-    overwritten. On a CPU it goes piece by piece, so that pieces, not the whole gradient, are allocated anew.
+    weights are the gradients of the values and table the centred input. table: (tokens, d_in); out: (d_sae, d_in).
+    On a CPU it goes piece by piece, so that pieces, not the whole gradient, are allocated anew.
     """
     d_sae = len(out)
     sorted_weights = weights.flatten()[entries.order]
@@ -117,7 +117,7 @@ def sum_by_latent(entries: Entries, weights: Tensor, table: Tensor, out: Tensor)
     edges.append(len(entries.tokens))
     for piece, first in enumerate(range(0, d_sae, rows)):
         start, end = edges[piece], edges[piece + 1]
-        out[first : first + rows] = F.embedding_bag(
+        sums = F.embedding_bag(
             entries.tokens[start:end],
             table,
             entries.starts[first : first + rows + 1] - start,
@@ -125,15 +125,16 @@ def sum_by_latent(entries: Entries, weights: Tensor, table: Tensor, out: Tensor)
             per_sample_weights=sorted_weights[start:end],
             include_last_offset=True,
         )
+        out[first : first + rows].add_(sums) if add else out[first : first + rows].copy_(sums)
 
 
-def bias_by_latent(entries: Entries, weights: Tensor, out: Tensor) -> None:
-    """out[j] = sum of weights[i, j] over the tokens i on which latent j is active. out: (d_sae,), overwritten.
+def bias_by_latent(entries: Entries, weights: Tensor, out: Tensor, add: bool = False) -> None:
+    """out[j] = sum of weights[i, j] over the tokens i on which latent j is active; with ``add``, out[j] +=. (d_sae,)
 
     By a bag of numbers and not by ``index_add_``, whose order of summation varies on a GPU.
     """
     sums = F.embedding_bag(entries.order, weights.view(-1, 1), entries.starts, mode="sum", include_last_offset=True)
-    out.copy_(sums.squeeze(1))
+    out.add_(sums.squeeze(1)) if add else out.copy_(sums.squeeze(1))
 
 
 def remove_along_rows(gradient: Tensor, W: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -23,9 +26,12 @@ from transformers import (
 from transformers.utils import logging
 
 from mistudiod.engine.hooks import capture, layers_needed, only_first
-from mistudiod.facts import ModelFacts, UnknownModel, check_hook, read_facts
+from mistudiod.engine.precision import DTYPES, as_packed, check_precision, quantization_config
+from mistudiod.engine.weights import LazyTensor, lazy_weights
+from mistudiod.facts import FAMILIES, ModelFacts, UnknownModel, check_hook, read_facts, weight_bytes
 
 PASS_TOKENS = {"cpu": 4_096, "cuda": 16_384}  # in one forward pass: larger ones are no faster, and take memory
+_HOW_STORED = ("bnb_4bit_quant_storage", "bnb_4bit_use_double_quant")  # the rest is ours to say
 _HERE_ONLY = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -37,10 +43,11 @@ class LM:
     tokenizer: PreTrainedTokenizerFast
     facts: ModelFacts  # of the whole model, however many blocks are loaded
     device: torch.device
+    precision: str  # that it was loaded in, one of facts.PRECISIONS
 
     @torch.no_grad()
     def activations(self, ids: Tensor, hook: str) -> Tensor:
-        """The values at ``hook`` for ``ids`` (B, T): (B, T, d_model), in the model's dtype, on its device.
+        """The values at ``hook`` for ``ids`` (B, T): (B, T, width), in the model's dtype, on its device.
 
         Runs only the blocks before the hook, and no head. Raises UnknownHook.
         """
@@ -54,9 +61,12 @@ class LM:
 
 
 def load_lm(
-    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, layers: int | None = None
+    folder: Path,
+    device: str | torch.device = "cpu",
+    precision: str | torch.dtype = "fp32",
+    layers: int | None = None,
 ) -> LM:
-    """Load the model and tokenizer in ``folder``; raises UnknownModel.
+    """Load the model and tokenizer in ``folder``; raises UnknownModel, and NoPrecision when the device has no such.
 
     ``layers`` builds and reads only the first that many blocks and no LM head: enough for ``LM.activations`` at hooks
     whose ``layers_needed`` is not larger. Nothing is downloaded, no code in the folder is run, no pickle is read.
@@ -65,11 +75,22 @@ def load_lm(
     facts = read_facts(folder)
     if layers is not None and not 1 <= layers <= facts.n_layers:
         raise ValueError(f"layers must be from 1 to {facts.n_layers}, not {layers}")
+    precision = _named(precision)
+    weight_bytes(facts, precision, layers)
     device = torch.device(device)
+    check_precision(precision, device)
     tokenizer = load_tokenizer(folder)
     with _quiet():
-        model = _load_model(folder, device, dtype, layers)
-    return LM(model.eval().requires_grad_(False), tokenizer, facts, device)
+        model = _load_model(folder, facts, device, precision, layers)
+    as_packed(model)
+    return LM(model.eval().requires_grad_(False), tokenizer, facts, device, precision)
+
+
+def _named(precision: str | torch.dtype) -> str:
+    """The precision whose numbers are of a dtype."""
+    if isinstance(precision, str):
+        return precision
+    return next((name for name in ("fp32", "bf16", "fp16") if DTYPES[name] == precision), "fp32")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -96,24 +117,52 @@ def _is_known(tokenizer: Tokenizer, token: object) -> bool:
     return isinstance(token, str) and tokenizer.token_to_id(token) is not None
 
 
-def _load_model(folder: Path, device: torch.device, dtype: torch.dtype, layers: int | None) -> PreTrainedModel:
+def _load_model(
+    folder: Path, facts: ModelFacts, device: torch.device, precision: str, layers: int | None
+) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, **_HERE_ONLY)
     if layers is not None:
         _keep_first(config, layers)
-    kind: Any = AutoModelForCausalLM if layers is None else AutoModel
-    model, info = kind.from_pretrained(
-        folder,
+    weights = lazy_weights(folder)
+    quantization = quantization_config(precision, _left_as_they_are(facts, weights))
+    if facts.quantized and quantization:
+        stored = {key: value for key, value in config.quantization_config.items() if key in _HOW_STORED}
+        config.quantization_config = quantization.to_dict() | stored
+    model, info = _class(config, AutoModelForCausalLM if layers is None else AutoModel).from_pretrained(
+        None,
         config=config,
-        dtype=dtype,
-        device_map=None if device.type == "cpu" else {"": device},  # weights go there one by one, never twice in memory
-        use_safetensors=True,
+        state_dict=weights,
+        dtype=DTYPES[precision],
+        # Weights go there one by one, never twice in memory; bitsandbytes would take a GPU when it is not told.
+        device_map=None if device.type == "cpu" and not quantization else {"": device},
+        quantization_config=None if facts.quantized else quantization,
         output_loading_info=True,
-        **_HERE_ONLY,
     )
     if missing := info["missing_keys"]:  # transformers fills these with random numbers
         tensors = "1 tensor" if len(missing) == 1 else f"{len(missing)} tensors"
         raise UnknownModel(f"{folder} is not complete: its weights lack {tensors}, the first {min(missing)}")
+    if layers is None and (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return cast(PreTrainedModel, model)
+
+
+def _class(config: PretrainedConfig, auto: Any) -> Any:
+    """The class that ``auto`` makes a model of: known once it has made a small one, without weights."""
+    smallest = copy.deepcopy(config)
+    _keep_first(smallest, 1)
+    with torch.device("meta"):
+        return type(auto.from_config(smallest))
+
+
+def _left_as_they_are(facts: ModelFacts, weights: dict[str, LazyTensor]) -> list[str]:
+    """The matrices of blocks that a quantised folder holds unquantised; their names fit with and without a head."""
+    if not facts.quantized:
+        return []
+    in_block = re.compile(rf"(?:.*\.)?({FAMILIES[facts.family].blocks}\.[0-9]+\.[A-Za-z0-9_.]+)\.weight")
+    plain = (
+        name for name in weights if not {f"{name}.quant_map", f"{name.removesuffix('.weight')}.SCB"} & weights.keys()
+    )
+    return [match[1] for name in plain if (match := in_block.fullmatch(name))]
 
 
 def _keep_first(config: PretrainedConfig, layers: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mistudiod.engine.sae import SparseAutoencoder
 
 RIDGE = 1e-8  # on the Gram matrix of chosen atoms, whose diagonal is 1: two equal atoms would make it singular
+RANDOM_ROWS = 256  # tokens whose atoms are gathered at once
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ def random_dictionary_fvu(test: Iterable[Tensor], mean: Tensor, d_sae: int, k: i
     atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device)
     variance, lost = _Variance(), torch.zeros((), dtype=torch.float64, device=mean.device)
     for batch in test:
-        for start in range(0, len(batch), 256):  # the atoms of so many tokens are gathered at once
-            x = batch[start : start + 256].double()
+        for start in range(0, len(batch), RANDOM_ROWS):
+            x = batch[start : start + RANDOM_ROWS].double()
             variance.add(x)
             lost += _least_squares_residual(x - mean, atoms, k).square().sum()
     return (lost / variance.total()).item()

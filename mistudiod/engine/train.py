@@ -42,10 +42,14 @@ class Training:
     """An autoencoder on its way: parameters, Adam's moments, and how far it has come.
 
     ``tensors`` and ``about`` together are its exact state; ``load`` takes both. x is multiplied by ``scale`` first.
+    ``micro_tokens`` of a batch are taken at once, for memory's sake; all when not given.
     """
 
-    def __init__(self, topk: TopK, batches: Batches, schedule: Schedule, scale: float) -> None:
+    def __init__(
+        self, topk: TopK, batches: Batches, schedule: Schedule, scale: float, micro_tokens: int | None = None
+    ) -> None:
         self.topk, self.batches, self.schedule, self.scale = topk, batches, schedule, scale
+        self._micro_tokens = micro_tokens
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0  # spent so far, harvesting and checkpoints included
@@ -67,7 +71,7 @@ class Training:
             self.batches.load(before)
             self.whole = True
             raise
-        self._last = self.topk.loss_and_grads(x)
+        self._last = self.topk.loss_and_grads(x, self._micro_tokens)
         self._update(self._last.grads)
         self.topk.after_step()
         self.step += 1
@@ -131,7 +135,9 @@ class Training:
         self._began = (self.tokens, self.seconds)
 
 
-def begin(batches: ActivationBatches, width: int, k: int, seed: int, schedule: Schedule) -> Training:
+def begin(
+    batches: ActivationBatches, width: int, k: int, seed: int, schedule: Schedule, micro_tokens: int | None = None
+) -> Training:
     """A new training on the device of ``batches``: x scaled to a mean norm of sqrt(d_in), b_dec at its mean.
 
     Raises NoActivations.
@@ -139,7 +145,7 @@ def begin(batches: ActivationBatches, width: int, k: int, seed: int, schedule: S
     began = time.monotonic()
     scale, mean = batches.statistics()
     topk = TopK.init(len(mean), width, k, seed, b_dec=mean * scale, device=mean.device)
-    training = Training(topk, batches, schedule, scale)
+    training = Training(topk, batches, schedule, scale, micro_tokens)
     training.seconds = time.monotonic() - began  # the first block is harvested by now
     return training
 

@@ -12,6 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from mistudiod.oom import classify
 from mistudiod.paths import DiskFull, Paths
 from mistudiod.specs import KINDS, PREVIEWS
 from mistudiod.worker.link import (
@@ -42,7 +43,7 @@ def main() -> int:
     run = Path(sys.argv[1])
     fd = os.environ.pop(EVENTS_FD, None)
     order = json.loads((run / "spec.json").read_text())
-    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None, secrets)
+    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None, secrets, order.get("choices"))
     link.listen()
     try:
         kind = order["spec"]["kind"]
@@ -69,7 +70,7 @@ def main() -> int:
 def _classify(error: Exception) -> tuple[str, int]:
     if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return "disk_full", EXIT_DISK
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if classify(f"{type(error).__name__}: {error}"):
         return "out_of_memory", EXIT_MEMORY
     if "No space left on device" in str(error):  # safetensors and arrow wrap the errno away
         return "disk_full", EXIT_DISK

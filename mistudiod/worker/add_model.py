@@ -1,38 +1,43 @@
-"""Register a language model: check that the folder holds one, and note what it is.
+"""Register a language model: see that the folder holds one, and note what it is.
 
-The weights stay where they are; those of an uploaded model, which would go with the upload, become the model's own.
+The weights stay where they are, those of the Hub in this machine's Hugging Face cache. Those of an uploaded model,
+which would go with the upload, become the model's own.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+from huggingface_hub.repocard import metadata_load
 from tokenizers import Tokenizer
 
 import mistudiod.demo
 from mistudiod.facts import UnknownModel, hook_names, read_facts
-from mistudiod.paths import PARTIAL, publish, require_space
-from mistudiod.specs import AddModel
+from mistudiod.specs import AddModel, is_hub_id
+from mistudiod.worker.hub_files import refuse_unknown
+from mistudiod.worker.hub_model import in_cache
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.uploaded import is_upload, keep, place
 
 BUILTIN = {"pico": Path(mistudiod.demo.__file__).parent / "pico"}
+_LONG = ("hooks", "tree")  # would not always fit in a line of a worker's
 _OWN = "files"  # folder of the weights that came by upload
 
 
 def run(spec: AddModel, link: Link) -> None:
-    """Write ``models/<name>/model.json``; its contents are the job's result."""
+    """Write ``models/<name>/model.json``; what it says is the job's result, but for its long lists."""
     final = link.paths.artifact("model", spec.name)
     if final.exists():
         found = _registered(final, spec)
     else:
+        folder, revision = _found(spec, link)
         link.progress("read", 0, 1)
-        folder = _folder(spec.source, place(spec.source, link))
-        found = describe(folder, spec)
+        found = describe(folder, spec, revision)
         link.check()
         if is_upload(spec.source):
             found["path"] = str(final / _OWN)
@@ -41,18 +46,26 @@ def run(spec: AddModel, link: Link) -> None:
             _write(final, found)
         link.progress("read", 1, 1)
     link.artifact("model", spec.name)
-    link.result(found)
+    link.result({fact: value for fact, value in found.items() if fact not in _LONG})
 
 
-def describe(folder: Path, spec: AddModel) -> dict[str, object]:
-    """What ``model.json`` says; raises Refused."""
+def describe(folder: Path, spec: AddModel, revision: str | None) -> dict[str, object]:
+    """What ``model.json`` says; ``revision`` is the sha of a model of the Hub. Raises Refused."""
+    refuse_unknown(spec.source, folder)
     try:
         facts = read_facts(folder)
     except UnknownModel as error:
         raise Refused(str(error), field="source") from error
     _check_tokenizer(folder)
-    known = {"name": spec.name, "source": spec.source, "path": str(folder)}
-    return known | asdict(facts) | {"hooks": hook_names(facts)}
+    known = {"name": spec.name, "source": spec.source, "revision": revision, "path": str(folder)}
+    return known | asdict(facts) | {"licence": _licence(folder), "hooks": hook_names(facts)}
+
+
+def _found(spec: AddModel, link: Link) -> tuple[Path, str | None]:
+    """The model's folder on this machine, and the commit of one that is from the Hub."""
+    if is_hub_id(spec.source):
+        return in_cache(spec.source, spec.revision, link)
+    return _folder(spec.source, place(spec.source, link)), None
 
 
 def _folder(source: str, place: str) -> Path:
@@ -64,16 +77,22 @@ def _folder(source: str, place: str) -> Path:
             raise Refused(f"there is no {source}: the models that come with miStudio are {known}", field="source")
         return BUILTIN[name]
     path = os.path.expanduser(place)
-    if os.path.isabs(path) and os.path.isdir(path):
-        return Path(path).resolve()
-    if os.path.isabs(path):
+    if not os.path.isabs(path):
+        raise Refused(f"{source} is neither an absolute path nor the id of a model of the Hub, as org/name", "source")
+    if not os.path.isdir(path):
         raise Refused(f"{source} is not a folder on this machine", field="source")
-    if os.path.isdir(path):
-        raise Refused(f"{source} is a relative path: give the folder's absolute path", field="source")
-    raise Refused(
-        f"{source} is not a folder on this machine; downloading from the Hub is not built yet: give a folder",
-        field="source",
-    )
+    return Path(path).resolve()
+
+
+def _licence(folder: Path) -> str | None:
+    """The licence that the model card states; of "other" its name."""
+    try:
+        card = metadata_load(folder / "README.md") or {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # no card, or none that can be read
+        return None
+    licence = card.get("license_name") if card.get("license") == "other" else None
+    licence = licence or card.get("license")
+    return licence[:200] if isinstance(licence, str) else None
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -99,15 +118,7 @@ def _registered(final: Path, spec: AddModel) -> dict[str, object]:
 def _write(final: Path, found: dict[str, object], own: Path | None = None) -> None:
     """``own`` is the folder of weights that are to be the model's own."""
     text = json.dumps(found, indent=1, ensure_ascii=False)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    require_space(final.parent, len(text.encode()))
-    partial = final.parent / f"{PARTIAL}{final.name}-{os.getpid()}"
-    partial.mkdir()
-    try:
+    with new_folder(final, len(text.encode())) as partial:
         if own:
             keep(own, partial / _OWN)
         (partial / "model.json").write_text(text, encoding="utf-8")
-        publish(partial, final)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -12,6 +12,7 @@ import torch
 from mistudiod.engine.extract import Extraction
 from mistudiod.engine.hooks import layers_needed
 from mistudiod.engine.lm import LM, PASS_TOKENS, load_lm
+from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.facts import UnknownModel
 from mistudiod.specs import Extract
@@ -37,8 +38,8 @@ def _extract(spec: Extract, link: Link, final: Path) -> None:
     trained = open_trained(spec.sae, link)
     windows = _windows(trained, link)
     try:
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.dtype, layers_needed(trained.hook))
-    except UnknownModel as error:
+        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers_needed(trained.hook))
+    except (UnknownModel, NoPrecision) as error:
         raise Refused(str(error), "sae") from error
     link.progress("load model", 1, 1)
     extraction = _read_text(spec, link, trained, windows, lm)

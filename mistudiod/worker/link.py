@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mistudiod.events import Artifact, Event, Failure, Metric, Noun, Progress, Result, to_line
 from mistudiod.paths import Paths
@@ -49,12 +49,20 @@ class Asked(BaseException):
 
 
 class Link:
-    """What a job says and hears. ``run`` is its folder, ``paths`` knows where artifacts lie."""
+    """What a job says and hears. ``run`` is its folder, ``paths`` knows where artifacts lie.
+
+    ``choices``: what its plan has chosen for what its spec leaves open; empty when there is no plan.
+    """
 
     def __init__(
-        self, run: Path, paths: Paths, events_fd: int | None = None, secrets: Mapping[str, str] | None = None
+        self,
+        run: Path,
+        paths: Paths,
+        events_fd: int | None = None,
+        secrets: Mapping[str, str] | None = None,
+        choices: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run, self.paths = run, paths
+        self.run, self.paths, self.choices = run, paths, choices or {}
         self._secrets = secrets or {}
         self.asked: Literal["stop", "pause"] | None = None
         self._pipe = os.fdopen(events_fd, "wb", buffering=0) if events_fd is not None else None

@@ -18,12 +18,15 @@ from mistudiod.specs import Train
 HASHED_BYTES = 1 << 30  # weights up to here are named by their sha256, larger ones by their size alone
 
 
-def metadata(spec: Train, tokenization: dict[str, Any], model: dict[str, Any], tokens: int) -> dict[str, object]:
+def metadata(
+    spec: Train, tokenization: dict[str, Any], model: dict[str, Any], tokens: int, precision: str
+) -> dict[str, object]:
     """The ``metadata`` of a SAELens cfg.json: which activations the SAE is for, in SAELens' keys where there are."""
     policy = tokenization["policy"]
     return {
         "model_name": model["name"],
         "model_source": model["source"],
+        "model_precision": precision,
         "hook_name": spec.hook,
         "hook_head_index": None,
         "prepend_bos": policy["bos"] is not None,

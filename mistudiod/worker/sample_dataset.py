@@ -1,4 +1,4 @@
-"""A preview: a few documents from all over a dataset, cut short."""
+"""A preview: a few rows of a dataset, from all over it or one after the other, cut short."""
 
 from __future__ import annotations
 
@@ -16,36 +16,49 @@ _RESULT_BYTES = 60_000  # a line of a worker's may have 64 KiB
 
 
 def run(spec: SampleDataset, link: Link) -> None:
-    """The result is {dataset, rows: [{text, name or null, held_out or null}]}."""
+    """The result is {dataset, offset or null, total, rows: [{row, text, name or null, held_out or null, continues}]}.
+
+    ``total`` and ``row`` count rows as they are stored, from 0: a long document has several, of which all but the
+    first are marked by ``continues``.
+    """
     dataset = stored_dataset(link, spec.dataset)
     with reading_dataset(spec.dataset):
-        rows = list(_sample(dataset, spec.rows))
+        total = sum(pq.read_metadata(path).num_rows for path in dataset.files)
+        rows = list(_rows(dataset, _wanted(spec, total)))
     chars = _TEXT_CHARS
-    while len(json.dumps(rows, ensure_ascii=False).encode()) > _RESULT_BYTES:
+    while len(json.dumps(rows).encode()) > _RESULT_BYTES:
         chars //= 2
         rows = [row | {"text": str(row["text"])[:chars]} for row in rows]
-    link.result({"dataset": spec.dataset, "rows": rows})
+    link.result({"dataset": spec.dataset, "offset": spec.offset, "total": total, "rows": rows})
 
 
-def _sample(dataset: StoredDataset, count: int) -> Iterator[dict[str, object]]:
-    """Rows at even distances; only the row groups that hold them are read."""
-    total = sum(pq.read_metadata(path).num_rows for path in dataset.files)
-    wanted = sorted({i * total // count for i in range(count)}) if total else []
+def _wanted(spec: SampleDataset, total: int) -> list[int]:
+    """Rows that follow each other from ``offset`` on, else rows at even distances."""
+    if spec.offset is not None:
+        return list(range(min(spec.offset, total), min(spec.offset + spec.rows, total)))
+    return sorted({i * total // spec.rows for i in range(spec.rows)}) if total else []
+
+
+def _rows(dataset: StoredDataset, wanted: list[int]) -> Iterator[dict[str, object]]:
+    """Only the row groups that hold them are read."""
     first = 0
     for path in dataset.files:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 after = first + file.metadata.row_group(group).num_rows
-                inside = [at - first for at in wanted if first <= at < after]
+                inside = [at for at in wanted if first <= at < after]
                 if inside:
-                    yield from (_shown(row) for row in file.read_row_group(group).take(inside).to_pylist())
+                    found = file.read_row_group(group).take([at - first for at in inside]).to_pylist()
+                    yield from map(_shown, inside, found)
                 first = after
 
 
-def _shown(row: dict[str, object]) -> dict[str, object]:
+def _shown(at: int, row: dict[str, object]) -> dict[str, object]:
     name = row.get("name")
     return {
+        "row": at,
         "text": str(row["text"])[:_TEXT_CHARS],
         "name": None if name is None else str(name)[:_NAME_CHARS],
         "held_out": row.get("held_out"),
+        "continues": bool(row.get("continues")),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from mistudiod.engine.lm import load_lm
+from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.steer import adding, prompt_ids, write
 from mistudiod.facts import UnknownModel
 from mistudiod.specs import Steer
@@ -19,8 +20,8 @@ def run(spec: Steer, link: Link) -> None:
     trained = open_trained(spec.sae, link)
     direction = _direction(spec, trained)
     try:
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.dtype)
-    except UnknownModel as error:
+        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision)
+    except (UnknownModel, NoPrecision) as error:
         raise Refused(str(error), "sae") from error
     ids = prompt_ids(lm, spec.prompt)
     room = lm.facts.context - ids.shape[1]

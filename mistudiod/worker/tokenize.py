@@ -1,135 +1,217 @@
-"""Turn a dataset into packed windows of a model's tokens. No torch: the ``tokenizers`` library does it alone."""
+"""Turn a dataset into windows of a model's tokens. No torch: the ``tokenizers`` library does it alone.
+
+What a tokenization is made of has a fingerprint. When there is one with the same fingerprint already, of the same
+dataset and model by name, it is not made again: the new folder says the same under its own name and shares the file
+of tokens with the other (a hard link), so that whoever waits for the new name finds it, and either can be removed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+import os
+import shutil
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
-from tokenizers import Tokenizer
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from mistudiod.engine.tokens import Text, TooLittleText, UnknownToken, Vocabulary, pack
+from mistudiod.engine.documents import Filters
+from mistudiod.engine.packing import Layout, NoFiller, TooLittleText, UnknownToken, pack
+from mistudiod.engine.tokens import MANIFEST, TOKENS, TokenWindows, Vocabulary
+from mistudiod.host import cpu_count
+from mistudiod.paths import PARTIAL
 from mistudiod.specs import Tokenize
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
-from mistudiod.worker.stored_dataset import StoredDataset, reading_dataset, stored_dataset
+from mistudiod.worker.stored_dataset import StoredDataset, stored_dataset
+from mistudiod.worker.tokenize_batches import batches, piece_count
+from mistudiod.worker.tokenize_pieces import Encoding
+from mistudiod.worker.tokenize_processes import in_order
+from mistudiod.worker.tokenize_vocabulary import (
+    TokenizedModel,
+    read_tokenizer,
+    read_vocabulary,
+    sha256_of,
+    tokenized_model,
+)
 
 _BYTES_PER_TOKEN = 3  # of most text and code; only to estimate the space that is needed
-
-
-@dataclass(frozen=True)
-class _Model:
-    folder: Path
-    vocab_size: int
-    context: int
+_PROCESS_BYTES = 4 << 20  # of text, below which another process takes longer to start than it saves
+_FORMAT = 1  # of the fingerprint: another one when the same settings come to mean other windows
 
 
 def run(spec: Tokenize, link: Link) -> None:
-    """Write ``tokens/<name>/``; ``tokenization.json`` is the job's result."""
+    """Write ``tokens/<name>/``; the result is what tokenization.json says, without the ids of special tokens: some
+    models have thousands."""
     final = link.paths.artifact("tokenization", spec.name)
-    found = _made_before(final, spec) if final.exists() else _tokenize(spec, link, final)
+    found = _made_before(final, spec) if final.exists() else _tokenization(spec, link, final)
     link.artifact("tokenization", spec.name)
-    link.result(found)
+    link.result({key: value for key, value in found.items() if key != "special_ids"})
 
 
-def _made_before(final: Path, spec: Tokenize) -> dict[str, object]:
+def _settings(spec: Tokenize) -> dict[str, Any]:
+    return spec.model_dump(exclude={"kind", "name", "dataset", "model"})
+
+
+def _made_before(final: Path, spec: Tokenize) -> dict[str, Any]:
     """What an earlier run of this job wrote before it was cut off."""
-    found: dict[str, object] = json.loads((final / "tokenization.json").read_text(encoding="utf-8"))
-    if (found["dataset"], found["model"], found["context"]) != (spec.dataset, spec.model, spec.context):
+    found: dict[str, Any] = json.loads((final / MANIFEST).read_text(encoding="utf-8"))
+    settings = found.get("settings", {"context": found["context"]})  # version 0.1 had no others, and their defaults
+    made = Tokenize(dataset=found["dataset"], model=found["model"], name=spec.name, **settings)
+    if made != spec:
+        same = (made.dataset, made.model, made.context) == (spec.dataset, spec.model, spec.context)
         raise Refused(
-            f"there is already a tokenization called {spec.name}, of {found['dataset']} for {found['model']} "
-            f"in windows of {found['context']} tokens",
+            f"there is already a tokenization called {spec.name}, of {made.dataset} for {made.model} "
+            f"in windows of {made.context} tokens{', made with other settings' if same else ''}",
             "name",
         )
     return found
 
 
-def _tokenize(spec: Tokenize, link: Link, final: Path) -> dict[str, object]:
-    dataset, model = stored_dataset(link, spec.dataset), _model(link, spec.model)
-    if spec.context > model.context:
+def _tokenization(spec: Tokenize, link: Link, final: Path) -> dict[str, Any]:
+    dataset, model = stored_dataset(link, spec.dataset), tokenized_model(link, spec.model)
+    if model.context is not None and spec.context > model.context:
         raise Refused(f"context {spec.context} is more than the {model.context} that {spec.model} can read", "context")
-    vocabulary = read_vocabulary(model.folder, model.vocab_size)
+    encoding = _encoding(spec, model)
+    vocabulary = read_vocabulary(model.folder, read_tokenizer(model.tokenizer_file), model.vocab_size)
+    if spec.bos == "always" and vocabulary.leading("always") is None:
+        raise Refused(f"{spec.model} has no BOS token for windows to begin with: set bos to auto or never", "bos")
+    about = {
+        "name": spec.name,
+        "dataset": spec.dataset,
+        "model": spec.model,
+        "settings": _settings(spec),
+        "fingerprint": _fingerprint(spec, dataset, model, vocabulary, link),
+    }
+    return _shared(about, link, final) or _tokenize(spec, dataset, encoding, vocabulary, about, link, final)
 
-    def told(_documents: int, text_bytes: int) -> None:
+
+def _tokenize(
+    spec: Tokenize,
+    dataset: StoredDataset,
+    encoding: Encoding,
+    vocabulary: Vocabulary,
+    about: dict[str, Any],
+    link: Link,
+    final: Path,
+) -> dict[str, Any]:
+    def told(text_bytes: int, tokens: int) -> None:
         link.check()
-        link.progress("tokenize", min(text_bytes, dataset.text_bytes), dataset.text_bytes, "bytes")
+        if spec.tokens is None:
+            link.progress("tokenize", min(text_bytes, dataset.text_bytes), dataset.text_bytes, "bytes")
+        else:
+            link.progress("tokenize", tokens, spec.tokens, "tokens")
 
     told(0, 0)
-    names = {"name": spec.name, "dataset": spec.dataset, "model": spec.model}
-    needed_bytes = dataset.text_bytes // _BYTES_PER_TOKEN * vocabulary.dtype.itemsize
+    filters = Filters(
+        spec.shortest, spec.longest, spec.drop_duplicates, spec.max_unprintable, spec.must_match is not None
+    )
+    layout = Layout(spec.context, spec.packing, spec.stride, spec.bos, spec.tokens, spec.held_out, filters)
+    processes = min(cpu_count(Path("/")), max(1, dataset.text_bytes // _PROCESS_BYTES))
     try:
-        with new_folder(final, needed_bytes) as partial:
-            return pack(_texts(dataset), vocabulary, spec.context, partial, names, told)
+        with (
+            new_folder(final, _needed_bytes(spec, dataset, vocabulary)) as partial,
+            closing(in_order(batches(dataset), encoding, processes, link.check)) as pieces,
+        ):
+            return pack(pieces, piece_count(dataset), vocabulary, layout, partial, about, told)
     except UnknownToken as error:
         raise Refused(str(error), "model") from error
+    except NoFiller as error:
+        raise Refused(str(error), "packing") from error
     except TooLittleText as error:
-        raise Refused(str(error), "dataset") from error
+        raise Refused(str(error), error.reason or "dataset") from error
 
 
-def _texts(dataset: StoredDataset) -> Iterator[Text]:
-    for path in dataset.files:
-        with reading_dataset(dataset.name), pq.ParquetFile(path) as file:
-            columns = [name for name in ("text", "held_out", "continues") if name in file.schema_arrow.names]
-            for group in range(file.num_row_groups):  # of about 8 MiB; iter_batches would put many together
-                for row in file.read_row_group(group, columns=columns).to_pylist():
-                    yield Text(row["text"], row.get("held_out"), row.get("continues", False))
+def _encoding(spec: Tokenize, model: TokenizedModel) -> Encoding:
+    for field in ("must_match", "must_not_match"):
+        pattern = getattr(spec, field)
+        try:
+            pc.match_substring_regex(pa.array([""]), pattern=pattern or "")
+        except pa.ArrowInvalid as error:
+            reason = str(error).removeprefix("Invalid regular expression: ").splitlines()[0]
+            raise Refused(
+                f"{field} is no regular expression of RE2's syntax, which has neither look-around nor "
+                f"back-references: {reason}",
+                field,
+            ) from error
+    return Encoding(model.tokenizer_file, spec.max_unprintable, spec.must_match, spec.must_not_match)
 
 
-def _model(link: Link, name: str) -> _Model:
-    path = link.paths.artifact("model", name) / "model.json"
+def _needed_bytes(spec: Tokenize, dataset: StoredDataset, vocabulary: Vocabulary) -> int:
+    """At least about so many; 0 when filters may drop who knows how much."""
+    if (spec.shortest, spec.longest, spec.max_unprintable, spec.must_match, spec.must_not_match) != (None,) * 5:
+        return 0
+    tokens = min(dataset.text_bytes // _BYTES_PER_TOKEN, spec.tokens or dataset.text_bytes)
+    if not spec.packing:
+        tokens = max(tokens * spec.context // (spec.context - spec.stride), dataset.documents * spec.context)
+        tokens = tokens if spec.tokens is None else 0  # who knows how many documents it takes
+    return tokens * vocabulary.dtype.itemsize
+
+
+def _fingerprint(
+    spec: Tokenize, dataset: StoredDataset, model: TokenizedModel, vocabulary: Vocabulary, link: Link
+) -> str:
+    """A sha256 over all that the windows follow from: the text, the tokenizer, its special tokens, the settings."""
+    v = vocabulary
+    facts = {
+        "format": _FORMAT,
+        "dataset": _dataset_fingerprint(dataset, link),
+        "tokenizer": sha256_of(model.tokenizer_file),
+        "vocabulary": [v.size, v.bos, v.eos, v.unknown, v.padding, v.special_ids, v.trained_with_bos],
+        "settings": _settings(spec),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _dataset_fingerprint(dataset: StoredDataset, link: Link) -> str:
+    """What ``add_dataset`` has written down, else a hash of the files."""
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        model = _Model(Path(info["path"]), int(info["vocab_size"]), int(info["context"]))
-    except FileNotFoundError:
-        raise Refused(f"there is no model called {name!r}: add it first", "model") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path} is damaged ({error}): delete the model and add it again", "model") from error
-    if not model.folder.is_dir():
-        raise Refused(f"the folder {model.folder} of the model {name!r} is gone: put it back", "model")
-    return model
+        told = json.loads((link.paths.artifact("dataset", dataset.name) / "dataset.json").read_text(encoding="utf-8"))
+        if isinstance(told.get("fingerprint"), str):
+            return str(told["fingerprint"])
+    except (OSError, ValueError, AttributeError) as error:
+        raise Refused(f"the dataset {dataset.name!r} is damaged ({error}): delete it and add it again") from error
+    digest = hashlib.sha256()
+    for done, path in enumerate(dataset.files):
+        link.check()
+        link.progress("look at the dataset", done, len(dataset.files), "files")
+        digest.update(bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()
 
 
-def read_vocabulary(folder: Path, size: int) -> Vocabulary:
-    """The tokenizer of a Hugging Face folder; ``size`` is that of the model's embedding. Raises Refused."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise Refused(f"{folder} has no tokenizer.json: save the model's tokenizer there as a fast tokenizer", "model")
+def _shared(about: dict[str, Any], link: Link, final: Path) -> dict[str, Any] | None:
+    """The tokenization under its new name when there is the same one under another; else None."""
+    for path in sorted(link.paths.folder("tokenization").glob(f"*/{MANIFEST}")):
+        facts = _same(path, about)
+        if facts is None:
+            continue
+        with new_folder(final, 0) as partial:
+            _share(path.parent / TOKENS, partial / TOKENS)
+            found = {**facts, **about, "same_as": path.parent.name}
+            (partial / MANIFEST).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return found
+    return None
+
+
+def _same(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """What the tokenization.json at ``path`` says, when it is of what ``about`` says and whole."""
+    if path.parent.name.startswith(PARTIAL):
+        return None
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more precise
-        raise Refused(f"{path} does not hold a tokenizer: {error}", "model") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-    bos, eos, unknown, padding = (_named(folder, tokenizer, name) for name in ("bos", "eos", "unk", "pad"))
-    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    special |= {i for i in (bos, eos, unknown, padding) if i is not None}
-    return Vocabulary(encode, size, bos, eos, unknown, tuple(sorted(special)))
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = all(facts.get(key) == about[key] for key in ("fingerprint", "dataset", "model"))
+        if same:
+            TokenWindows(path.parent)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None  # damaged: it is none
+    return facts if same else None
 
 
-def _named(folder: Path, tokenizer: Tokenizer, name: str) -> int | None:
-    """The id of BOS, EOS and so on: what the tokenizer's config says, null included, else what the model's says."""
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        settings = _json(folder / file)
-        if f"{name}_token" in settings:
-            token = settings[f"{name}_token"]
-            content = token.get("content") if isinstance(token, dict) else token
-            return tokenizer.token_to_id(content) if isinstance(content, str) else None
-    found = _json(folder / "config.json").get(f"{name}_token_id")
-    if isinstance(found, list):  # some models end at any of several tokens
-        found = found[0] if found else None
-    return found if isinstance(found, int) and tokenizer.id_to_token(found) is not None else None
-
-
-def _json(path: Path) -> dict[str, object]:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
+def _share(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, name)

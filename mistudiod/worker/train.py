@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +19,37 @@ from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import BLOCK_TOKENS, ActivationBatches, Harvest, NoActivations
 from mistudiod.engine.architectures.topk import TopK
 from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import PASS_TOKENS, load_lm
+from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
+from mistudiod.engine.precision import NoPrecision, stamp
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.schedule import Schedule, plan
-from mistudiod.engine.tokens import TokenWindows
 from mistudiod.engine.train import Diverged, Training, begin, fit
-from mistudiod.facts import UnknownHook, UnknownModel, check_hook, read_facts
+from mistudiod.facts import UnknownModel
 from mistudiod.paths import publish, require_space
 from mistudiod.specs import Train
 from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import metadata, recipe
+from mistudiod.worker.train_size import fitting_tokens
+from mistudiod.worker.train_source import Source, find_source, held_out_windows, state_bytes
 
-HELD_OUT_TOKENS = 100_000  # to measure on, when there are as many
 RANDOM_TOKENS = 8_192  # of those for the random dictionary, whose least squares cost k^2 d_in a token
 # What the job's result and recipe.json both hold; the result has the folder as well.
 RESULT = (
     *("sae", "hook", "width", "k", "fvu", "l0", "alive", "pca_fvu", "random_fvu", "held_out_tokens"),
-    *("tokens", "steps", "seconds", "tokens_per_s"),
+    *("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes"),
 )
 
+_CONTEXT_BYTES = 500 << 20  # what CUDA and its libraries take of a GPU beside the tensors
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is trained on: packed windows, the model that reads them, and the width of the hook."""
-
-    tokenization: dict[str, Any]  # tokenization.json
-    model: dict[str, Any]  # model.json
-    windows: TokenWindows
-    d_in: int
-    held_out_tokens: int  # to measure on
 
 
 def run(spec: Train, link: Link) -> None:
     """Write ``saes/<name>``, a SAELens folder with a recipe.json. Goes on from the run's latest checkpoint."""
     final = link.paths.artifact("sae", spec.name)
-    result = _finished(final, spec, link) if final.exists() else _train(final, spec, _source(spec, link), link)
+    result = _finished(final, spec, link) if final.exists() else _train(final, spec, find_source(spec, link), link)
     link.artifact("sae", spec.name)
     link.result({**result, "folder": str(final)})
     shutil.rmtree(link.run / "checkpoints", ignore_errors=True)  # the SAE is there: nothing will go on from them
@@ -68,69 +61,22 @@ def _finished(final: Path, spec: Train, link: Link) -> dict[str, Any]:
         written: dict[str, Any] = json.loads((final / "recipe.json").read_text())
     except (OSError, ValueError):
         written = {}
-    if (written.get("job"), written.get("spec")) != (_job(link), spec.model_dump()):
+    if (written.get("job"), _spec(written)) != (_job(link), spec):
         raise Refused(f"there is already an SAE called {spec.name}: choose another name, or delete it", field="name")
-    return {name: written[name] for name in RESULT}
+    return {name: written.get(name) for name in RESULT}
+
+
+def _spec(written: dict[str, Any]) -> Train | None:
+    """The spec that something was made of, by an older version too; None when it says none."""
+    try:
+        return Train.model_validate(written.get("spec"))
+    except ValueError:
+        return None
 
 
 def _job(link: Link) -> int | None:
     """The job's id, which its folder is named after; None when the folder is not one of the daemon's."""
     return int(link.run.name) if link.run.name.isdigit() else None
-
-
-def _source(spec: Train, link: Link) -> Source:
-    """Check all that can be checked before anything is loaded or written; raises Refused, DiskFull."""
-    folder = link.paths.artifact("tokenization", spec.tokenization)
-    if not (folder / "tokenization.json").is_file():
-        raise Refused(f"there is no tokenization called {spec.tokenization}: tokenize first", field="tokenization")
-    tokenization = json.loads((folder / "tokenization.json").read_text())
-    registered = link.paths.artifact("model", tokenization["model"]) / "model.json"
-    if not registered.is_file():
-        raise Refused(
-            f"the model {tokenization['model']} of the tokenization {spec.tokenization} is not here: add it again",
-            field="tokenization",
-        )
-    model = json.loads(registered.read_text())
-    try:
-        d_in = check_hook(read_facts(Path(model["path"])), spec.hook)
-        windows = TokenWindows(folder)
-    except UnknownHook as error:
-        raise Refused(str(error), field="hook") from error
-    except (UnknownModel, ValueError) as error:
-        raise Refused(str(error), field="tokenization") from error
-    if _text_tokens(windows, range(windows.train), spec.batch_tokens) < spec.batch_tokens:
-        raise Refused(
-            f"the tokenization {spec.tokenization} has fewer training tokens than one batch of {spec.batch_tokens}: "
-            "ask for a smaller batch or tokenize more text",
-            field="batch_tokens",
-        )
-    held_out_tokens = _text_tokens(windows, _held_out(windows), HELD_OUT_TOKENS)
-    if held_out_tokens < 2:
-        raise Refused(
-            f"the tokenization {spec.tokenization} has no held-out text to measure on: tokenize more text",
-            field="tokenization",
-        )
-    require_space(link.paths.data, (checkpoint.KEPT + 1) * _state_bytes(spec, d_in))
-    return Source(tokenization, model, windows, d_in, held_out_tokens)
-
-
-def _held_out(windows: TokenWindows) -> range:
-    return range(windows.train, windows.train + windows.held_out)
-
-
-def _text_tokens(windows: TokenWindows, numbers: range, enough: int) -> int:
-    """How many tokens of the windows ``numbers`` are not special; counts no further than ``enough``."""
-    found = 0
-    for start in range(0, len(numbers), 1024):
-        found += int((~windows.special_mask(windows.rows(numbers[start : start + 1024]))).sum())
-        if found >= enough:
-            return enough
-    return found
-
-
-def _state_bytes(spec: Train, d_in: int) -> int:
-    """Of one checkpoint: the parameters, Adam's two moments of each, and a counter of each latent; all but exactly."""
-    return 3 * 4 * (2 * d_in * spec.width + spec.width + d_in) + 8 * spec.width
 
 
 def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, Any]:
@@ -141,7 +87,9 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
     link.progress("load model", 1, 1)
     schedule = plan(spec.width, spec.batch_tokens, spec.tokens, spec.steps, spec.lr)
     try:
-        batches = ActivationBatches(harvest, source.windows.train, spec.batch_tokens, spec.seed)
+        batches = ActivationBatches(
+            harvest, source.windows.train, spec.batch_tokens, spec.seed, source.chosen.buffer_tokens
+        )
         training = _trained(batches, schedule, spec, source, link)
     except NoActivations as error:
         raise Refused(f"{spec.hook} of {source.model['name']} cannot be trained on: {error}", field="hook") from error
@@ -151,7 +99,9 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
             f"{schedule.peak_lr:.2g} is too high",
             field="lr",
         ) from error
-    sae = training.topk.to_sae(training.scale, metadata(spec, source.tokenization, source.model, training.tokens))
+    sae = training.topk.to_sae(
+        training.scale, metadata(spec, source.tokenization, source.model, training.tokens, source.chosen.precision)
+    )
     trained = {
         "tokens": training.tokens,
         "steps": training.step,
@@ -161,15 +111,17 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
     resolved = {
         "lr": schedule.peak_lr,
         "scale": training.scale,
-        "block_tokens": BLOCK_TOKENS,
+        **asdict(source.chosen),
+        "forward_tokens": harvest.lm_tokens,
+        **stamp(source.chosen.precision),
         "dead_after_tokens": training.topk.dead_after_tokens,
         "d_in": source.d_in,
-        "device": harvest.device.type,
+        "device": source.device.type,
     }
     del training  # Adam's moments make room for the measuring
     measures, sparsity = _measure(sae, batches, spec, source, link)
-    measures |= trained
-    with new_folder(final, _state_bytes(spec, source.d_in)) as partial:
+    measures |= trained | {"peak_bytes": _peak_bytes(source.device)}
+    with new_folder(final, state_bytes(spec, source.d_in)) as partial:
         sae.save(partial, sparsity=sparsity)
         written = recipe(_job(link), spec, source.tokenization, source.model, resolved, measures)
         (partial / "recipe.json").write_text(json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False))
@@ -178,32 +130,44 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
 
 def _harvest(spec: Train, source: Source, link: Link) -> Harvest:
     """The model's first blocks, on the GPU when there is one; a wish to end is heard between forward passes."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Half precision is slow on most CPUs; on a GPU it is what the model was made for.
-    dtype = torch.float32 if device.type == "cpu" else getattr(torch, source.model["dtype"])
     try:
-        lm = load_lm(Path(source.model["path"]), device, dtype, layers_needed(spec.hook))
+        lm = load_lm(Path(source.model["path"]), source.device, source.chosen.precision, layers_needed(spec.hook))
     except UnknownModel as error:
         raise Refused(str(error), field="tokenization") from error
+    except NoPrecision as error:
+        raise Refused(str(error), field="precision") from error
+
+    tokens = source.chosen.forward_tokens
+    if "size" in link.choices:
+        tokens = fitting_tokens(lm, spec.hook, source.windows.context, tokens, **link.choices["size"])
 
     def forward(ids: Tensor) -> Tensor:
         link.check()
         return lm.activations(ids, spec.hook)
 
-    return Harvest(source.windows, forward, source.d_in, device, PASS_TOKENS[device.type])
+    return Harvest(source.windows, forward, source.d_in, source.device, tokens)
 
 
 def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source: Source, link: Link) -> Training:
     """Train to the end, from this run's latest checkpoint if there is one. Asked to end, saves and raises Asked."""
     folder = link.run / "checkpoints"
-    made_of = {"spec": spec.model_dump(), "tokenization": source.tokenization, "d_in": source.d_in}
-    training = _resumed(folder, made_of, batches, schedule) or begin(batches, spec.width, spec.k, spec.seed, schedule)
+    made_of = {
+        "spec": spec.model_dump(),
+        "tokenization": source.tokenization,
+        "d_in": source.d_in,
+        "buffer_tokens": source.chosen.buffer_tokens,
+        "precision": source.chosen.precision,
+    }
+    micro = source.chosen.micro_tokens
+    training = _resumed(folder, made_of, batches, schedule, micro) or begin(
+        batches, spec.width, spec.k, spec.seed, schedule, micro
+    )
     saved = training.step
 
     def save() -> None:
         nonlocal saved
         folder.mkdir(parents=True, exist_ok=True)
-        require_space(folder, _state_bytes(spec, source.d_in))
+        require_space(folder, state_bytes(spec, source.d_in))
         checkpoint.save(folder, training.step, training.tensors(), training.about() | {"made_of": made_of}, publish)
         saved = training.step
 
@@ -222,19 +186,34 @@ def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source
     return training
 
 
-def _resumed(folder: Path, made_of: dict[str, Any], batches: ActivationBatches, schedule: Schedule) -> Training | None:
+def _resumed(
+    folder: Path, made_of: dict[str, Any], batches: ActivationBatches, schedule: Schedule, micro_tokens: int
+) -> Training | None:
     found = checkpoint.latest(folder)
     if found is None:
         return None
-    if found.about["made_of"] != made_of:
+    if _completed(found.about["made_of"], made_of) != made_of:
         log.warning("checkpoint %d was made of something else: training begins anew", found.step)
         return None
     spec = made_of["spec"]
     topk = TopK.init(made_of["d_in"], spec["width"], spec["k"], spec["seed"], device=batches.harvest.device)
-    training = Training(topk, batches, schedule, scale=1.0)
+    training = Training(topk, batches, schedule, 1.0, micro_tokens)
     training.load(found.tensors, found.about)
     log.warning("training goes on from step %d", training.step)
     return training
+
+
+def _completed(known: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of version 0.2 was made of, in which some things could not be chosen yet."""
+    missing = {"buffer_tokens": BLOCK_TOKENS, "precision": usual["precision"]}
+    return {**missing, **known, "spec": Train.model_validate(known["spec"]).model_dump()}
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has had: on the GPU, or where there is none, of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device)) + _CONTEXT_BYTES
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def _measure(
@@ -249,7 +228,7 @@ def _measure(
 
     def held_out(tokens: int) -> Iterator[Tensor]:
         nonlocal done
-        for x in batches.harvest.first(np.array(_held_out(source.windows)), tokens):
+        for x in batches.harvest.first(np.array(held_out_windows(source.windows)), tokens):
             yield x
             done += len(x)
             link.progress("measure", done, total, "tokens")

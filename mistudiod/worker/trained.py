@@ -11,6 +11,7 @@ import torch
 
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.train_source import STORED
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Trained:
     model: dict[str, Any]  # model.json of the model that it reads
     hook: str
     device: torch.device
-    dtype: torch.dtype  # of the model
+    precision: str  # in which the model was read
 
 
 def open_trained(name: str, link: Link) -> Trained:
@@ -38,8 +39,9 @@ def open_trained(name: str, link: Link) -> Trained:
     if model is None:
         missing = recipe["model"]["name"]
         raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", "sae")
-    dtype = torch.float32 if device.type == "cpu" else getattr(torch, model["dtype"])
-    return Trained(sae, recipe, model, recipe["spec"]["hook"], device, dtype)
+    # Before version 0.3 there was no other.
+    usual = "fp32" if device.type == "cpu" else STORED.get(model["dtype"], "fp32")
+    return Trained(sae, recipe, model, recipe["spec"]["hook"], device, recipe["resolved"].get("precision", usual))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -23,12 +23,20 @@ def add_list_show_rm(group: Noun, noun: str, columns: Columns) -> None:
         rows = list(call.client.every_artifact(noun))
         show_rows(call, {f"{noun}s": rows, "next": None}, rows, columns)
 
+    add_show_rm(group, noun)
+
+
+def add_show_rm(group: Noun, noun: str) -> None:
     @group.command("show", help=f"Show one {noun}, by name or id.")
     @click.argument("ref", metavar=noun.upper(), shell_complete=named(noun))
     @pass_call
     def show_one(call: Call, ref: str) -> None:
         show(call, call.client.artifact(noun, ref))
 
+    add_rm(group, noun)
+
+
+def add_rm(group: Noun, noun: str) -> None:
     @group.command("rm", help=f"Delete a {noun}, by name or id, with its files.")
     @click.argument("ref", metavar=noun.upper(), shell_complete=named(noun))
     @click.option("--yes", is_flag=True, help="do not ask")

@@ -9,6 +9,7 @@ import click
 from mistudio import human, names, output
 from mistudio.api import Artifact
 from mistudio.commands.artifact import add_list_show_rm
+from mistudio.commands.statistics import show_statistics
 from mistudio.commands.tokenization import COLUMNS
 from mistudio.completion import named
 from mistudio.errors import ApiError
@@ -26,7 +27,7 @@ def dataset() -> None:
 @source_argument
 @pass_call
 def add(call: Call, /, source: str, remote_path: bool, name: str | None, **fields: Any) -> None:
-    """Bring text in: builtin:python, or a file or folder, uploaded to a studio that cannot read it."""
+    """Bring text in: a dataset of the Hub, builtin:python, or files, uploaded to a studio that cannot read them."""
     name = name or names.from_source(source, "dataset")
     start(call, "add_dataset", {"source": settle(call, source, name, remote_path), "name": name, **fields})
 
@@ -45,18 +46,75 @@ add_list_show_rm(
 )
 
 
+@dataset.command("preview", cls=SpecVerb, kind="preview_dataset")
+@source_argument
+@pass_call
+def preview(call: Call, /, source: str, remote_path: bool, **fields: Any) -> None:
+    """Look at SOURCE before anything of it is stored: its columns, its first rows, how large it is."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        found = call.client.preview_dataset(source, remote_path, **given)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if call.json:
+        output.data(found)
+        return
+    output.record(_about(found))
+    for row in found["rows"]:
+        output.text("──")
+        output.record(row)
+
+
+def _about(found: dict[str, Any]) -> dict[str, object]:
+    text_column = found["text_column"]
+    if text_column is None and found["text_columns"]:
+        text_column = f"could be {', '.join(found['text_columns'])}: say which with --text-column"
+    of_the_hub = {
+        "revision": found["revision"],
+        "licence": found["licence"],
+        "config": _chosen(found["config"], found["configs"]),
+        "split": _chosen(found["split"], found["splits"]),
+    }
+    return {
+        "source": found["source"],
+        **(of_the_hub if found["configs"] else {}),
+        "files": human.count(found["files"]),
+        "size": human.size(found["bytes"]),
+        "documents": human.count(found["documents"]),
+        "columns": ", ".join(f"{one['name']} ({one['type']})" for one in found["columns"]) or None,
+        "text column": text_column,
+    }
+
+
+def _chosen(one: str | None, among: list[str] | None) -> str | None:
+    if one is None:
+        return f"say which of {', '.join(among)}" if among else None
+    others = [other for other in among or [] if other != one]
+    return f"{one} (there is {', '.join(others)} too)" if others else one
+
+
 @dataset.command("sample", cls=SpecVerb, kind="sample_dataset")
 @click.argument("dataset", shell_complete=named("dataset"))
 @pass_call
-def sample(call: Call, dataset: str, rows: int) -> None:
-    """Show a few documents of a dataset."""
-    found = call.client.sample(dataset, rows)
+def sample(call: Call, dataset: str, rows: int, offset: int | None) -> None:
+    """Show documents of a dataset: a few from all over it, or page by page with --offset."""
+    found = call.client.sample(dataset, rows, offset)
     if call.json:
         output.data(found)
         return
     for row in found["rows"]:
-        output.text(f"── {row.get('name') or ''}".rstrip())
+        marks = ["held out"] * bool(row.get("held_out")) + ["goes on from the row before"] * bool(row.get("continues"))
+        output.text(" · ".join([f"── {human.count(row.get('row'))}", *filter(None, [row.get("name")]), *marks]))
         output.text(row["text"])
+    if offset is not None:
+        _page(offset, len(found["rows"]), found["total"])
+
+
+def _page(offset: int, shown: int, total: int) -> None:
+    if not shown:
+        output.note(f"there is no row {offset:,}: the dataset has {total:,}, the first is 0")
+    elif offset + shown < total:
+        output.note(f"{total:,} rows in all; to go on: --offset {offset + shown}")
 
 
 @dataset.command("tokenize", cls=SpecVerb, kind="tokenize", derived={"name": "DATASET-MODEL"})
@@ -74,13 +132,18 @@ def name_of(call: Call, noun: str, ref: str) -> str:
 
 
 @dataset.command("stats")
-@click.argument("ref", metavar="DATASET", shell_complete=named("dataset"))
+@click.argument("ref", metavar="NAME", shell_complete=named("dataset"))
 @columned
 @pass_call
 def stats(call: Call, ref: str) -> None:
-    """Show the tokenizations of a dataset with their statistics, or one tokenization by its name."""
+    """Show what tokenizing a dataset has found; several tokenizations side by side, one by its name in full."""
     found = _tokenizations(call, ref)
+    if len(found) == 1 and not call.json and not call.columns:
+        show_statistics(found[0])
+        return
     show_rows(call, {"tokenizations": found, "next": None}, found, COLUMNS)
+    if len(found) > 1 and not call.json:
+        output.note(f"one in full: mistudio dataset stats {found[0]['name']}")
 
 
 def _tokenizations(call: Call, ref: str) -> list[Artifact]:

@@ -10,11 +10,12 @@ import click
 from mistudio import human, output
 from mistudio.api import ENDED, Client, Job
 from mistudio.commands.artifact import make_sure, show
+from mistudio.commands.plan import choices
 from mistudio.completion import jobs
 from mistudio.errors import ApiError
 from mistudio.options import Call, Noun, columned, pass_call
 from mistudio.tables import Columns, show_rows
-from mistudio.watch import conclude, show_result, watch
+from mistudio.watch import conclude, show_result, watch, with_peaks
 
 STATES = ("queued", "running", "pausing", "paused", "stopping", "interrupted", "done", "partial", "failed", "stopped")
 
@@ -62,7 +63,12 @@ def show_jobs(call: Call, found: dict[str, Any]) -> None:
 @pass_call
 def show_one(call: Call, job: int) -> None:
     """Show all that is known of a job."""
-    show(call, call.client.job(job))
+    found = call.client.job(job)
+    if not call.json and found["plan"]:
+        if found["result"]:
+            found["result"] = with_peaks(found["result"], found["plan"])
+        found["plan"] = {"verdict": found["plan"]["verdict"], **choices(found["plan"])}
+    show(call, found)
 
 
 @job.command("watch")

@@ -11,7 +11,9 @@ from mistudio import human, names, output
 from mistudio.commands.artifact import add_list_show_rm, show
 from mistudio.commands.dataset import name_of
 from mistudio.commands.job import show_jobs
+from mistudio.commands.plan import OF_A_JOB, show_plan
 from mistudio.completion import named
+from mistudio.errors import ApiError
 from mistudio.options import Call, Noun, SpecVerb, columned, pass_call
 from mistudio.watch import job_making, sending, start, watch
 
@@ -64,8 +66,22 @@ def train() -> None:
 @pass_call
 def start_training(call: Call, /, tokenization: str, hook: str, name: str | None, **fields: Any) -> None:
     """Train a sparse autoencoder on one hook of a model."""
-    name = name or names.of_sae(name_of(call, "tokenization", tokenization), hook)
+    tokenization = name_of(call, "tokenization", tokenization)
+    name = name or names.of_sae(tokenization, hook)
+    if not call.json:
+        _show_plan(call, {"tokenization": tokenization, "hook": hook, "name": name, **fields})
     start(call, "train", {"tokenization": tokenization, "hook": hook, "name": name, **fields})
+
+
+def _show_plan(call: Call, fields: dict[str, Any]) -> None:
+    """What the training would take; nothing when what it is made from is not there yet, or the spec is wrong."""
+    given = {field: value for field, value in fields.items() if value is not None and field not in OF_A_JOB}
+    try:
+        made = call.client.plan({"kind": "train", **given})
+    except ApiError:  # the job is told of it all the same
+        return
+    show_plan(made, output.note)
+    output.note("")
 
 
 @train.command("list")

@@ -20,6 +20,8 @@ COLUMNS: Columns = {
     "HELD OUT": lambda t: human.count(t.get("held_out_windows")),
     "DOCUMENTS": lambda t: human.count(t.get("documents")),
     "BYTES/TOKEN": lambda t: human.number(t.get("bytes_per_token"), 2),
+    "VOCABULARY": lambda t: human.share(t.get("vocabulary_covered")),
+    "ON DISK": lambda t: human.size(t.get("size_bytes")),
 }
 
 

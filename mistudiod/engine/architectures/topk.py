@@ -40,7 +40,6 @@ class StepResult:
     grads: dict[str, Tensor]  # for every entry of params
     values: Tensor  # (tokens, k), 0 where fewer than k latents fire
     indices: Tensor  # (tokens, k) int64
-    reconstruction: Tensor  # (tokens, d_in)
 
 
 class TopK:
@@ -91,26 +90,37 @@ class TopK:
         return cls({name: param.to(device) for name, param in params.items()}, k, dead_after_tokens)
 
     @torch.no_grad()
-    def loss_and_grads(self, x: Tensor) -> StepResult:
+    def loss_and_grads(self, x: Tensor, micro_tokens: int | None = None) -> StepResult:
         """The loss and its gradients on a batch x (tokens, d_in), float32; also notes which latents fired.
 
-        The gradient of W_dec has no component along its rows: it would only change their norm.
+        Takes ``micro_tokens`` at a time, all at once when not given: the same sums, in another order. The gradient of
+        W_dec has no component along its rows: it would only change their norm.
         """
         params, grads = self.params, self._grads
-        centred = torch.sub(x, params["b_dec"], out=self._buffer("centred", x))
-        path = self._forward(centred, params["W_enc_T"], params["b_enc"], params["W_dec"], self.k)
-        self._note_fired(path)
-        reconstruction = path.sums.detach() + params["b_dec"]
-        residual = torch.sub(reconstruction, x, out=self._buffer("residual", x))
-        fvu, gradient = self._over_variance(residual, x)
-        path.backward(gradient, centred, grads["W_enc_T"], grads["b_enc"], grads["W_dec"])
-        torch.sum(gradient, 0, out=grads["b_dec"])
-        aux_loss = self._add_auxk(centred, residual)
+        parts = [slice(i, i + (micro_tokens or len(x))) for i in range(0, len(x), micro_tokens or len(x))]
+        variance = self._variance(x, parts)
+        residual = self._buffer("residual", x)
+        grads["b_dec"].zero_()
+        self.tokens += len(x)
+        self.tokens_since_fired += len(x)  # until a part says otherwise
+        paths = []
+        for part in parts:
+            centred = torch.sub(x[part], params["b_dec"], out=self._buffer("centred", x[part]))
+            path = self._forward(centred, params["W_enc_T"], params["b_enc"], params["W_dec"], self.k)
+            self._note_fired(path)
+            rebuilt = path.sums.detach() + params["b_dec"]
+            missing = torch.sub(rebuilt, x[part], out=residual[part])
+            gradient = torch.mul(missing, 2 / variance, out=self._buffer("gradient", missing))
+            path.backward(gradient, centred, grads["W_enc_T"], grads["b_enc"], grads["W_dec"], add=bool(paths))
+            grads["b_dec"] += gradient.sum(0)
+            paths.append((path.values.detach(), path.indices))
+        fvu = torch.linalg.vector_norm(residual).square() / variance
+        aux_loss = self._add_auxk(x, residual, parts)
         # x - b_dec enters the encoder too; summed over tokens its gradient is that of b_enc through W_enc
         grads["b_dec"].addmv_(params["W_enc_T"].t(), grads["b_enc"], alpha=-1)
         remove_along_rows(grads["W_dec"], params["W_dec"])
-        loss = fvu + AUX_COEFFICIENT * aux_loss
-        return StepResult(loss, fvu, aux_loss, grads, path.values.detach(), path.indices, reconstruction)
+        values, indices = paths[0] if len(paths) == 1 else (torch.cat(found) for found in zip(*paths, strict=True))
+        return StepResult(fvu + AUX_COEFFICIENT * aux_loss, fvu, aux_loss, grads, values, indices)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -159,42 +169,48 @@ class TopK:
         with torch.enable_grad():
             return _Path(values.requires_grad_(), indices, decode_topk(values, indices, W_dec))
 
-    def _add_auxk(self, centred: Tensor, residual: Tensor) -> Tensor:
-        """AuxK: the k_aux strongest dead latents reconstruct x - x_hat. Adds its gradients, returns its loss, ()."""
+    def _add_auxk(self, x: Tensor, residual: Tensor, parts: list[slice]) -> Tensor:
+        """AuxK: the k_aux strongest dead latents reconstruct x - x_hat. Adds its gradients, returns its loss, ().
+
+        ``residual``, x_hat - x, is overwritten.
+        """
         params, grads = self.params, self._grads
         # the count spares a GPU the wait for an answer while no latent can be dead yet
         dead = self.dead.nonzero().squeeze(1) if self.tokens >= self.dead_after_tokens else ()
         if not len(dead):
             return residual.new_zeros(())
-        W_enc_T, b_enc, W_dec = (params[name][dead] for name in ("W_enc_T", "b_enc", "W_dec"))
-        path = self._forward(centred, W_enc_T, b_enc, W_dec, min(self.k_aux, len(dead)))
+        weights = {name: params[name][dead] for name in ("W_enc_T", "b_enc", "W_dec")}
+        dead_grads = {name: torch.empty_like(weight) for name, weight in weights.items()}
         missing = residual.neg_()
-        aux_loss, gradient = self._over_variance(path.sums.detach() - missing, missing)
-        path.backward(gradient.mul_(AUX_COEFFICIENT), centred, W_enc_T, b_enc, W_dec)
-        # a dead latent did not fire on this batch, so its gradients so far are zero; the copies above now hold them
-        for name, gradient in (("W_enc_T", W_enc_T), ("b_enc", b_enc), ("W_dec", W_dec)):
+        variance, squared = self._variance(missing, parts), residual.new_zeros(())
+        for number, part in enumerate(parts):
+            centred = torch.sub(x[part], params["b_dec"], out=self._buffer("centred", x[part]))
+            path = self._forward(centred, *weights.values(), min(self.k_aux, len(dead)))
+            wrong = torch.sub(path.sums.detach(), missing[part], out=self._buffer("gradient", missing[part]))
+            squared += torch.linalg.vector_norm(wrong).square()
+            path.backward(wrong.mul_(2 * AUX_COEFFICIENT / variance), centred, *dead_grads.values(), add=number > 0)
+        # a dead latent did not fire on this batch: its gradients so far are zero
+        for name, gradient in dead_grads.items():
             grads[name][dead] = gradient
-        return aux_loss
+        return squared / variance
 
-    def _over_variance(self, residual: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """sum ||residual||^2 / sum ||target - mean||^2 over the batch, and its gradient by the residual."""
-        about_mean = torch.sub(target, target.mean(0), out=self._buffer("gradient", target))
-        variance = torch.linalg.vector_norm(about_mean).square().clamp_min_(TINY)
-        share = torch.linalg.vector_norm(residual).square() / variance
-        return share, torch.mul(residual, 2 / variance, out=about_mean)
+    def _variance(self, target: Tensor, parts: list[slice]) -> Tensor:
+        """sum ||target - mean||^2 over the batch, ()."""
+        mean, total = target.mean(0), target.new_zeros(())
+        for part in parts:
+            about_mean = torch.sub(target[part], mean, out=self._buffer("gradient", target[part]))
+            total += torch.linalg.vector_norm(about_mean).square()
+        return total.clamp_min_(TINY)
 
     def _note_fired(self, path: _Path) -> None:
-        tokens = path.indices.shape[0]
-        self.tokens += tokens
-        self.tokens_since_fired += tokens
         silent = torch.where(path.values.detach() > 0, 0, torch.iinfo(torch.int64).max)
         self.tokens_since_fired.scatter_reduce_(0, path.indices.flatten(), silent.flatten(), "amin")
 
     def _buffer(self, name: str, like: Tensor) -> Tensor:
         """Memory shaped as ``like`` that the next step uses again: new pages are what small steps on a CPU wait for."""
-        if name not in self._buffers or self._buffers[name].shape != like.shape:
+        if name not in self._buffers or len(self._buffers[name]) < len(like):
             self._buffers[name] = torch.empty_like(like)
-        return self._buffers[name]
+        return self._buffers[name][: len(like)]
 
 
 @dataclass(frozen=True)
@@ -205,11 +221,13 @@ class _Path:
     indices: Tensor  # (tokens, k)
     sums: Tensor  # (tokens, d_in), the decoded values without b_dec
 
-    def backward(self, gradient: Tensor, centred: Tensor, W_enc_T: Tensor, b_enc: Tensor, W_dec: Tensor) -> None:
-        """Overwrite the last three with their own gradients, given that of ``sums``."""
+    def backward(
+        self, gradient: Tensor, centred: Tensor, W_enc_T: Tensor, b_enc: Tensor, W_dec: Tensor, add: bool
+    ) -> None:
+        """Write the weights' gradients into the last three, or add them, given the gradient of ``sums``."""
         (value_grads,) = torch.autograd.grad(self.sums, self.values, gradient)
         value_grads.masked_fill_(self.values <= 0, 0)
         entries = by_latent(self.indices, len(W_dec))
-        sum_by_latent(entries, value_grads, centred, out=W_enc_T)
-        bias_by_latent(entries, value_grads, out=b_enc)
-        sum_by_latent(entries, self.values.detach(), gradient, out=W_dec)
+        sum_by_latent(entries, value_grads, centred, W_enc_T, add)
+        bias_by_latent(entries, value_grads, b_enc, add)
+        sum_by_latent(entries, self.values.detach(), gradient, W_dec, add)

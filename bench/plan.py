@@ -1,0 +1,204 @@
+"""Predicted and measured peak memory of real trainings on this CPU: ``python bench/plan.py [--only 3] [--folder F]``.
+
+Random models of three families are made, and windows of random tokens; each case is then planned and trained for a few
+steps by a worker process of its own, whose highest resident memory is the measured peak. ``again`` is what the plan
+says of a case once another run of the same model at the same hook was measured (the first such case of each model).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).parent.parent
+sys.path[:0] = [str(REPO), str(REPO / "tests")]
+
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gpt2": (
+        "gpt2", "float32",
+        {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50257},
+    ),
+    "llama": (
+        "llama", "bfloat16",
+        {"hidden_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4,
+         "intermediate_size": 2816, "vocab_size": 32000, "max_position_embeddings": 2048},
+    ),
+    "gemma2": (
+        "gemma2", "float16",
+        {"hidden_size": 1152, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 1,
+         "head_dim": 256, "intermediate_size": 6912, "vocab_size": 60000, "max_position_embeddings": 2048},
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    model: str
+    hook: str
+    width: int
+    k: int = 32
+    batch_tokens: int = 4096
+    steps: int = 3
+    context: int = 128
+    windows: int = 110
+    precision: str = "auto"
+
+
+CASES = (
+    Case("gpt2", "blocks.1.hook_resid_post", 4096),
+    Case("gpt2", "blocks.1.hook_resid_post", 24576, batch_tokens=2048),
+    Case("gpt2", "blocks.1.hook_resid_post", 2048, batch_tokens=8192, precision="int8"),
+    Case("gpt2", "blocks.3.hook_resid_pre", 8192, context=512, windows=30, precision="nf4"),
+    Case("llama", "blocks.1.hook_resid_post", 8192),
+    Case("llama", "blocks.1.hook_resid_post", 32768, batch_tokens=1024),
+    Case("llama", "blocks.1.hook_resid_post", 2048, k=128, batch_tokens=8192, precision="bf16"),
+    Case("gemma2", "blocks.0.hook_resid_post", 4096, precision="nf4"),
+    Case("gemma2", "blocks.0.hook_resid_post", 16384, batch_tokens=2048, steps=8, precision="nf4"),
+    Case("gemma2", "blocks.0.hook_mlp_out", 2048, k=64, batch_tokens=8192, precision="int8"),
+)
+
+MAKE = """
+import sys, torch
+from pathlib import Path
+from tiny_models import tiny_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
+from mistudiod.specs import AddModel
+from mistudiod.worker import add_model
+from mistudiod.worker.link import Link
+from mistudiod.paths import Paths
+import json
+data, name, family, dtype, shape = Path(sys.argv[1]), *sys.argv[2:5], json.loads(sys.argv[5])
+config = AutoConfig.for_model(family, bos_token_id=0, eos_token_id=0, pad_token_id=None, **shape)
+torch.manual_seed(0)
+model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+folder = data / "made" / name
+model.save_pretrained(folder)
+tiny_tokenizer().save_pretrained(folder)
+add_model.run(AddModel(source=str(folder), name=name), Link(data, Paths(data)))
+"""
+
+
+def make_model(data: Path, name: str) -> None:
+    family, dtype, shape = MODELS[name]
+    command = [sys.executable, "-c", MAKE, str(data), name, family, dtype, json.dumps(shape)]
+    paths = os.pathsep.join([str(REPO), str(REPO / "tests")])
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": paths})
+
+
+def make_tokenization(data: Path, name: str, case: Case) -> None:
+    import numpy as np
+
+    held_out = max(1, case.windows // 50)
+    vocabulary = MODELS[case.model][2]["vocab_size"]
+    rows = np.random.default_rng(0).integers(1, vocabulary, (case.windows, case.context)).astype("<u2")
+    rows[:, 0] = 0
+    folder = data / "tokens" / name
+    folder.mkdir(parents=True)
+    (folder / "tokens.bin").write_bytes(rows.tobytes())
+    about = {
+        "name": name, "dataset": "random", "model": case.model, "context": case.context, "dtype": "<u2",
+        "windows": case.windows, "train_windows": case.windows - held_out, "held_out_windows": held_out,
+        "tokens": case.windows * (case.context - 1), "documents": 1, "special_ids": [0],
+        "policy": {"bos": 0, "separator": 0, "packed": True},
+    }  # fmt: skip
+    (folder / "tokenization.json").write_text(json.dumps(about))
+
+
+def fields(case: Case, name: str) -> dict[str, Any]:
+    return {
+        "kind": "train", "name": name, "tokenization": name, "hook": case.hook, "width": case.width, "k": case.k,
+        "batch_tokens": case.batch_tokens, "steps": case.steps, "precision": case.precision,
+    }  # fmt: skip
+
+
+def measured_peak(data: Path, number: int, spec: dict[str, Any]) -> tuple[int, float]:
+    """The highest resident memory of a worker that trains by this spec, and its seconds."""
+    run = data / "runs" / str(number)
+    run.mkdir(parents=True)
+    (run / "spec.json").write_text(json.dumps({"job": number, "data": str(data), "spec": spec}))
+    began = time.monotonic()
+    with open(run / "log.txt", "wb") as log:
+        command = [sys.executable, "-m", "mistudiod.worker", str(run)]
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=REPO)
+    peak = 0
+    while worker.poll() is None:
+        try:
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        peak = max([peak, *(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))])
+        time.sleep(0.01)
+    if worker.wait():
+        raise SystemExit((run / "log.txt").read_text()[-4000:])
+    return peak, time.monotonic() - began
+
+
+def planned(data: Path, case: Case, name: str, remembered: Any = None) -> Any:
+    from mistudiod.budget import of_cpu
+    from mistudiod.facts import known_facts
+    from mistudiod.host import meminfo, memory
+    from mistudiod.planner import plan
+    from mistudiod.specs import Train
+
+    facts = known_facts(json.loads((data / "models" / case.model / "model.json").read_text()))
+    tokenization = json.loads((data / "tokens" / name / "tokenization.json").read_text())
+    budget = of_cpu(memory(Path("/"), meminfo(Path("/"))))
+    return plan(Train.model_validate(fields(case, name)), facts, tokenization, budget, remembered or {})
+
+
+def bench(data: Path, only: set[int]) -> None:
+    from mistudiod.plan_measured import Measured
+
+    known: dict[tuple[str, ...], Measured] = {}
+    made: set[str] = set()
+    print(f"{'case':48} {'predicted':>10} {'measured':>10} {'off by':>8} {'again':>8}  peak in")
+    for number, case in enumerate(CASES, 1):
+        if only and number not in only:
+            continue
+        if case.model not in made:
+            make_model(data, case.model)
+            made.add(case.model)
+        name = f"case-{number}"
+        make_tokenization(data, name, case)
+        formula = planned(data, case, name)
+        peak, seconds = measured_peak(data, number, fields(case, name))
+        key = (case.model, case.hook, str(case.context), case.precision)
+        again = "—"
+        if key in known:
+            again = off(planned(data, case, name, {formula.choices["precision"].value: (known[key],)}).peak_bytes, peak)
+        known.setdefault(key, Measured(case.width, case.k, case.batch_tokens, peak, formula.formula_bytes))
+        what = f"{number} {case.model} {case.hook[7:]} {case.width}x{case.batch_tokens} k{case.k} {case.precision}"
+        print(
+            f"{what:48} {formula.peak_bytes / 1e6:7,.0f} MB {peak / 1e6:7,.0f} MB {off(formula.peak_bytes, peak):>8} "
+            f"{again:>8}  {formula.peak_phase} ({seconds:.0f} s)",
+            flush=True,
+        )
+
+
+def off(predicted: int, measured: int) -> str:
+    return f"{100 * (predicted / measured - 1):+.1f}%"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=int, nargs="*", default=[], help="numbers of cases")
+    parser.add_argument("--folder", type=Path, help="where the models and runs go; a temporary folder when not given")
+    given = parser.parse_args()
+    if given.folder:
+        given.folder.mkdir(parents=True, exist_ok=False)
+        bench(given.folder, set(given.only))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            bench(Path(folder), set(given.only))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The part of the client that is an administrator's: who may do what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mistudio.pages import given
+
+
+class Access:
+    """Access tokens and secrets of a studio; ``Client`` has these methods."""
+
+    _ask: Callable[..., dict[str, Any]]
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """``[{"id", "name", "scope", "created_at", "expires_at", "last_used_at"}]``."""
+        found: list[dict[str, Any]] = self._ask("tokens")["tokens"]
+        return found
+
+    def create_token(self, name: str, scope: str = "write", expires_in_s: int | None = None) -> dict[str, Any]:
+        """``scope`` is read, write or admin. The answer's ``token`` is shown this once and kept nowhere."""
+        return self._ask("create_token", body=given(name=name, scope=scope, expires_in_s=expires_in_s))
+
+    def revoke_token(self, token: int | str) -> None:
+        """By its id. Whoever has it is refused from now on."""
+        self._ask("revoke_token", token=token)
+
+    def secrets(self) -> list[dict[str, Any]]:
+        """``[{"name", "source", "set_at"}]``; their values never leave the studio."""
+        found: list[dict[str, Any]] = self._ask("secrets")["secrets"]
+        return found
+
+    def set_secret(self, name: str, value: str) -> None:
+        self._ask("set_secret", body={"value": value}, name=name)
+
+    def remove_secret(self, name: str) -> None:
+        self._ask("remove_secret", name=name)

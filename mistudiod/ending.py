@@ -1,0 +1,57 @@
+"""What a worker's end means for its job. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mistudiod.jobs import State
+from mistudiod.runner import Exit
+
+YIELDED, STOPPED, MEMORY = 75, 76, 77  # exit codes of a worker
+
+
+@dataclass(frozen=True)
+class Ending:
+    """``state`` INTERRUPTED: it died without being asked to, and may be tried again."""
+
+    state: State
+    reason: str  # for the attempt
+    error: dict[str, Any] | None = None
+
+
+def ending(exit: Exit, failure: dict[str, Any] | None, closing: bool, progress_s: float) -> Ending:
+    """``failure`` is what the worker told of; ``closing``: the daemon is; ``progress_s``: how long it may be silent."""
+    left = exit.code < 0 or exit.code in (YIELDED, STOPPED)  # 76 unasked: SIGTERM from outside
+    if exit.code == 0:
+        return Ending(State.DONE, "done")
+    if closing and exit.asked == "pause":
+        return Ending(State.INTERRUPTED, "paused")
+    if exit.asked == "stop":
+        return Ending(State.STOPPED, "stopped")
+    if exit.asked == "pause" and left:
+        return Ending(State.PAUSED, "paused")
+    if exit.hung:
+        limit = f"it gave no sign of life for {progress_s:.0f} s and was ended"
+        return Ending(State.FAILED, "hung", error("hung", limit, exit.tail))
+    if left:
+        sentence = _sentence(exit.code)
+        return Ending(State.INTERRUPTED, sentence, error("died", sentence, exit.tail))
+    silent = error("died", f"the worker ended with exit code {exit.code} and no word", exit.tail)
+    return Ending(State.FAILED, "failed", failure or silent)
+
+
+def error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:
+    """A job's error; ``tail`` is the end of its log."""
+    found: dict[str, Any] = {"code": code, "message": message}
+    return {**found, "log": tail[-4000:]} if tail else found
+
+
+def _sentence(code: int) -> str:
+    if code == YIELDED:
+        return "the worker lost its tie to the daemon"
+    if code == STOPPED:
+        return "the worker was told to end from outside (SIGTERM)"
+    if code == -9:
+        return "the worker was killed (SIGKILL: by a person, or by the kernel for want of memory)"
+    return f"the worker died of signal {-code}"

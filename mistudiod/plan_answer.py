@@ -1,0 +1,81 @@
+"""The plan of a training: what it says, and the sentence that sums it up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mistudiod.budget import Budget
+from mistudiod.plan_train import Phase
+
+
+@dataclass(frozen=True)
+class Choice:
+    value: str | int
+    automatic: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One part of the memory: the most it takes in any phase, and what of it is there at the peak."""
+
+    part: str
+    bytes: int
+    at_peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """Another value of one field of the spec, and what the run would take with it."""
+
+    field: str
+    value: str | int
+    total_bytes: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``total_bytes`` is the peak and the reserve; ``fits`` is None when it is unknown what is free."""
+
+    budget: Budget
+    choices: dict[str, Choice]
+    layers: int  # of the model, built and read
+    model_layers: int
+    parts: tuple[Line, ...]
+    phases: dict[Phase, int]
+    peak_phase: Phase
+    formula_bytes: int  # the peak without what was measured before
+    peak_bytes: int
+    total_bytes: int
+    host_bytes: int | None  # of the machine's memory, beside a GPU with its own
+    measured: bool  # a measurement of a like run corrects the peak
+    fits: bool | None
+    ways: tuple[Way, ...]  # what would fit, when this does not
+    disk_bytes: int
+    seconds: float | None
+    verdict: str = field(default="")
+
+    def about(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def verdict(made: Plan) -> str:
+    """One sentence for a person."""
+    need, free = _size(made.total_bytes), made.budget.free_bytes
+    reserve = f"with a reserve of {_size(made.budget.reserve_bytes)}"
+    if free is None:
+        return f"it takes {need} {reserve}; how much is free is not known"
+    if made.fits:
+        return f"it fits: {need} {reserve}, of {_size(free)} free"
+    if made.total_bytes <= free and made.host_bytes is not None and made.budget.host_free_bytes is not None:
+        host, host_free = _size(made.host_bytes), _size(made.budget.host_free_bytes)
+        return f"it does not fit: it takes {host} of the machine's memory, and {host_free} are free"
+    ways = [f"{way.field} {way.value} ({_size(way.total_bytes)})" for way in made.ways if way.fits]
+    would = f"it would with {' or '.join(ways)}" if ways else "no smaller setting alone makes it fit"
+    return f"it does not fit: it takes {need} {reserve}, and {_size(free)} are free; {would}"
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:,.1f} GB" if n >= 1e9 else f"{n / 1e6:,.0f} MB"
