@@ -48,6 +48,8 @@ class Planning:
         tokenization, model, facts = await self._read(spec)
         sample = await self._sample()
         found = await self._abilities.found([gpu["name"] for gpu in sample["gpus"]])
+        if found and (why_not := found["precisions"].get(spec.precision)):
+            raise _refusal("precision", str(why_not))
         if found is None or found["device"] == "cpu":
             sample = {**sample, "gpus": []}
         free = await asyncio.to_thread(budget.now, sample)

@@ -107,6 +107,11 @@ async def test_a_precision_that_does_not_work_here_is_never_chosen(
     assert "int8" not in found["verdict"], "the fake worker says that it does not work"
 
 
+async def test_a_precision_that_does_not_work_here_is_refused_with_the_reason(studio: Studio) -> None:
+    status, body = await studio.call("POST", "/api/plan", json={"spec": train("s", precision="int8")})
+    assert (status, body["error"]["fields"]) == (400, {"precision": "it does not work"})
+
+
 async def test_a_job_keeps_its_plan_and_its_worker_is_told_the_choices(studio: Studio) -> None:
     job = await studio.submit(train("ok"))
     done = await studio.until(job["id"])
