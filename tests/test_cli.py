@@ -150,7 +150,7 @@ def test_things_are_listed_and_shown_by_name_and_by_id(run: Run, noun: str, name
     assert column in table
     assert data_of(run(noun, "show", name, "--json")) == thing
     assert data_of(run(noun, "show", str(thing["id"]), "--json"))[field] == thing[field]
-    assert field in run(noun, "show", name).stdout
+    assert re.search(rf"^name +{name}$", run(noun, "show", name).stdout, re.MULTILINE)
 
 
 def test_nothing_is_deleted_unasked(run: Run) -> None:

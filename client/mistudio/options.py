@@ -162,6 +162,8 @@ def _option(name: str, info: FieldInfo, derived: str | None) -> click.Option:
     if name in NOUNS:
         known["shell_complete"] = named(name)
     flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        flag += f"/--no-{flag[2:]}"
     return click.Option([flag, name], type=kind, multiple=many, help=info.description, **known)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mistudio import human, output, progress
-from mistudio.api import Job
+from mistudio.api import Artifact, Job
 from mistudio.errors import ApiError
 from mistudio.options import Call
 from mistudio.sources import settled
@@ -46,6 +46,18 @@ def show_result(call: Call, job: Job) -> None:
         output.data(job)
     elif job["result"]:
         output.record(with_peaks(job["result"], job["plan"]))
+
+
+def showing(show: Callable[[Artifact], None]) -> Callable[[Call, Job], None]:
+    """For ``start``: what a job has made, shown as that kind of thing is; with --json the job itself."""
+
+    def show_made(call: Call, job: Job) -> None:
+        if call.json:
+            output.data(job)
+        else:
+            show(call.client.artifact(job["makes"]["noun"], job["makes"]["name"]))
+
+    return show_made
 
 
 def with_peaks(result: dict[str, Any], plan: dict[str, Any] | None) -> dict[str, Any]:

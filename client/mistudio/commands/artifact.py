@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from mistudio import output
+from mistudio.api import Artifact
 from mistudio.completion import named
 from mistudio.options import Call, Noun, columned, pass_call
 from mistudio.tables import Columns, show_rows
 
+Shown = Callable[[Artifact], None]
 
-def add_list_show_rm(group: Noun, noun: str, columns: Columns) -> None:
-    """``columns`` of the table: header → what stands in it."""
+
+def add_list_show_rm(group: Noun, noun: str, columns: Columns, shown: Shown = output.record) -> None:
+    """``columns`` of the table: header → what stands in it; ``shown``: shows one to a person."""
 
     @group.command("list", help=f"List the {noun}s.")
     @columned
@@ -23,15 +27,19 @@ def add_list_show_rm(group: Noun, noun: str, columns: Columns) -> None:
         rows = list(call.client.every_artifact(noun))
         show_rows(call, {f"{noun}s": rows, "next": None}, rows, columns)
 
-    add_show_rm(group, noun)
+    add_show_rm(group, noun, shown)
 
 
-def add_show_rm(group: Noun, noun: str) -> None:
+def add_show_rm(group: Noun, noun: str, shown: Shown = output.record) -> None:
     @group.command("show", help=f"Show one {noun}, by name or id.")
     @click.argument("ref", metavar=noun.upper(), shell_complete=named(noun))
     @pass_call
     def show_one(call: Call, ref: str) -> None:
-        show(call, call.client.artifact(noun, ref))
+        found = call.client.artifact(noun, ref)
+        if call.json:
+            output.data(found)
+        else:
+            shown(found)
 
     add_rm(group, noun)
 

@@ -15,7 +15,7 @@ from mistudio.completion import named
 from mistudio.errors import ApiError
 from mistudio.options import Call, Noun, SpecVerb, columned, pass_call, source_argument
 from mistudio.tables import show_rows
-from mistudio.watch import settle, start
+from mistudio.watch import settle, showing, start
 
 
 @click.group("dataset", cls=Noun)
@@ -29,7 +29,28 @@ def dataset() -> None:
 def add(call: Call, /, source: str, remote_path: bool, name: str | None, **fields: Any) -> None:
     """Bring text in: a dataset of the Hub, builtin:python, or files, uploaded to a studio that cannot read them."""
     name = name or names.from_source(source, "dataset")
-    start(call, "add_dataset", {"source": settle(call, source, name, remote_path), "name": name, **fields})
+    spec = {"source": settle(call, source, name, remote_path), "name": name, **fields}
+    start(call, "add_dataset", spec, showing(show_dataset))
+
+
+def show_dataset(dataset: Artifact) -> None:
+    asked = dataset.get("asked") or {}
+    about = {
+        "name": dataset["name"],
+        "id": dataset["id"],
+        "source": dataset.get("source"),
+        **{fact: dataset[fact] for fact in ("revision", "licence") if dataset.get(fact)},
+        **{fact: asked[fact] for fact in ("config", "split") if asked.get(fact)},
+        "documents": human.count(dataset.get("rows")) + " (there is more at the source)" * bool(dataset.get("is_cut")),
+        "  held out": human.count(dataset.get("held_out_rows")),
+        "  left out, blank": human.count(dataset.get("blank_rows")),
+        "text": human.size(dataset.get("bytes")),
+        "text column": dataset.get("text_column"),
+        "folder": dataset["folder"],
+        "job": dataset["job"],
+        "added": human.ago(dataset["created_at"]),
+    }
+    output.record(about)
 
 
 add_list_show_rm(
@@ -43,6 +64,7 @@ add_list_show_rm(
         "SOURCE": lambda d: d.get("source"),
         "ADDED": lambda d: human.ago(d["created_at"]),
     },
+    show_dataset,
 )
 
 
@@ -124,7 +146,8 @@ def tokenize(call: Call, /, dataset: str, model: str, name: str | None, **fields
     """Cut a dataset into windows of a model's tokens."""
     if name is None:
         name = names.of_tokenization(name_of(call, "dataset", dataset), name_of(call, "model", model))
-    start(call, "tokenize", {"dataset": dataset, "model": model, "name": name, **fields})
+    spec = {"dataset": dataset, "model": model, "name": name, **fields}
+    start(call, "tokenize", spec, showing(show_statistics))
 
 
 def name_of(call: Call, noun: str, ref: str) -> str:

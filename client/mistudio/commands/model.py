@@ -13,7 +13,7 @@ from mistudio.commands.artifact import add_rm
 from mistudio.completion import named
 from mistudio.options import Call, Noun, SpecVerb, columned, pass_call, source_argument
 from mistudio.tables import Columns, show_rows
-from mistudio.watch import settle, start
+from mistudio.watch import settle, showing, start
 
 
 @click.group("model", cls=Noun)
@@ -27,7 +27,8 @@ def model() -> None:
 def add(call: Call, /, source: str, remote_path: bool, name: str | None, **fields: Any) -> None:
     """Register a model: one of the Hub, builtin:pico, or a folder, uploaded to a studio that cannot read it."""
     name = name or names.from_source(source, "model")
-    start(call, "add_model", {"source": settle(call, source, name, remote_path), "name": name, **fields})
+    spec = {"source": settle(call, source, name, remote_path), "name": name, **fields}
+    start(call, "add_model", spec, showing(show_model))
 
 
 _COLUMNS: Columns = {

@@ -36,7 +36,8 @@ def show_statistics(tokenization: Artifact) -> None:
 def _about(t: Artifact) -> dict[str, object]:
     dropped = {_REASONS.get(reason, reason): human.count(n) for reason, n in (t.get("dropped") or {}).items()}
     return {
-        "tokenization": t["name"],
+        "name": t["name"],
+        "id": t["id"],
         "dataset": t.get("dataset"),
         "model": t.get("model"),
         "documents": f"{human.count(t.get('documents'))} kept of {human.count(t.get('documents_read'))}",
@@ -48,6 +49,8 @@ def _about(t: Artifact) -> dict[str, object]:
         "vocabulary covered": human.share(t.get("vocabulary_covered")),
         "unknown tokens": human.share(t.get("unknown_share")),
         "on disk": human.size(t.get("size_bytes")),
+        "folder": t["folder"],
+        "job": t["job"],
     }
 
 
@@ -64,4 +67,5 @@ def _lengths(histogram: list[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _times(token: dict[str, Any]) -> list[str]:
-    return [repr(token["text"]), human.count(token["count"])]
+    shown = token["text"].replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return [f"'{shown}'", human.count(token["count"])]

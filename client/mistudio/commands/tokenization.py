@@ -6,6 +6,7 @@ import click
 
 from mistudio import human
 from mistudio.commands.artifact import add_list_show_rm
+from mistudio.commands.statistics import show_statistics
 from mistudio.options import Noun
 from mistudio.tables import Columns
 
@@ -30,4 +31,4 @@ def tokenization() -> None:
     """Datasets cut into windows of a model's tokens."""
 
 
-add_list_show_rm(tokenization, "tokenization", COLUMNS)
+add_list_show_rm(tokenization, "tokenization", COLUMNS, show_statistics)
