@@ -27,7 +27,7 @@ from mistudiod.plan_train import (
     host_bytes,
     phases,
 )
-from mistudiod.specs import Train
+from mistudiod.specs import One, Train
 
 LADDER: tuple[Precision, ...] = ("bf16", "int8", "nf4")  # from what is nearest to the model as it was trained
 LEAST_BUFFER_TOKENS = 8_192  # a smaller one shuffles too little
@@ -103,15 +103,19 @@ class _Case:
     settled: Mapping[str, str | int]
 
     @property
+    def one(self) -> One:
+        return self.spec.saes()[0]
+
+    @property
     def run(self) -> Run:
-        spec, context = self.spec, int(self.tokenization["context"])
+        spec, one, context = self.spec, self.one, int(self.tokenization["context"])
         steps = spec.steps or math.ceil(spec.tokens / spec.batch_tokens)
         return Run(
             device=self.budget.device,
             facts=self.facts,
-            hook=spec.hook,
-            width=spec.width,
-            k=spec.k,
+            hook=one.hook,
+            width=one.width,
+            k=one.k,
             batch_tokens=spec.batch_tokens,
             tokens=steps * spec.batch_tokens,
             context=context,
@@ -121,7 +125,7 @@ class _Case:
 
     def like(self, choices: Choices) -> Measured | None:
         known = self.remembered.get(choices.precision, ())
-        return nearest(known, self.spec.width, self.spec.k, self.spec.batch_tokens)
+        return nearest(known, self.one.width, self.one.k, self.spec.batch_tokens)
 
     def excess(self, choices: Choices) -> int:
         """What a like run took beyond the formula."""
@@ -160,7 +164,7 @@ class _Case:
 
     def seconds(self, choices: Choices) -> float | None:
         remembered = self.remembered.get(choices.precision, ())
-        known = as_fast(remembered, self.spec.width, self.spec.k, self.spec.batch_tokens)
+        known = as_fast(remembered, self.one.width, self.one.k, self.spec.batch_tokens)
         if known is None or not known.tokens_per_s:
             return None
         return self.run.tokens / known.tokens_per_s + (known.other_s or 0.0)
@@ -183,7 +187,7 @@ class _Case:
             if self.given(name) is not None:
                 found[name] = list(_halves(self.given(name), self._least()[name]))
         found["batch_tokens"] = list(_halves(spec.batch_tokens, LEAST_MICRO_TOKENS))
-        found["width"] = list(_halves(spec.width, max(LEAST_WIDTH, spec.k)))
+        found["width"] = list(_halves(self.one.width, max(LEAST_WIDTH, self.one.k)))
         return {name: values for name, values in found.items() if values}
 
     def _least(self) -> dict[str, int]:
@@ -227,7 +231,7 @@ class _Tried:
 
 
 def replace_spec(case: _Case, name: str, value: str | int) -> _Case:
-    changed: dict[str, Any] = {name: value}
+    changed: dict[str, Any] = {name: [value] if name == "width" else value}
     return replace(case, spec=case.spec.model_copy(update=changed))
 
 

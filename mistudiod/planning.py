@@ -96,8 +96,8 @@ class Planning:
         keys = await asyncio.to_thread(_keys, spec, model, int(tokenization["context"]), device)
         once = job["attempts"] == 1
         took = Measured(
-            width=spec.width,
-            k=spec.k,
+            width=spec.saes()[0].width,
+            k=spec.saes()[0].k,
             batch_tokens=spec.batch_tokens,
             peak_bytes=int(result["peak_bytes"]),
             formula_bytes=int(plan["formula_bytes"]),
@@ -168,7 +168,7 @@ def _keys(spec: Train, model: Mapping[str, Any], context: int, device: budget.Bu
     """Of each precision: what must be the same for a measurement to hold."""
     named = f"{device.device} {device.name} {device.total_bytes}"
     installed = {name: version or "" for name, version in versions().items()}
-    return {one: key(model, one, context, spec.hook, named, installed) for one in PRECISIONS}
+    return {one: key(model, one, context, spec.hook[0], named, installed) for one in PRECISIONS}
 
 
 def _seconds(job: Job) -> float:

@@ -1,8 +1,9 @@
-"""Run by the interpreter that has sae-lens: load an SAE folder with SAELens and write down what it computes.
+"""Run by the interpreter that has sae-lens: load SAE folders with SAELens and write down what it computes.
 
-    python saelens_check.py FOLDER INPUTS OUTPUTS
+    python saelens_check.py INPUTS OUTPUTS FOLDER...
 
-INPUTS holds x (tokens, d_in); OUTPUTS gets z (tokens, d_sae), x_hat (tokens, d_in), and the metadata that was read.
+INPUTS holds x (tokens, d_in); OUTPUTS gets for each folder, under its number, z (tokens, d_sae), the reconstruction
+(tokens, d_out), and what was read of its config.
 """
 
 import json
@@ -12,24 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
-def main(folder: str, inputs: str, outputs: str) -> None:
+def main(inputs: str, outputs: str, *folders: str) -> None:
     from sae_lens import SAE, __version__
 
-    sae = SAE.load_from_disk(folder, device="cpu")
     x = load_file(inputs)["x"]
-    with torch.no_grad():
-        z = sae.encode(x)
-        x_hat = sae.decode(z)
-        forward = sae(x)
-    read = {
-        "version": __version__,
-        "architecture": sae.cfg.architecture(),
-        "d_in": sae.cfg.d_in,
-        "d_sae": sae.cfg.d_sae,
-        "k": sae.cfg.k,
-        **{name: sae.cfg.metadata[name] for name in ("model_name", "hook_name", "prepend_bos", "context_size")},
-    }
-    tensors = {"z": z, "x_hat": x_hat, "forward": forward, "W_dec": sae.W_dec.detach()}
+    tensors, read = {}, []
+    for number, folder in enumerate(folders):
+        sae = SAE.load_from_disk(folder, device="cpu")
+        with torch.no_grad():
+            tensors |= {f"{number}.z": sae.encode(x), f"{number}.rebuilt": sae(x)}
+        tensors[f"{number}.W_dec"] = sae.W_dec.detach()
+        about = {"version": __version__, "architecture": sae.cfg.architecture()}
+        about |= {name: getattr(sae.cfg, name, None) for name in ("d_in", "d_sae", "d_out", "k")}
+        names = ("model_name", "hook_name", "hook_name_out", "prepend_bos", "context_size", "training_architecture")
+        read.append(about | {name: sae.cfg.metadata[name] for name in names})
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, outputs, {"read": json.dumps(read)})
 
 

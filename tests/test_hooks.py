@@ -15,7 +15,7 @@ from mistudiod.engine.hooks import capture, hooked, layers_needed, only_first
 from mistudiod.facts import POINTS, UnknownHook, UnknownModel
 
 HOOKS = [f"blocks.{layer}.{point}" for layer in range(LAYERS) for point in POINTS]
-RESIDUAL = [point for point, width in POINTS.items() if width == "d_model"]
+RESIDUAL = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post"]
 FINAL_NORM = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm"}
 
 
@@ -93,11 +93,9 @@ def test_heads_and_neurons_have_their_widths_and_are_what_attention_and_mlp_are_
 
 def test_neurons_are_what_the_last_matrix_of_the_mlp_reads(gpt2: PreTrainedModel, ids: Tensor) -> None:
     mlp = gpt2.transformer.h[1].mlp
-    entered: list[Tensor] = []
-    handle = mlp.register_forward_pre_hook(lambda _module, args: entered.append(args[0]))
-    with handle, capture(gpt2, ["blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"]) as values:
+    with capture(gpt2, ["blocks.1.mlp.hook_in", "blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"]) as values:
         gpt2(ids)
-    neurons = mlp.act(entered[0] @ mlp.c_fc.weight + mlp.c_fc.bias)
+    neurons = mlp.act(values["blocks.1.mlp.hook_in"] @ mlp.c_fc.weight + mlp.c_fc.bias)
     torch.testing.assert_close(values["blocks.1.mlp.hook_post"], neurons)
     torch.testing.assert_close(values["blocks.1.hook_mlp_out"], neurons @ mlp.c_proj.weight + mlp.c_proj.bias)
 

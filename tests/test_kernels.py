@@ -113,16 +113,17 @@ def test_sums_by_latent_are_the_dense_product_whatever_the_pieces(d_in: int, d_s
     table = torch.randn(tokens, d_in, generator=generator)
     out = torch.full((d_sae, d_in), math.nan)
     bias = torch.full((d_sae,), math.nan)
-    entries = kernels.by_latent(indices, d_sae)
-    kernels.sum_by_latent(entries, weights, table, out)
-    kernels.bias_by_latent(entries, weights, bias)
+    active = kernels.rows_active(weights, indices)
+    entries = kernels.by_latent(active, d_sae)
+    kernels.sum_by_latent(entries, active.values, table, out)
+    kernels.bias_by_latent(entries, active.values, bias)
     share = dense(weights, indices, d_sae).t()  # (d_sae, tokens)
     torch.testing.assert_close(out, share @ table, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(bias, share.sum(1), rtol=1e-5, atol=1e-5)
 
 
 def test_entries_are_the_active_pairs_in_order_of_latent() -> None:
-    entries = kernels.by_latent(torch.tensor([[4, 0], [0, 2]]), 5)
+    entries = kernels.by_latent(kernels.rows_active(torch.ones(2, 2), torch.tensor([[4, 0], [0, 2]])), 5)
     assert entries.order.tolist() == [1, 2, 3, 0]
     assert entries.tokens.tolist() == [0, 1, 1, 0]
     assert entries.starts.tolist() == [0, 2, 2, 3, 3, 4]
@@ -137,3 +138,18 @@ def test_what_remains_of_a_gradient_is_orthogonal_to_its_row(d_in: int) -> None:
     kernels.remove_along_rows(gradient, W)
     assert (gradient * W).sum(1).abs().max() < 1e-12
     torch.testing.assert_close(gradient + (before * W).sum(1, keepdim=True) * W, before)
+
+
+def test_tokens_may_have_any_number_of_active_latents() -> None:
+    starts, latents = torch.tensor([0, 2, 2, 5, 6]), torch.tensor([4, 0, 0, 2, 4, 1])
+    active = kernels.Active(torch.arange(1.0, 7.0), latents, starts)
+    assert active.tokens().tolist() == [0, 0, 2, 2, 2, 3]
+    part = active.part(slice(1, 3))
+    assert part.starts.tolist() == [0, 0, 3] and part.latents.tolist() == [0, 2, 4]
+    whole = torch.zeros(4, 5).index_put_((active.tokens(), latents), active.values)
+    W_dec = torch.randn(5, 7, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(kernels.decode_entries(active, W_dec), whole @ W_dec)
+    torch.testing.assert_close(kernels.decode_entries(part, W_dec), whole[1:3] @ W_dec)
+    out, table = torch.empty(5, 7), torch.randn(4, 7, generator=torch.Generator().manual_seed(4))
+    kernels.sum_by_latent(kernels.by_latent(active, 5), active.values, table, out)
+    torch.testing.assert_close(out, whole.t() @ table)

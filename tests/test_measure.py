@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pytest
 import torch
 
 from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
+from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 
 
@@ -22,7 +25,12 @@ def random_sae(x: torch.Tensor, d_sae: int = 30, k: int = 4) -> SparseAutoencode
     W_dec = torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(1)))
     b_enc = torch.zeros(d_sae)
     b_enc[:3] = -1e6  # never fire
-    return SparseAutoencoder(W_dec.t().clone(), b_enc, W_dec, x.mean(0), k)
+    return SparseAutoencoder(W_dec.t().clone(), b_enc, W_dec, x.mean(0), TopKRule(k))
+
+
+def same(batches: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What an SAE is to rebuild is what it reads."""
+    return ((x, x) for x in batches)
 
 
 def fvu(x: torch.Tensor, x_hat: np.ndarray) -> float:
@@ -35,7 +43,7 @@ def test_measures_are_their_formulas() -> None:
     sae = random_sae(x, k=15)
     z = sae.encode(x).double()
     x_hat = (z @ sae.W_dec.double() + sae.b_dec.double()).numpy()
-    found = measure(sae, [x])
+    found = measure(sae, [(x, x)])
     assert found.fvu == pytest.approx(fvu(x, x_hat), rel=1e-5)
     assert found.l0 == pytest.approx((z > 0).sum(1).double().mean().item())
     assert found.alive == pytest.approx((z > 0).any(0).double().mean().item()) and found.alive <= 27 / 30
@@ -49,7 +57,7 @@ def test_measures_are_their_formulas() -> None:
 def test_measures_do_not_depend_on_how_the_tokens_are_split() -> None:
     x = activations(200)
     sae = random_sae(x)
-    whole, split = measure(sae, [x]), measure(sae, iter(x.split(17)))
+    whole, split = measure(sae, [(x, x)]), measure(sae, same(x.split(17)))
     assert split.fvu == pytest.approx(whole.fvu, rel=1e-5)
     assert (split.l0, split.alive, split.tokens) == (whole.l0, whole.alive, whole.tokens)
     assert split.cosine == pytest.approx(whole.cosine)
@@ -59,7 +67,7 @@ def test_predicting_the_mean_scores_one_however_far_it_lies_from_the_origin() ->
     x = activations(500, offset=1000.0)
     sae = random_sae(x)
     sae.b_enc.fill_(-1e6)
-    found = measure(sae, x.split(50))
+    found = measure(sae, same(x.split(50)))
     assert found.fvu == pytest.approx(1, abs=1e-4)
     assert (found.l0, found.alive) == (0, 0)
 
@@ -67,13 +75,13 @@ def test_predicting_the_mean_scores_one_however_far_it_lies_from_the_origin() ->
 def test_a_batch_of_one_token_counts_like_any_other() -> None:
     x = activations(40)
     sae = random_sae(x)
-    assert measure(sae, x.split(1)).fvu == pytest.approx(measure(sae, [x]).fvu, rel=1e-5)
+    assert measure(sae, same(x.split(1))).fvu == pytest.approx(measure(sae, [(x, x)]).fvu, rel=1e-5)
 
 
 @pytest.mark.parametrize("batches", [[], [torch.ones(5, 10)]])
 def test_without_variance_there_is_no_measure(batches: list[torch.Tensor]) -> None:
     with pytest.raises(ValueError, match=r"no activations|no variance"):
-        measure(random_sae(activations(20)), batches)
+        measure(random_sae(activations(20)), same(batches))
 
 
 def test_activations_that_are_not_finite_are_refused() -> None:
@@ -81,7 +89,7 @@ def test_activations_that_are_not_finite_are_refused() -> None:
     sae = random_sae(x)
     x[3, 4] = float("nan")
     with pytest.raises(ValueError, match="not all finite"):
-        measure(sae, [x])
+        measure(sae, [(x, x)])
 
 
 @pytest.mark.parametrize("n_components", [0, 1, 4, 10])

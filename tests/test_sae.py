@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 
 METADATA: dict[str, object] = {
@@ -27,7 +28,7 @@ def random_sae(d_in: int = 12, d_sae: int = 60, k: int = 5) -> SparseAutoencoder
         b_enc=torch.randn(d_sae, generator=generator),
         W_dec=torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator)),
         b_dec=torch.randn(d_in, generator=generator),
-        k=k,
+        rule=TopKRule(k),
         metadata={"recipe": "by hand"},
     )
 
@@ -47,11 +48,11 @@ def test_encoding_keeps_the_k_largest_pre_activations_that_are_positive(x: torch
 
 def test_sparse_and_dense_forms_agree(x: torch.Tensor) -> None:
     sae = random_sae()
-    values, indices = sae.encode_topk(x)
+    values, indices = sae.encode_active(x)
     z = sae.encode(x)
     assert values.shape == indices.shape == (30, 5) and z.shape == (30, 60)
     assert torch.equal(z.gather(1, indices), values) and z.sum() == pytest.approx(values.sum().item())
-    torch.testing.assert_close(sae.decode_topk(values, indices), sae.decode(z), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae.decode_active(values, indices), sae.decode(z), rtol=1e-5, atol=1e-5)
 
 
 def test_a_saved_sae_loads_bit_equal(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_a_saved_sae_loads_bit_equal(tmp_path: Path) -> None:
     loaded = SparseAutoencoder.load(tmp_path / "sae")
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
         assert torch.equal(getattr(loaded, name), getattr(sae, name))
-    assert (loaded.d_in, loaded.d_sae, loaded.k, loaded.architecture) == (12, 60, 5, "topk")
+    assert (loaded.d_in, loaded.d_sae, loaded.rule) == (12, 60, TopKRule(5))
     assert loaded.metadata == {"recipe": "by hand", **METADATA, "sae_lens_version": "6.54.12"}
 
 
@@ -149,10 +150,10 @@ def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"architecture": "gated"}, 'architecture "gated", and only "topk"'),
+        ({"architecture": "crosscoder"}, 'architecture "crosscoder", and only topk, standard, jumprelu'),
+        ({"architecture": "gated"}, "a gated SAE has W_dec, W_enc, b_dec, b_gate, b_mag, r_mag"),
         ({"architecture": None}, "architecture null"),
         ({"normalize_activations": "layer_norm"}, 'normalize_activations "layer_norm"'),
-        ({"apply_b_dec_to_input": False}, "apply_b_dec_to_input false"),
         ({"d_in": "12"}, 'd_in "12", which must be a whole number'),
         ({"k": None}, "k null"),
         ({"k": True}, "k true"),
@@ -194,3 +195,55 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, file: str) -> None:
     (tmp_path / file).unlink()
     with pytest.raises(ValueError, match=f"is not an SAE: it has no {file}"):
         SparseAutoencoder.load(tmp_path)
+
+
+def test_a_file_that_does_not_subtract_b_dec_is_used_as_it_says(tmp_path: Path, x: torch.Tensor) -> None:
+    sae = random_sae()
+    sae.save(tmp_path)
+    edit_config(tmp_path, apply_b_dec_to_input=False)
+    loaded = SparseAutoencoder.load(tmp_path)
+    loaded.b_enc = sae.b_enc - sae.b_dec @ sae.W_enc  # what makes up for it
+    torch.testing.assert_close(loaded.encode(x), sae.encode(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["standard", "jumprelu", "gated"])
+def test_any_number_of_latents_may_be_active(rule: str, x: torch.Tensor, tmp_path: Path) -> None:
+    sae = random_sae()
+    numbers = torch.rand(3, 60, generator=torch.Generator().manual_seed(2))
+    sae.rule = {
+        "standard": ReLURule(),
+        "jumprelu": JumpReLURule(numbers[0]),
+        "gated": GatedRule(sae.b_enc, numbers[1], numbers[2]),
+    }[rule]
+    sae.b_enc -= torch.arange(60) / 10
+    if rule == "gated":
+        sae.rule = GatedRule(sae.b_enc, numbers[1], numbers[2])
+    sae.W_dec *= 3 * numbers[:1].t() + 0.5  # their norm goes into the latents on saving
+    values, latents = sae.encode_active(x)
+    dense = torch.zeros(30, 60).scatter_add_(1, latents, values)
+    torch.testing.assert_close(dense, sae.encode(x))
+    assert 0 < values.shape[1] < 60 and (values > 0).sum(1).unique().numel() > 3
+    torch.testing.assert_close(sae.decode_active(values, latents), sae.decode(dense), rtol=1e-4, atol=1e-4)
+    sae.save(tmp_path)
+    loaded = SparseAutoencoder.load(tmp_path)
+    torch.testing.assert_close(loaded.decode(loaded.encode(x)), sae.decode(dense), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.linalg.vector_norm(loaded.W_dec, dim=1), torch.ones(60))
+    nothing = sae.encode_active(x[:0])
+    assert nothing[0].shape == nothing[1].shape == (0, 1)
+
+
+def test_a_transcoder_that_takes_the_k_largest_has_no_form(tmp_path: Path) -> None:
+    sae = random_sae()
+    sae.transcodes, sae.centred = True, False
+    with pytest.raises(ValueError, match="SAELens has no form for a topk transcoder"):
+        sae.save(tmp_path / "sae")
+    assert not (tmp_path / "sae").exists()
+
+
+def test_a_skip_needs_the_input_again(x: torch.Tensor) -> None:
+    sae = random_sae()
+    sae.W_skip = torch.eye(12)
+    z = sae.encode(x)
+    torch.testing.assert_close(sae.decode(z, x), z @ sae.W_dec + sae.b_dec + x, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="give x as well"):
+        sae.decode(z)

@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from autoencoders import adam_of, perturbed, sparse_data, train
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from mistudiod.engine.architectures.topk import TopK
+from mistudiod.engine.calibrate import calibrated
+from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.worker.train_measure import CALIBRATED
 
 ROOT = Path(__file__).parent.parent
 PYTHON = Path(os.environ.get("MISTUDIO_SAELENS_PYTHON", ROOT / ".venv-saelens/bin/python"))
@@ -28,6 +33,19 @@ METADATA: dict[str, object] = {
     "context_size": 128,
     "exclude_special_tokens": True,
     "dataset": "stories",
+    "hook_name_out": "blocks.1.hook_mlp_out",
+}
+# Ours → SAELens' name for what we save.
+THEIR_NAME = {
+    "topk": "topk",
+    "batchtopk": "jumprelu",
+    "matryoshka": "jumprelu",
+    "jumprelu": "jumprelu",
+    "standard": "standard",
+    "gated": "gated",
+    "transcoder": "jumprelu_transcoder",
+    "topk_transcoder": "jumprelu_transcoder",
+    "transcoder skip": "jumprelu_skip_transcoder",
 }
 
 pytestmark = pytest.mark.skipif(
@@ -35,12 +53,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def ask_saelens(folder: Path, x: torch.Tensor, workplace: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
-    """What SAELens computes on x, and what it read of the config."""
+@dataclass
+class Theirs:
+    """What SAELens makes of one folder."""
+
+    z: Tensor
+    rebuilt: Tensor
+    W_dec: Tensor
+    read: dict[str, object]
+
+
+def ask_saelens(folders: list[Path], x: Tensor, workplace: Path) -> list[Theirs]:
     inputs, outputs = workplace / "inputs.safetensors", workplace / "outputs.safetensors"
     save_file({"x": x}, inputs)
     done = subprocess.run(
-        [PYTHON, ROOT / "tests/saelens_check.py", folder, inputs, outputs],
+        [PYTHON, ROOT / "tests/saelens_check.py", inputs, outputs, *folders],
         env={"PATH": os.defpath, "HOME": str(workplace), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -48,46 +75,50 @@ def ask_saelens(folder: Path, x: torch.Tensor, workplace: Path) -> tuple[dict[st
     )
     assert done.returncode == 0, done.stderr[-3000:]
     with safe_open(outputs, framework="pt") as file:
-        read: dict[str, object] = json.loads(file.metadata()["read"])
-        return {name: file.get_tensor(name) for name in file.keys()}, read  # noqa: SIM118 (a file is no mapping)
+        read = json.loads(file.metadata()["read"])
+        names = ("z", "rebuilt", "W_dec")
+        return [Theirs(*(file.get_tensor(f"{i}.{name}") for name in names), about) for i, about in enumerate(read)]
 
 
-def trained_sae(d_in: int, d_sae: int, k: int) -> tuple[SparseAutoencoder, torch.Tensor]:
-    """An SAE after some training on scaled activations, and activations as the model has them."""
-    generator = torch.Generator().manual_seed(4)
-    mix = torch.randn(d_in, d_in, generator=generator)
-    x = torch.randn(600, d_in, generator=generator) @ mix + 2
-    scale = 0.3
-    topk = TopK.init(d_in, d_sae, k, 0, (x * scale).mean(0), dead_after_tokens=1000)
-    adam = torch.optim.Adam(list(topk.params.values()), lr=1e-2, fused=True)
-    for _ in range(10):
-        result = topk.loss_and_grads(x * scale)
-        for name, param in topk.params.items():
-            param.grad = result.grads[name]
-        adam.step()
-        topk.after_step()
-    return topk.to_sae(scale, METADATA), x
+def trained_sae(kind: str) -> tuple[SparseAutoencoder, Tensor, int]:
+    """An SAE after some training on scaled activations, activations as the model has them, and d_out."""
+    name, _, option = kind.partition(" ")
+    sae = perturbed(name, d_in=48, d_sae=512, k=16, dead_after_tokens=1000, skip=option == "skip")
+    x = sparse_data(600, 48, 4)
+    train(sae, adam_of(sae, 1e-2), range(30))
+    made = sae.to_sae(0.3, METADATA, 0.5 if sae.transcodes else None)
+    x = x / 0.3
+    return (calibrated(made, 16, lambda: [x]) if name in CALIBRATED else made), x, sae.d_out
 
 
 @pytest.mark.timeout(300)
-def test_saelens_loads_the_folder_and_computes_the_same(tmp_path: Path) -> None:
-    sae, x = trained_sae(d_in=48, d_sae=512, k=16)
-    sae.save(tmp_path / "sae", sparsity=torch.full((512,), 16 / 512))
-    theirs, read = ask_saelens(tmp_path / "sae", x, tmp_path)
-
-    expected = {name: METADATA[name] for name in ("model_name", "hook_name", "prepend_bos", "context_size")}
-    assert read == {**expected, "architecture": "topk", "d_in": 48, "d_sae": 512, "k": 16, "version": read["version"]}
-    assert torch.equal(theirs["W_dec"], sae.W_dec)
-
-    ours = sae.encode(x)
-    tolerance = 1e-5 * ours.max().item()
-    agree = ((ours - theirs["z"]).abs() <= tolerance).all(1)
-    if not agree.all():  # another choice is right only between pre-activations that tie
-        pre = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc)[~agree]
-        chosen_by_one = (ours[~agree] > 0) != (theirs["z"][~agree] > 0)
-        kth = pre.topk(sae.k, dim=1).values[:, -1:]
-        assert ((pre - kth).abs()[chosen_by_one] <= tolerance).all()
-    assert agree.float().mean() > 0.99
-    x_hat = sae.decode(ours)
-    assert (x_hat - theirs["x_hat"])[agree].abs().max() <= 1e-5 * x_hat.abs().max()
-    assert torch.equal(theirs["forward"], theirs["x_hat"])
+def test_saelens_loads_every_folder_and_computes_the_same(tmp_path: Path) -> None:
+    saes = {kind: trained_sae(kind) for kind in THEIR_NAME}
+    for kind, (sae, _, _) in saes.items():
+        sae.save(tmp_path / kind, sparsity=torch.full((512,), 16 / 512))
+    x = next(iter(saes.values()))[1]
+    found = ask_saelens([tmp_path / kind for kind in saes], x, tmp_path)
+    for (kind, (sae, _, d_out)), theirs in zip(saes.items(), found, strict=True):
+        named = {name: METADATA[name] for name in ("model_name", "hook_name", "prepend_bos", "context_size")}
+        expected = {**named, "architecture": THEIR_NAME[kind], "d_in": 48, "d_sae": 512}
+        expected["training_architecture"] = kind.partition(" ")[0]
+        assert expected.items() <= theirs.read.items(), kind
+        assert theirs.read["k"] == (16 if kind == "topk" else None)
+        if sae.transcodes:
+            assert theirs.read["d_out"] == d_out and theirs.read["hook_name_out"] == METADATA["hook_name_out"]
+        torch.testing.assert_close(theirs.W_dec, sae.W_dec, rtol=1e-6, atol=1e-6)
+        ours = sae.encode(x)
+        tolerance = 1e-5 * ours.max().item()
+        agree = ((ours - theirs.z).abs() <= tolerance).all(1)
+        if not agree.all():  # another choice is right only where a pre-activation lies on the edge
+            centred = x - sae.b_dec if sae.centred else x
+            pre = (centred @ sae.W_enc + sae.b_enc)[~agree]
+            if isinstance(sae.rule, TopKRule):
+                edge = pre.topk(16, dim=1).values[:, -1:]
+            else:
+                edge = getattr(sae.rule, "threshold", torch.zeros(512))[None]
+            by_one = (ours[~agree] > 0) != (theirs.z[~agree] > 0)
+            assert ((pre - edge).abs()[by_one] <= tolerance).all(), kind
+        assert agree.float().mean() > 0.99, kind
+        rebuilt = sae.decode(ours, x)
+        assert (rebuilt - theirs.rebuilt)[agree].abs().max() <= 2e-5 * rebuilt.abs().max(), kind

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from mistudiod.engine import checkpoint
-from mistudiod.engine.architectures.topk import TopK
-from mistudiod.engine.schedule import Schedule, automatic_lr, plan
-from mistudiod.engine.train import Diverged, Training, fit
+from mistudiod.engine.architectures import ARCHITECTURES
+from mistudiod.engine.architectures.base import Settings, Shape
+from mistudiod.engine.schedule import Schedule, automatic_lr, dead_after_tokens, plan
+from mistudiod.engine.train import Training, fit
+from mistudiod.engine.trainer import Diverged, Trainer, View
 from mistudiod.paths import publish
 
 D_IN, ATOMS, ACTIVE = 24, 48, 3
@@ -62,9 +64,16 @@ class Scripted:
         return batch
 
 
-def training(steps=40, batches=None, lr=3e-3, width=ATOMS, **kwargs):
-    topk = TopK.init(D_IN, width, ACTIVE, seed=0, **kwargs)
-    return Training(topk, batches or Planted(), Schedule(steps, lr), scale=1.5)
+def trainer(name="topk", steps=40, lr=3e-3, width=ATOMS, seed=0, dead_after_tokens=10**9, **options):
+    settings = Settings(ACTIVE, dead_after_tokens, **options)
+    sae = ARCHITECTURES[name].init(Shape(D_IN, width, D_IN), settings, seed)
+    view = View(slice(0, D_IN), 1.5)
+    sae.prepare(view.of(next(Planted())))
+    return Trainer(sae, Schedule(steps, lr), view)
+
+
+def training(steps=40, batches=None, **kwargs):
+    return Training([trainer(steps=steps, **kwargs)], batches or Planted())
 
 
 def silent(step, metrics):
@@ -79,18 +88,30 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_recovers_a_planted_dictionary():
-    run = training(steps=200, lr=1e-2, width=2 * ATOMS)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("topk", {}),
+        ("batchtopk", {}),
+        ("matryoshka", {}),
+        ("jumprelu", {}),
+        ("jumprelu", {"tanh": 0.05}),
+        ("standard", {"l1": 0.3}),
+        ("gated", {"l1": 0.4}),
+    ],
+)
+def test_training_recovers_a_planted_dictionary(name, options):
+    run = training(name=name, steps=400, lr=1e-2, width=2 * ATOMS, **options)
     fit(run, silent, nothing, checkpoint_every_s=1e9)
-    cosines = planted_atoms() @ run.topk.params["W_dec"].t()
+    cosines = planted_atoms() @ run.trainers[0].sae.params["W_dec"].t()
     assert cosines.max(dim=1).values.mean() > 0.9
-    assert run.metrics()["fvu"] < 0.1
+    assert run.metrics()[0]["fvu"] < 0.2
 
 
 def test_decoder_rows_keep_unit_norm():
     run = training()
     fit(run, silent, nothing, checkpoint_every_s=1e9)
-    norms = run.topk.params["W_dec"].norm(dim=1)
+    norms = run.trainers[0].sae.params["W_dec"].norm(dim=1)
     assert torch.allclose(norms, torch.ones(ATOMS), atol=1e-5)
 
 
@@ -111,7 +132,18 @@ def test_resumed_training_ends_bit_equal_to_one_that_was_not_stopped(tmp_path, s
 
     assert second.step == straight.step == 40
     assert equal(second.tensors(), straight.tensors())
-    assert second.metrics()["loss"] == straight.metrics()["loss"]
+    assert second.metrics()[0]["loss"] == straight.metrics()[0]["loss"]
+
+
+def test_several_saes_on_the_same_batches_become_what_each_becomes_alone():
+    kinds = [{"name": "topk"}, {"name": "batchtopk", "width": 30, "seed": 3}, {"name": "jumprelu", "lr": 1e-2}]
+    together = Training([trainer(**kind) for kind in kinds], Planted())
+    fit(together, silent, nothing, checkpoint_every_s=1e9)
+    for kind, one in zip(kinds, together.trainers, strict=True):
+        alone = Training([trainer(**kind)], Planted())
+        fit(alone, silent, nothing, checkpoint_every_s=1e9)
+        assert equal(alone.trainers[0].tensors(), one.tensors())
+    assert len(together.metrics()) == 3
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -123,17 +155,19 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_a_large_gradient_is_clipped_to_norm_one():
     run = training(lr=1.0)
-    grads = {name: torch.full_like(value, 5.0) for name, value in run.topk.params.items()}
-    run._update(grads)
+    grads = {name: torch.full_like(value, 5.0) for name, value in run.trainers[0].sae.params.items()}
+    run.trainers[0]._update(grads, 1.0)
     total = math.sqrt(sum(value.numel() * 25 for value in grads.values()))
-    moment = run.tensors()["adam.b_dec.exp_avg"]
+    moment = run.tensors()["0.adam.b_dec.exp_avg"]
     assert torch.allclose(moment, torch.full_like(moment, 0.1 * 5.0 / total), rtol=1e-4)
 
 
 def test_a_small_gradient_is_not_scaled_up():
     run = training(lr=1.0)
-    run._update({name: torch.full_like(value, 1e-6) for name, value in run.topk.params.items()})
-    moment = run.tensors()["adam.b_dec.exp_avg"]
+    run.trainers[0]._update(
+        {name: torch.full_like(value, 1e-6) for name, value in run.trainers[0].sae.params.items()}, 1.0
+    )
+    moment = run.tensors()["0.adam.b_dec.exp_avg"]
     assert torch.allclose(moment, torch.full_like(moment, 1e-7), rtol=1e-4)
 
 
@@ -148,7 +182,7 @@ def test_checkpoints_are_saved_as_often_as_asked_and_at_the_end():
 
 def test_metrics_say_what_was_trained():
     run, heard = training(steps=30), {}
-    fit(run, heard.__setitem__, nothing, checkpoint_every_s=1e9)
+    fit(run, lambda step, values: heard.__setitem__(step, values[0]), nothing, checkpoint_every_s=1e9)
     assert {1, 30} <= heard.keys()
     last = heard[30]
     assert last.keys() == {"loss", "fvu", "l0", "dead", "lr", "tokens", "tokens_per_s"}
@@ -177,7 +211,7 @@ def test_an_end_asked_for_while_harvesting_leaves_a_state_to_save():
 
 
 def test_a_step_that_breaks_off_half_way_is_not_whole():
-    run = training(batches=Scripted(torch.zeros(4, D_IN + 1)))
+    run = training(batches=Scripted(torch.zeros(4, D_IN - 1)))
     with pytest.raises(RuntimeError):
         run.advance()
     assert not run.whole
@@ -204,3 +238,9 @@ def test_automatic_learning_rate_falls_with_width_and_with_the_length_of_the_run
     assert automatic_lr(65_536, 1_000_000) == pytest.approx(1e-4)
     assert 1e-3 < automatic_lr(2048, 489) <= 3e-3
     assert automatic_lr(16_384, 489) < automatic_lr(2048, 489)
+
+
+def test_a_short_run_sees_dead_latents_too():
+    assert dead_after_tokens(steps=1221, batch_tokens=4096) == 122 * 4096  # of 5 M tokens
+    assert dead_after_tokens(steps=10, batch_tokens=4096) == 20 * 4096
+    assert dead_after_tokens(steps=1_000_000, batch_tokens=4096) == 10_000_000

@@ -135,7 +135,7 @@ def test_a_job_leaves_an_sae_that_loads_and_says_what_it_measured(data, capsys):
     assert 0 < result["l0"] <= 4
     assert 0 < result["alive"] <= 1
     sae = SparseAutoencoder.load(data / "saes" / "s")
-    assert (sae.d_in, sae.d_sae, sae.k) == (D_MODEL, 64, 4)
+    assert (sae.d_in, sae.d_sae) == (D_MODEL, 64)
 
 
 def test_the_folder_says_where_the_sae_belongs_and_how_it_was_made(data):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +184,7 @@ class Client(Access):
         name = name or names.of_tokenization(dataset, model)
         return self.submit({"kind": "tokenize", "dataset": dataset, "model": model, "name": name, **fields})
 
-    def train(self, tokenization: str, hook: str, name: str | None = None, **fields: Any) -> Job:
+    def train(self, tokenization: str, hook: str | Sequence[str], name: str | None = None, **fields: Any) -> Job:
         name = name or names.of_sae(tokenization, hook)
         return self.submit({"kind": "train", "tokenization": tokenization, "hook": hook, "name": name, **fields})
 

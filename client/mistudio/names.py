@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePath
 
 _LONGEST = 64
@@ -19,8 +20,12 @@ def of_tokenization(dataset: str, model: str) -> str:
     return clean(f"{dataset}-{model}", "tokens")
 
 
-def of_sae(tokenization: str, hook: str) -> str:
-    """``python-pico``, ``blocks.3.hook_resid_post`` → python-pico-3-resid-post."""
+def of_sae(tokenization: str, hook: str | Sequence[str]) -> str:
+    """``python-pico``, ``blocks.3.hook_resid_post`` → python-pico-3-resid-post; of several hooks → python-pico."""
+    if not isinstance(hook, str):
+        if len(hook) != 1:
+            return tokenization
+        hook = hook[0]
     short = hook.removeprefix("blocks.").replace("hook_", "").replace(".", "-").replace("_", "-")
     return clean(tokenization[: _LONGEST - 1 - len(short)] + "-" + short, "sae")
 

@@ -157,7 +157,11 @@ def _option(name: str, info: FieldInfo, derived: str | None) -> click.Option:
         known["show_default"] = derived
     elif info.is_required():
         known["required"] = True
-    elif not many and info.default is not None:
+    elif many:
+        usual = info.default if isinstance(info.default, list) else ()
+        known |= {"show_default": ", ".join(map(str, usual)) or False, "callback": _gathered}
+        kind = CommaSeparated(kind)
+    elif info.default is not None:
         known |= {"default": info.default, "show_default": True}
     if name in NOUNS:
         known["shell_complete"] = named(name)
@@ -165,6 +169,27 @@ def _option(name: str, info: FieldInfo, derived: str | None) -> click.Option:
     if kind is bool:
         flag += f"/--no-{flag[2:]}"
     return click.Option([flag, name], type=kind, multiple=many, help=info.description, **known)
+
+
+def _gathered(_context: click.Context, _option: click.Parameter, given: tuple[list[Any], ...]) -> list[Any] | None:
+    """The values of an option that was given several times; None when it was not given."""
+    return [value for values in given for value in values] or None
+
+
+class CommaSeparated(click.ParamType[Any]):
+    """One value, or several with commas between: ``--width 4096,8192``."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = click.types.convert_type(kind)
+        self.name = self._kind.name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return f"{self._kind.get_metavar(param, ctx) or self.name.upper()},..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        if isinstance(value, list):
+            return value
+        return [self._kind.convert(part.strip(), param, ctx) for part in str(value).split(",") if part.strip()]
 
 
 def _type_of(annotation: Any) -> tuple[Any, bool]:

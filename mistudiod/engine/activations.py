@@ -21,7 +21,7 @@ from torch import Tensor
 BLOCK_TOKENS = 65_536  # shuffled among themselves; the buffer holds block_tokens x d_in float32
 _MAX_LM_WINDOWS = 256  # windows in one forward pass, however short they are
 
-Forward = Callable[[Tensor], Tensor]  # token ids (n, T) on the device → activations (n, T, d_in)
+Forward = Callable[[Tensor], Tensor]  # token ids (n, T) on the device → activations (n, T, d_in), of hooks side by side
 
 
 class Windows(Protocol):
@@ -122,13 +122,13 @@ class ActivationBatches:
         self._hold_block()
         return self._buffer[: len(self._order)]
 
-    def statistics(self) -> tuple[float, Tensor]:
-        """``(scale, mean)`` over ``block()``: sqrt(d_in) / mean‖x‖, and the mean activation (d_in,) in float32."""
-        x = self.block()
+    def statistics(self, columns: slice = slice(None)) -> tuple[float, Tensor]:
+        """``(scale, mean)`` of some columns of ``block()``: sqrt(d) / mean‖x‖, and the mean (d,) in float32."""
+        x = self.block()[:, columns]
         mean_norm = torch.linalg.vector_norm(x, dim=1).mean(dtype=torch.float64).item()
         if not (math.isfinite(mean_norm) and mean_norm > 0):
             raise NoActivations(f"the activations cannot be used: their mean norm is {mean_norm}")
-        return math.sqrt(self.harvest.d_in) / mean_norm, x.mean(0, dtype=torch.float64).float()
+        return math.sqrt(x.shape[1]) / mean_norm, x.mean(0, dtype=torch.float64).float()
 
     def _hold_block(self) -> None:
         """Have a block with at least one kept token in the buffer, moving on past empty ones."""

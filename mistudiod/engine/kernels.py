@@ -88,30 +88,68 @@ def decode_topk(values: Tensor, indices: Tensor, W_dec: Tensor, b_dec: Tensor | 
     return x_hat if b_dec is None else x_hat.add_(b_dec)
 
 
-class Entries(NamedTuple):
-    """The active (token, latent) pairs in order of latent: those of latent j are ``starts[j]`` to ``starts[j + 1]``."""
+class Active(NamedTuple):
+    """Which latents are active on which tokens: those of token i are entries ``starts[i]`` to ``starts[i + 1]``."""
 
-    order: Tensor  # (tokens k,) positions in the flattened (tokens, k) indices
-    tokens: Tensor  # (tokens k,)
+    values: Tensor  # (n,), not negative; 0 is a latent that does not fire
+    latents: Tensor  # (n,) int64
+    starts: Tensor  # (tokens + 1,) int64
+
+    def part(self, tokens: slice) -> Active:
+        """Those of the tokens ``tokens``, a slice without a step."""
+        if tokens.start == 0 and tokens.stop >= len(self.starts) - 1:
+            return self
+        starts = self.starts[tokens.start : tokens.stop + 1]
+        first, last = int(starts[0]), int(starts[-1])
+        return Active(self.values[first:last], self.latents[first:last], starts - first)
+
+    def tokens(self) -> Tensor:
+        """(n,) int64, the token of each entry."""
+        numbers = torch.arange(len(self.starts) - 1, device=self.starts.device)
+        return numbers.repeat_interleave(self.starts.diff(), output_size=len(self.latents))
+
+
+def rows_active(values: Tensor, latents: Tensor) -> Active:
+    """Of as many latents for each token: values and latents (tokens, k)."""
+    starts = torch.arange(0, latents.numel() + 1, latents.shape[1], device=latents.device)
+    return Active(values.flatten(), latents.flatten(), starts)
+
+
+def decode_entries(active: Active, W_dec: Tensor) -> Tensor:
+    """Sum of rows of W_dec (d_sae, d_out) for each token: (tokens, d_out). Differentiable in the values."""
+    return F.embedding_bag(
+        active.latents,
+        W_dec,
+        active.starts,
+        mode="sum",
+        per_sample_weights=active.values,
+        include_last_offset=True,
+    )
+
+
+class Entries(NamedTuple):
+    """Active entries in order of latent: those of latent j are ``starts[j]`` to ``starts[j + 1]``."""
+
+    order: Tensor  # (n,) positions among the active entries
+    tokens: Tensor  # (n,)
     starts: Tensor  # (d_sae + 1,)
 
 
-def by_latent(indices: Tensor, d_sae: int) -> Entries:
-    """Sort the active pairs of ``indices`` (tokens, k) by latent."""
-    latents, order = indices.flatten().sort(stable=True)
-    edges = torch.arange(d_sae + 1, device=indices.device)
-    return Entries(order, order.div(indices.shape[1], rounding_mode="floor"), torch.searchsorted(latents, edges))
+def by_latent(active: Active, d_sae: int) -> Entries:
+    latents, order = active.latents.sort(stable=True)
+    edges = torch.arange(d_sae + 1, device=latents.device)
+    return Entries(order, active.tokens()[order], torch.searchsorted(latents, edges))
 
 
 def sum_by_latent(entries: Entries, weights: Tensor, table: Tensor, out: Tensor, add: bool = False) -> None:
     """out[j] = sum of weights[i, j] table[i] over the tokens i on which latent j is active; with ``add``, out[j] +=.
 
-    This is both weight gradients: weights (tokens, k) are the values and table the gradient of the reconstruction, or
+    This is both weight gradients: weights (n,) are the values and table the gradient of the reconstruction, or
     weights are the gradients of the values and table the centred input. table: (tokens, d_in); out: (d_sae, d_in).
     On a CPU it goes piece by piece, so that pieces, not the whole gradient, are allocated anew.
     """
     d_sae = len(out)
-    sorted_weights = weights.flatten()[entries.order]
+    sorted_weights = weights[entries.order]
     rows = _piece_rows(out)
     edges = entries.starts[::rows].tolist() if rows < d_sae else [0]
     edges.append(len(entries.tokens))

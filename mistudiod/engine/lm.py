@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,19 +45,25 @@ class LM:
     device: torch.device
     precision: str  # that it was loaded in, one of facts.PRECISIONS
 
-    @torch.no_grad()
     def activations(self, ids: Tensor, hook: str) -> Tensor:
         """The values at ``hook`` for ``ids`` (B, T): (B, T, width), in the model's dtype, on its device.
 
         Runs only the blocks before the hook, and no head. Raises UnknownHook.
         """
-        check_hook(self.facts, hook)
-        n = layers_needed(hook)
-        if hook == f"blocks.{n}.hook_resid_pre":  # the same value, one block earlier
-            hook = f"blocks.{n - 1}.hook_resid_post"
-        with only_first(self.model, n), capture(self.model, [hook]) as values:
+        return self.activations_at(ids, [hook])[0]
+
+    @torch.no_grad()
+    def activations_at(self, ids: Tensor, hooks: Sequence[str]) -> list[Tensor]:
+        """The same at several hooks, in one pass."""
+        for hook in hooks:
+            check_hook(self.facts, hook)
+        n = max(map(layers_needed, hooks))
+        # the input of a block that does not run is the same value, one block earlier
+        ends = {f"blocks.{n}.hook_resid_pre": f"blocks.{n - 1}.hook_resid_post"}
+        places = [ends.get(hook, hook) for hook in hooks]
+        with only_first(self.model, n), capture(self.model, set(places)) as values:
             self.model.base_model(input_ids=ids.to(self.device), use_cache=False)
-        return values[hook]
+        return [values[place] for place in places]
 
 
 def load_lm(

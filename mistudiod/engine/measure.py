@@ -1,6 +1,6 @@
 """How good an SAE is on activations that it did not train on, and what costs nothing to beat.
 
-FVU is sum ||x - x_hat||^2 / sum ||x - mean||^2 with one mean over all measured tokens; a mean per batch would make it
+FVU is sum ||y - y_hat||^2 / sum ||y - mean||^2 with one mean over all measured tokens; a mean per batch would make it
 depend on the batch size. Sums run in float64 over a stream of batches (tokens, d_in).
 """
 
@@ -27,7 +27,7 @@ class Measures:
     l0: float  # latents that fire, mean over tokens
     alive: float  # share of latents that fired at least once
     tokens: int
-    cosine: float  # of x and x_hat, mean over tokens
+    cosine: float  # of y and y_hat, mean over tokens
     fired: Tensor  # (d_sae,) int64, tokens on which each latent fired
 
 
@@ -62,20 +62,23 @@ class _Variance:
 
 
 @torch.no_grad()
-def measure(sae: SparseAutoencoder, batches: Iterable[Tensor]) -> Measures:
-    """Reconstruct every batch (tokens, d_in) and sum up; ValueError when the batches hold no variance."""
+def measure(sae: SparseAutoencoder, batches: Iterable[tuple[Tensor, Tensor]]) -> Measures:
+    """Rebuild from every x (tokens, d_in) its y (tokens, d_out), for an SAE the same tensor, and sum up.
+
+    Raises ValueError when there is no variance in what is to be rebuilt.
+    """
     variance = _Variance()
     fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
     lost = torch.zeros((), dtype=torch.float64, device=sae.W_dec.device)
     cosine = torch.zeros_like(lost)
-    for x in batches:
-        values, indices = sae.encode_topk(x)
-        x_hat = sae.decode_topk(values, indices).double()
-        fired += torch.bincount(indices[values > 0], minlength=sae.d_sae)
-        x = x.double()
-        variance.add(x)
-        lost += (x - x_hat).square().sum()
-        cosine += torch.cosine_similarity(x, x_hat, dim=1).sum()
+    for x, y in batches:
+        values, latents = sae.encode_active(x)
+        y_hat = sae.decode_active(values, latents, x).double()
+        fired += torch.bincount(latents[values > 0], minlength=sae.d_sae)
+        y = y.double()
+        variance.add(y)
+        lost += (y - y_hat).square().sum()
+        cosine += torch.cosine_similarity(y, y_hat, dim=1).sum()
     total = variance.total()
     return Measures(
         fvu=(lost / total).item(),

@@ -10,6 +10,9 @@ WARM_UP_STEPS = 1_000
 DECAY_SHARE = 0.2  # the last fifth goes down to 0
 LONG_STEPS = 25_000  # from here on the peak is that of published long runs
 HIGHEST_LR = 3e-3
+DEAD_SHARE = 0.1  # of the training: a latent that was silent for so long is dead
+MOST_DEAD_TOKENS = 10_000_000
+LEAST_DEAD_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,12 @@ def automatic_lr(width: int, steps: int) -> float:
     """
     shorter = max(1.0, math.sqrt(LONG_STEPS / steps))
     return min(HIGHEST_LR, 2e-4 * math.sqrt(2**14 / width) * shorter)
+
+
+def dead_after_tokens(steps: int, batch_tokens: int) -> int:
+    """After how many silent tokens a latent is dead: 10 M as published (Gao et al. 2024), less in a shorter run.
+
+    A run of 5 M tokens would never see a dead latent otherwise, and AuxK would never be at work.
+    """
+    share = max(LEAST_DEAD_STEPS, round(DEAD_SHARE * steps)) * batch_tokens
+    return min(MOST_DEAD_TOKENS, share)

@@ -15,6 +15,7 @@ POINTS: dict[str, Width] = {
     "hook_resid_pre": "d_model",
     "attn.hook_z": "d_attn",  # the heads' outputs side by side
     "hook_attn_out": "d_model",
+    "mlp.hook_in": "d_model",  # what the MLP reads, behind its norm: TransformerBridge's name
     "mlp.hook_post": "d_mlp",  # the neurons
     "hook_mlp_out": "d_model",
     "hook_resid_post": "d_model",
@@ -46,6 +47,7 @@ def hook_place(family: str, point: str) -> Place:
         "hook_resid_pre": Place("", "in"),
         "attn.hook_z": Place(names.attention_last, "in"),
         "hook_attn_out": Place(attention, "out"),
+        "mlp.hook_in": Place("mlp", "in"),
         "mlp.hook_post": Place(names.mlp_last, "in"),
         "hook_mlp_out": Place(mlp, "out"),
         "hook_resid_post": Place("", "out"),

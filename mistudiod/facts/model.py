@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from mistudiod.facts.families import FAMILIES, Family, UnknownModel
@@ -67,7 +67,9 @@ def known_facts(described: Mapping[str, object]) -> ModelFacts:
             f"the model {name} was added by an older miStudio, which noted less of it: remove it and add it again "
             f"(mistudio model rm {name}, then mistudio model add {source} --name {name})"
         )
-    return ModelFacts(**facts | {"parts": {name: Part(**part) for name, part in parts.items()}})  # type: ignore[arg-type]
+    read = ModelFacts(**facts | {"parts": {name: Part(**part) for name, part in parts.items()}})  # type: ignore[arg-type]
+    # which points there are depends on this version, not on that which wrote them down
+    return replace(read, hook_widths=hook_widths(read.d_model, read.n_heads * read.d_head, read.d_mlp))
 
 
 def _are_known(facts: Mapping[str, object]) -> bool:

@@ -84,7 +84,7 @@ def _read_text(spec: Extract, link: Link, trained: Trained, windows: TokenWindow
         kept = torch.from_numpy(np.argwhere(~windows.special_mask(rows))).to(trained.device)  # (tokens, 2)
         x = lm.activations(torch.from_numpy(rows), trained.hook)[kept[:, 0], kept[:, 1]].float()
         which = torch.from_numpy(numbers[start : start + size]).to(trained.device)[kept[:, 0]]
-        extraction.add(*trained.sae.encode_topk(x), which, kept[:, 1])
+        extraction.add(*trained.sae.encode_active(x), which, kept[:, 1])
         link.progress("read text", min(start + size, count) * windows.context, count * windows.context, "tokens")
     return extraction
 

@@ -34,7 +34,7 @@ def run(spec: Steer, link: Link) -> None:
         )
     link.progress("load model", 1, 1)
     texts = []
-    for done, edits in enumerate([None, {trained.hook: adding(direction)}]):
+    for done, edits in enumerate([None, {trained.hook_out: adding(direction)}]):
         link.check()
         link.progress("write", done, 2, "texts")
         texts.append(lm.tokenizer.decode(write(lm, ids, spec.max_tokens, spec.temperature, spec.seed, edits)))
@@ -42,7 +42,7 @@ def run(spec: Steer, link: Link) -> None:
     link.result(
         {
             "sae": spec.sae,
-            "hook": trained.hook,
+            "hook": trained.hook_out,
             "prompt": spec.prompt,
             "seed": spec.seed,
             "baseline": {"text": texts[0]},

@@ -6,38 +6,49 @@ import json
 import logging
 import resource
 import shutil
-from collections.abc import Iterator
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mistudiod.engine import checkpoint
-from mistudiod.engine.activations import BLOCK_TOKENS, ActivationBatches, Harvest, NoActivations
-from mistudiod.engine.architectures.topk import TopK
+from mistudiod.engine.activations import ActivationBatches, Harvest, NoActivations
 from mistudiod.engine.hooks import layers_needed
 from mistudiod.engine.lm import load_lm
-from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
 from mistudiod.engine.precision import NoPrecision, stamp
-from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.schedule import Schedule, plan
-from mistudiod.engine.train import Diverged, Training, begin, fit
+from mistudiod.engine.train import Metrics, Training, fit
+from mistudiod.engine.trainer import Diverged
 from mistudiod.facts import UnknownModel
 from mistudiod.paths import publish, require_space
 from mistudiod.specs import Train
 from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import metadata, recipe
+from mistudiod.worker.train_begin import begin, resumed
+from mistudiod.worker.train_measure import measured
 from mistudiod.worker.train_size import fitting_tokens
-from mistudiod.worker.train_source import Source, find_source, held_out_windows, state_bytes
+from mistudiod.worker.train_source import Source, find_source, state_bytes
 
-RANDOM_TOKENS = 8_192  # of those for the random dictionary, whose least squares cost k^2 d_in a token
 # What the job's result and recipe.json both hold; the result has the folder as well.
 RESULT = (
-    *("sae", "hook", "width", "k", "fvu", "l0", "alive", "pca_fvu", "random_fvu", "held_out_tokens"),
+    *(
+        "sae",
+        "architecture",
+        "hook",
+        "hook_out",
+        "width",
+        "k",
+        "fvu",
+        "l0",
+        "alive",
+        "pca_fvu",
+        "random_fvu",
+        "held_out_tokens",
+    ),
     *("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes"),
 )
 
@@ -81,27 +92,28 @@ def _job(link: Link) -> int | None:
 
 def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, Any]:
     """Train, measure and save; returns the measures. Raises Refused, DiskFull, Asked."""
-    torch.manual_seed(spec.seed)  # what is drawn here has its own generators; this is for anything that has not
+    torch.manual_seed(spec.seed[0])  # what is drawn here has its own generators; this is for anything that has not
     link.progress("load model", 0, 1)
     harvest = _harvest(spec, source, link)
     link.progress("load model", 1, 1)
-    schedule = plan(spec.width, spec.batch_tokens, spec.tokens, spec.steps, spec.lr)
+    schedule = plan(spec.width[0], spec.batch_tokens, spec.tokens, spec.steps, spec.lr)
     try:
         batches = ActivationBatches(
-            harvest, source.windows.train, spec.batch_tokens, spec.seed, source.chosen.buffer_tokens
+            harvest, source.windows.train, spec.batch_tokens, spec.seed[0], source.chosen.buffer_tokens
         )
         training = _trained(batches, schedule, spec, source, link)
     except NoActivations as error:
-        raise Refused(f"{spec.hook} of {source.model['name']} cannot be trained on: {error}", field="hook") from error
+        raise Refused(
+            f"{spec.hook[0]} of {source.model['name']} cannot be trained on: {error}", field="hook"
+        ) from error
     except Diverged as error:
         raise Refused(
-            f"training diverged ({error}): either {spec.hook} has values that are not finite, or the learning rate of "
-            f"{schedule.peak_lr:.2g} is too high",
+            f"training diverged ({error}): either {spec.hook[0]} has values that are not finite, or the learning rate "
+            f"of {schedule.peak_lr:.2g} is too high",
             field="lr",
         ) from error
-    sae = training.topk.to_sae(
-        training.scale, metadata(spec, source.tokenization, source.model, training.tokens, source.chosen.precision)
-    )
+    [trainer] = training.trainers
+    sae = trainer.to_sae(metadata(spec, source.tokenization, source.model, training.tokens, source.chosen.precision))
     trained = {
         "tokens": training.tokens,
         "steps": training.step,
@@ -110,18 +122,20 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
     }
     resolved = {
         "lr": schedule.peak_lr,
-        "scale": training.scale,
+        "scale": trainer.x.scale,
+        "scale_out": trainer.y.scale if trainer.y else None,
+        "l1": trainer.sae.settings.l1 or None,
         **asdict(source.chosen),
         "forward_tokens": harvest.lm_tokens,
         **stamp(source.chosen.precision),
-        "dead_after_tokens": training.topk.dead_after_tokens,
+        "dead_after_tokens": trainer.sae.settings.dead_after_tokens,
         "d_in": source.d_in,
         "device": source.device.type,
     }
-    del training  # Adam's moments make room for the measuring
-    measures, sparsity = _measure(sae, batches, spec, source, link)
+    del training, trainer  # Adam's moments make room for the measuring
+    sae, measures, sparsity = measured(sae, batches, spec, source, link)
     measures |= trained | {"peak_bytes": _peak_bytes(source.device)}
-    with new_folder(final, state_bytes(spec, source.d_in)) as partial:
+    with new_folder(final, state_bytes(spec, source.widths)) as partial:
         sae.save(partial, sparsity=sparsity)
         written = recipe(_job(link), spec, source.tokenization, source.model, resolved, measures)
         (partial / "recipe.json").write_text(json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False))
@@ -130,8 +144,9 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
 
 def _harvest(spec: Train, source: Source, link: Link) -> Harvest:
     """The model's first blocks, on the GPU when there is one; a wish to end is heard between forward passes."""
+    layers = max(map(layers_needed, spec.hooks))
     try:
-        lm = load_lm(Path(source.model["path"]), source.device, source.chosen.precision, layers_needed(spec.hook))
+        lm = load_lm(Path(source.model["path"]), source.device, source.chosen.precision, layers)
     except UnknownModel as error:
         raise Refused(str(error), field="tokenization") from error
     except NoPrecision as error:
@@ -139,13 +154,14 @@ def _harvest(spec: Train, source: Source, link: Link) -> Harvest:
 
     tokens = source.chosen.forward_tokens
     if "size" in link.choices:
-        tokens = fitting_tokens(lm, spec.hook, source.windows.context, tokens, **link.choices["size"])
+        tokens = fitting_tokens(lm, spec.hooks, source.windows.context, tokens, **link.choices["size"])
 
     def forward(ids: Tensor) -> Tensor:
         link.check()
-        return lm.activations(ids, spec.hook)
+        values = lm.activations_at(ids, spec.hooks)
+        return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
 
-    return Harvest(source.windows, forward, source.d_in, source.device, tokens)
+    return Harvest(source.windows, forward, sum(source.widths), source.device, tokens)
 
 
 def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source: Source, link: Link) -> Training:
@@ -154,25 +170,26 @@ def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source
     made_of = {
         "spec": spec.model_dump(),
         "tokenization": source.tokenization,
-        "d_in": source.d_in,
+        "widths": list(source.widths),
         "buffer_tokens": source.chosen.buffer_tokens,
         "precision": source.chosen.precision,
     }
-    micro = source.chosen.micro_tokens
-    training = _resumed(folder, made_of, batches, schedule, micro) or begin(
-        batches, spec.width, spec.k, spec.seed, schedule, micro
-    )
+    training = resumed(folder, made_of, spec, source, batches, schedule)
+    if training is None:
+        began = time.monotonic()
+        training = begin(spec, source, batches, schedule)
+        training.seconds = time.monotonic() - began  # the first block is harvested by now
     saved = training.step
 
     def save() -> None:
         nonlocal saved
         folder.mkdir(parents=True, exist_ok=True)
-        require_space(folder, state_bytes(spec, source.d_in))
+        require_space(folder, state_bytes(spec, source.widths))
         checkpoint.save(folder, training.step, training.tensors(), training.about() | {"made_of": made_of}, publish)
         saved = training.step
 
-    def report(step: int, values: dict[str, float | None]) -> None:
-        link.metric(step, values)
+    def report(step: int, values: list[Metrics]) -> None:
+        link.metric(step, values[0])
         link.progress("train", training.tokens, schedule.steps * spec.batch_tokens, "tokens")
         link.check()
 
@@ -186,70 +203,8 @@ def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source
     return training
 
 
-def _resumed(
-    folder: Path, made_of: dict[str, Any], batches: ActivationBatches, schedule: Schedule, micro_tokens: int
-) -> Training | None:
-    found = checkpoint.latest(folder)
-    if found is None:
-        return None
-    if _completed(found.about["made_of"], made_of) != made_of:
-        log.warning("checkpoint %d was made of something else: training begins anew", found.step)
-        return None
-    spec = made_of["spec"]
-    topk = TopK.init(made_of["d_in"], spec["width"], spec["k"], spec["seed"], device=batches.harvest.device)
-    training = Training(topk, batches, schedule, 1.0, micro_tokens)
-    training.load(found.tensors, found.about)
-    log.warning("training goes on from step %d", training.step)
-    return training
-
-
-def _completed(known: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of version 0.2 was made of, in which some things could not be chosen yet."""
-    missing = {"buffer_tokens": BLOCK_TOKENS, "precision": usual["precision"]}
-    return {**missing, **known, "spec": Train.model_validate(known["spec"]).model_dump()}
-
-
 def _peak_bytes(device: torch.device) -> int:
     """The most memory that this process has had: on the GPU, or where there is none, of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(device)) + _CONTEXT_BYTES
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
-def _measure(
-    sae: SparseAutoencoder, batches: ActivationBatches, spec: Train, source: Source, link: Link
-) -> tuple[dict[str, Any], Tensor]:
-    """The measures for the recipe, and each latent's firing share (d_sae,), on held-out windows.
-
-    Beside the SAE: as many principal components as latents fire, and a random dictionary of its width and k.
-    """
-    n = source.held_out_tokens
-    total, done = 2 * n + min(n, RANDOM_TOKENS), 0
-
-    def held_out(tokens: int) -> Iterator[Tensor]:
-        nonlocal done
-        for x in batches.harvest.first(np.array(held_out_windows(source.windows)), tokens):
-            yield x
-            done += len(x)
-            link.progress("measure", done, total, "tokens")
-
-    link.progress("measure", 0, total, "tokens")
-    found = measure(sae, held_out(n))
-    block = batches.block()  # training activations that are at hand
-    pca = pca_fvu(torch.split(block, 4096), held_out(n), min(round(found.l0), sae.d_in))
-    random = random_dictionary_fvu(
-        held_out(RANDOM_TOKENS), block.mean(0, dtype=torch.float64), sae.d_sae, min(spec.k, sae.d_in), spec.seed
-    )
-    measures = {
-        "sae": spec.name,
-        "hook": spec.hook,
-        "width": spec.width,
-        "k": spec.k,
-        "fvu": found.fvu,
-        "l0": found.l0,
-        "alive": found.alive,
-        "pca_fvu": pca,
-        "random_fvu": random,
-        "held_out_tokens": found.tokens,
-    }
-    return measures, found.fired.double() / found.tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
@@ -13,13 +14,15 @@ from mistudiod.host import is_pressed
 log = logging.getLogger(__name__)
 
 
-def fitting_tokens(lm: LM, hook: str, context: int, most_tokens: int, budget_bytes: int, unified: bool) -> int:
+def fitting_tokens(
+    lm: LM, hooks: Sequence[str], context: int, most_tokens: int, budget_bytes: int, unified: bool
+) -> int:
     """At most ``most_tokens``, in whole windows of ``context``, with a peak within ``budget_bytes``. Raises WontFit."""
     most = max(1, most_tokens // context)
 
     def run(windows: int) -> None:
         ids = torch.zeros(windows, context, dtype=torch.int64)
-        lm.activations(ids, hook).float()
+        [values.float() for values in lm.activations_at(ids, hooks)]
 
     found = find_size(
         lambda windows: peak_bytes(lambda: run(windows), lm.device),

@@ -14,7 +14,7 @@ from mistudiod.engine.activations import BLOCK_TOKENS
 from mistudiod.engine.lm import PASS_TOKENS
 from mistudiod.engine.precision import DTYPES
 from mistudiod.engine.tokens import TokenWindows
-from mistudiod.facts import UnknownHook, UnknownModel, check_hook, read_facts
+from mistudiod.facts import ModelFacts, UnknownHook, UnknownModel, check_hook, read_facts
 from mistudiod.paths import require_space
 from mistudiod.specs import Train
 from mistudiod.worker.link import Link, Refused
@@ -35,15 +35,33 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Source:
-    """What is trained on: packed windows, the model that reads them, and the width of the hook."""
+    """What is trained on: windows of tokens, the model that reads them, and what it is read at."""
 
     tokenization: dict[str, Any]  # tokenization.json
     model: dict[str, Any]  # model.json
     windows: TokenWindows
-    d_in: int
+    widths: tuple[int, ...]  # of the hooks, whose activations lie side by side: what is read, what is rebuilt
     held_out_tokens: int  # to measure on
     device: torch.device
     chosen: Chosen
+
+    @property
+    def d_in(self) -> int:
+        return self.widths[0]
+
+    @property
+    def d_out(self) -> int:
+        return self.widths[-1]
+
+    @property
+    def read(self) -> slice:
+        """The columns of what is read."""
+        return slice(0, self.d_in)
+
+    @property
+    def rebuilt(self) -> slice:
+        """The columns of what is rebuilt: the same, but for a transcoder."""
+        return slice(sum(self.widths[:-1]), sum(self.widths))
 
 
 def find_source(spec: Train, link: Link) -> Source:
@@ -61,12 +79,10 @@ def find_source(spec: Train, link: Link) -> Source:
     model = json.loads(registered.read_text())
     try:
         facts = read_facts(Path(model["path"]))
-        d_in = check_hook(facts, spec.hook)
         windows = TokenWindows(folder)
-    except UnknownHook as error:
-        raise Refused(str(error), field="hook") from error
     except (UnknownModel, ValueError) as error:
         raise Refused(str(error), field="tokenization") from error
+    widths = _widths(spec, facts)
     if _text_tokens(windows, range(windows.train), spec.batch_tokens) < spec.batch_tokens:
         raise Refused(
             f"the tokenization {spec.tokenization} has fewer training tokens than one batch of {spec.batch_tokens}: "
@@ -79,7 +95,7 @@ def find_source(spec: Train, link: Link) -> Source:
             f"the tokenization {spec.tokenization} has no held-out text to measure on: tokenize more text",
             field="tokenization",
         )
-    require_space(link.paths.data, (checkpoint.KEPT + 1) * state_bytes(spec, d_in))
+    require_space(link.paths.data, (checkpoint.KEPT + 1) * state_bytes(spec, widths))
     # Half precision is slow on most CPUs; on a GPU it is what the model was made for.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stored = facts.quantized or ("fp32" if device.type == "cpu" else STORED.get(facts.dtype, "fp32"))
@@ -89,7 +105,18 @@ def find_source(spec: Train, link: Link) -> Source:
         "buffer_tokens": BLOCK_TOKENS,
         "micro_tokens": spec.batch_tokens,
     }
-    return Source(tokenization, model, windows, d_in, held_out_tokens, device, _chosen(spec, link, usual))
+    return Source(tokenization, model, windows, widths, held_out_tokens, device, _chosen(spec, link, usual))
+
+
+def _widths(spec: Train, facts: ModelFacts) -> tuple[int, ...]:
+    """Of the hooks; raises Refused, naming the field."""
+    found = []
+    for field, hook in zip(("hook", "hook_out"), spec.hooks, strict=False):
+        try:
+            found.append(check_hook(facts, hook))
+        except UnknownHook as error:
+            raise Refused(str(error), field=field) from error
+    return tuple(found)
 
 
 def _chosen(spec: Train, link: Link, usual: dict[str, Any]) -> Chosen:
@@ -114,6 +141,7 @@ def _text_tokens(windows: TokenWindows, numbers: range, enough: int) -> int:
     return found
 
 
-def state_bytes(spec: Train, d_in: int) -> int:
+def state_bytes(spec: Train, widths: tuple[int, ...]) -> int:
     """Of one checkpoint: the parameters, Adam's two moments of each, and a counter of each latent; all but exactly."""
-    return 3 * 4 * (2 * d_in * spec.width + spec.width + d_in) + 8 * spec.width
+    [one] = spec.saes()
+    return 3 * 4 * one.parameters(widths[0], widths[-1]) + 8 * one.width

@@ -20,6 +20,7 @@ class Trained:
     recipe: dict[str, Any]  # recipe.json
     model: dict[str, Any]  # model.json of the model that it reads
     hook: str
+    hook_out: str  # where what it rebuilds lies: the hook itself, but for a transcoder
     device: torch.device
     precision: str  # in which the model was read
 
@@ -41,7 +42,9 @@ def open_trained(name: str, link: Link) -> Trained:
         raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", "sae")
     # Before version 0.3 there was no other.
     usual = "fp32" if device.type == "cpu" else STORED.get(model["dtype"], "fp32")
-    return Trained(sae, recipe, model, recipe["spec"]["hook"], device, recipe["resolved"].get("precision", usual))
+    spec = recipe["spec"]
+    precision = recipe["resolved"].get("precision", usual)
+    return Trained(sae, recipe, model, spec["hook"], spec.get("hook_out") or spec["hook"], device, precision)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ def plan() -> None:
 
 @plan.command("train", cls=PlanVerb, kind="train", derived={"name": "TOKENIZATION-<hook>"})
 @pass_call
-def plan_training(call: Call, /, tokenization: str, hook: str, name: str | None, **fields: Any) -> None:
+def plan_training(call: Call, /, tokenization: str, hook: list[str], name: str | None, **fields: Any) -> None:
     """Say what a training would take of memory, disk and time, whether it fits, and what would."""
     name = name or names.of_sae(name_of(call, "tokenization", tokenization), hook)
     given = {field: value for field, value in fields.items() if value is not None}

@@ -64,7 +64,7 @@ def train() -> None:
 
 @train.command("start", cls=SpecVerb, kind="train", derived={"name": "TOKENIZATION-<hook>"})
 @pass_call
-def start_training(call: Call, /, tokenization: str, hook: str, name: str | None, **fields: Any) -> None:
+def start_training(call: Call, /, tokenization: str, hook: list[str], name: str | None, **fields: Any) -> None:
     """Train a sparse autoencoder on one hook of a model."""
     tokenization = name_of(call, "tokenization", tokenization)
     name = name or names.of_sae(tokenization, hook)

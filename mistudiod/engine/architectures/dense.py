@@ -1,0 +1,62 @@
+"""What autoencoders have in common that may activate any number of latents: dense products, a block at a time.
+
+The (tokens, d_sae) matrices exist for one block only. An architecture says what its latents are and how a gradient goes
+back through them; the five products around that are here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mistudiod.engine.architectures.base import Batch, TrainingSae
+from mistudiod.engine.kernels import block_elements
+
+
+class DenseSae(TrainingSae):
+    def _rebuild(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        for grad in self._grads.values():
+            grad.zero_()
+        squared, active, extra = (batch.x.new_zeros(()) for _ in range(3))
+        rows = max(1, block_elements(self.d_sae, batch.x.device) // self.d_sae)
+        for part in batch.parts:
+            for start in range(part.start, part.stop, rows):
+                block = slice(start, min(start + rows, part.stop))
+                lost, fired, more = self._rebuild_block(batch, block)
+                squared, active, extra = squared + lost, active + fired.sum(), extra + more
+                self.tokens_since_fired.masked_fill_(fired > 0, 0)
+        l0 = active / len(batch.x)
+        return squared / batch.variance + extra + self._add_after(batch, l0), l0
+
+    def _rebuild_block(self, batch: Batch, block: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """The block's squared error (), how often each latent fired (d_sae,), and what else it adds to the loss ()."""
+        raise NotImplementedError
+
+    def _add_after(self, batch: Batch, l0: Tensor) -> Tensor:
+        """What can be added to the loss and the gradients only when the whole batch is known, ()."""
+        return l0.new_zeros(())
+
+    def _product(self, centred: Tensor) -> Tensor:
+        """The encoder's product (block, d_sae) without a bias, in memory that is used again."""
+        out = self._dense(centred)[: len(centred) * self.d_sae].view(len(centred), self.d_sae)
+        return torch.mm(centred, self.params["W_enc_T"].t(), out=out)
+
+    def _missing(self, batch: Batch, block: slice, latents: Tensor) -> Tensor:
+        """y_hat - y of the block."""
+        rebuilt = torch.addmm(self.params["b_dec"], latents, self.params["W_dec"])
+        return torch.sub(rebuilt, batch.y[block], out=batch.residual[block])
+
+    def _back_through_decoder(self, latents: Tensor, gradient: Tensor) -> Tensor:
+        """Add the decoder's gradients, given that of y_hat; return that of the latents, (block, d_sae)."""
+        self._grads["W_dec"].addmm_(latents.t(), gradient)
+        self._grads["b_dec"] += gradient.sum(0)
+        return gradient @ self.params["W_dec"].t()
+
+    def _back_through_encoder(self, gradient: Tensor, centred: Tensor) -> None:
+        """Add the encoder's gradients, given that of the product."""
+        self._grads["W_enc_T"].addmm_(gradient.t(), centred)
+        self._grads["b_enc"] += gradient.sum(0)
+
+    def _spread(self, batch: Batch) -> Tensor:
+        """Root of the variance of a token, (): activations are as large, so a loss divided by it has no unit."""
+        return (batch.variance / len(batch.x)).sqrt()

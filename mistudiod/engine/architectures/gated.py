@@ -1,0 +1,57 @@
+"""Gated (Rajamanoharan et al. 2024, arXiv:2404.16014): one encoder says whether a latent fires, scaled, how strongly.
+
+a = (x - b_dec) W_enc; pi = a + b_enc; f = [pi > 0] ReLU(e^r_mag a + b_mag).
+loss = FVU of f W_dec + b_dec, plus l1 times the mean over tokens of sum_j ReLU(pi_j) / s (s as for ``standard``), plus
+the FVU of ReLU(pi) W_dec + b_dec with W_dec and b_dec held fixed, which is what teaches the gate, plus AuxK / 32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mistudiod.engine.architectures.base import Batch, Shape
+from mistudiod.engine.architectures.dense import DenseSae
+from mistudiod.engine.architectures.standard import l1_of
+from mistudiod.engine.rules import GatedRule, Rule
+
+
+class Gated(DenseSae):
+    name = "gated"
+
+    @classmethod
+    def _first_params(
+        cls, shape: Shape, generator: torch.Generator, mean: Tensor, mean_out: Tensor | None
+    ) -> dict[str, Tensor]:
+        params = super()._first_params(shape, generator, mean, mean_out)
+        return params | {"b_mag": torch.zeros(shape.d_sae), "r_mag": torch.zeros(shape.d_sae)}
+
+    def _rule(self) -> Rule:
+        params = self.params
+        return GatedRule(params["b_enc"].clone(), params["b_mag"].clone(), params["r_mag"].clone())
+
+    def _encoder_gradient(self) -> Tensor:
+        return torch.addcmul(self._grads["b_enc"], self._grads["b_mag"], self.params["r_mag"].exp())
+
+    def _rebuild_block(self, batch: Batch, block: slice) -> tuple[Tensor, Tensor, Tensor]:
+        params, grads = self.params, self._grads
+        centred = self._centred(batch.x[block])
+        a = self._product(centred)  # (block, d_sae)
+        scale = params["r_mag"].exp()
+        gate = (a + params["b_enc"]).relu_()
+        opened = gate > 0
+        f = torch.addcmul(params["b_mag"], a, scale).relu_().mul_(opened)
+        fires = f > 0
+        l1 = l1_of(self.settings.l1, batch) / (self._spread(batch) * len(batch.x))
+        wrong = torch.addmm(params["b_dec"], gate, params["W_dec"]).sub_(batch.y[block])
+        extra = wrong.square().sum() / batch.variance + l1 * gate.sum()
+        gate_back = (wrong.mul_(2 / batch.variance) @ params["W_dec"].t()).add_(l1).mul_(opened)
+        missing = self._missing(batch, block, f)
+        lost = missing.square().sum()
+        back = self._back_through_decoder(f, missing * (2 / batch.variance)).mul_(fires)
+        grads["b_enc"] += gate_back.sum(0)
+        grads["b_mag"] += back.sum(0)
+        back.mul_(scale)  # of a now
+        grads["r_mag"] += (back * a).sum(0)
+        grads["W_enc_T"].addmm_(gate_back.add_(back).t(), centred)
+        return lost, fires.sum(0), extra

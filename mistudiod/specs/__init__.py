@@ -1,0 +1,81 @@
+"""Every kind of job as a pydantic model: the product's vocabulary, and the source of CLI options and API schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mistudiod.specs.base import Name, Priority, Spec, check_name
+from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
+from mistudiod.specs.many import Many
+from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
+from mistudiod.specs.train import PRESETS, One, Train
+from mistudiod.specs.use import Extract, Steer, Strength
+
+__all__ = [
+    "KINDS",
+    "LANES",
+    "MAKES",
+    "NEEDS",
+    "PRESETS",
+    "PREVIEWS",
+    "USES",
+    "AddDataset",
+    "AddModel",
+    "AnySpec",
+    "Extract",
+    "JobRequest",
+    "Many",
+    "Name",
+    "One",
+    "PreviewDataset",
+    "PreviewTokens",
+    "Priority",
+    "ProbeDevice",
+    "SampleDataset",
+    "Spec",
+    "Steer",
+    "Strength",
+    "Tokenize",
+    "Train",
+    "check_name",
+    "is_hub_id",
+]
+
+AnySpec = Annotated[AddModel | AddDataset | Tokenize | Train | Extract | Steer, Field(discriminator="kind")]
+KINDS: dict[str, type[Spec]] = {
+    model.model_fields["kind"].default: model for model in (AddModel, AddDataset, Tokenize, Train, Extract, Steer)
+}
+PREVIEWS: dict[str, type[Spec]] = {
+    "sample_dataset": SampleDataset,
+    "preview_dataset": PreviewDataset,
+    "preview_tokens": PreviewTokens,
+    "probe_device": ProbeDevice,
+}
+LANES = {"add_model": "io", "add_dataset": "io", "tokenize": "io", "train": "gpu", "extract": "gpu", "steer": "gpu"}
+
+
+class JobRequest(Spec):
+    """What POST /api/jobs takes."""
+
+    spec: AnySpec
+    after: list[Annotated[int, Field(ge=1, lt=2**62)]] = Field(
+        default_factory=list, max_length=100, description="jobs that must be done first"
+    )
+    priority: Priority = 0
+
+
+# Which noun each kind makes under its ``name``, and which artifacts it reads: {field: noun}.
+MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae"}
+USES: dict[str, dict[str, str]] = {
+    "add_model": {},
+    "add_dataset": {},
+    "tokenize": {"dataset": "dataset", "model": "model"},
+    "train": {"tokenization": "tokenization"},
+    "extract": {"sae": "sae"},
+    "steer": {"sae": "sae"},
+}
+
+# Names of the secrets that a kind's worker is handed; no other worker gets any.
+NEEDS: dict[str, tuple[str, ...]] = {"add_model": ("hf",), "add_dataset": ("hf",), "preview_dataset": ("hf",)}

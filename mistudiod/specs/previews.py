@@ -1,0 +1,47 @@
+"""The specs of previews: answered at once, never queued, never stored."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mistudiod.specs.base import Name, Spec
+from mistudiod.specs.data import DATASET_SOURCE, Label
+
+
+class SampleDataset(Spec):
+    """Read a few documents of a dataset. A preview: never queued, never stored."""
+
+    kind: Literal["sample_dataset"] = "sample_dataset"
+    dataset: Name = Field(description="name of the dataset")
+    rows: int = Field(5, ge=1, le=20, description="documents to show")
+    offset: int | None = Field(
+        default=None, ge=0, lt=2**53, description="row to begin at, from 0; documents from all over when not given"
+    )
+
+
+class PreviewDataset(Spec):
+    """Look at a source of text before anything is stored. A preview: never queued, never stored."""
+
+    kind: Literal["preview_dataset"] = "preview_dataset"
+    source: str = Field(min_length=1, max_length=4096, description=DATASET_SOURCE)
+    config: Label | None = Field(None, description="configuration of a dataset of the Hub; its default when not given")
+    split: Label | None = Field(
+        None, description="split of a dataset of the Hub; train, or its only one, when not given"
+    )
+    rows: int = Field(5, ge=1, le=20, description="rows to show")
+
+
+class PreviewTokens(Spec):
+    """Show a text as a model's tokens. A preview: never queued, never stored."""
+
+    kind: Literal["preview_tokens"] = "preview_tokens"
+    model: Name = Field(description="name of the model whose tokenizer is used")
+    text: str = Field(min_length=1, max_length=20_000, description="text to show as tokens")
+
+
+class ProbeDevice(Spec):
+    """Find out what this machine computes with, and in which precisions. A preview: never queued, never stored."""
+
+    kind: Literal["probe_device"] = "probe_device"
