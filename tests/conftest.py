@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.util import find_spec
@@ -30,6 +31,8 @@ collect_ignore = [
     for path in Path(__file__).parent.glob("test_*.py")
     if find_spec("torch") is None and _WORKER_TESTS.search(path.read_text())
 ]
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that to what it starts in the background, and
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the processes that tests interrupt would inherit it
 FAKE_WORKER = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 ENDED = {"done", "failed", "stopped", "paused", "partial"}
 

@@ -57,13 +57,16 @@ def at_terminal(studio: str, *args: str, typed: str = "") -> tuple[int, str]:
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(studio: str, client: Client) -> None:
     environ = {**os.environ, "MISTUDIO_HOST": studio}
     command = [*MISTUDIO, "dataset", "add", "--remote-path", "/x", "--name", "slow"]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
         while "work 1/2" not in (line := process.stderr.readline()):
             assert line, "it ended by itself"
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(30) == 130
+        _, rest = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
     job = int(re.search(r"mistudio job watch (\d+)", rest)[1])  # type: ignore[index]
     assert "Traceback" not in rest
     assert client.job(job)["state"] == "running"
