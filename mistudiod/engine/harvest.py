@@ -35,7 +35,7 @@ class NoActivations(ValueError):
 
 
 class Block(NamedTuple):
-    """Text tokens of some windows, in order: ``values`` (n, d_in) bf16, and where each is, window x context + position."""
+    """Text tokens of windows, in order: ``values`` (n, d_in) bf16, and where each is, window x context + position."""
 
     values: Tensor
     where: Tensor  # (n,) int64, on the CPU
