@@ -91,8 +91,9 @@ class Harvest:
     def beyond(self, values: Tensor) -> Tensor:
         """Which of some tokens (n, d_in) are outliers: (n,), on their device."""
         found = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-        for columns, limit in zip(self.columns(), self.outlier_norms or (), strict=False):
-            found |= _norms(values[:, columns]) > limit
+        if self.outlier_norms is not None:
+            for columns, limit in zip(self.columns(), self.outlier_norms, strict=True):
+                found |= _norms(values[:, columns]) > limit
         return found
 
     def batches(self, numbers: NDArray[np.integer]) -> Iterator[Tensor]:
