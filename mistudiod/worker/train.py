@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from mistudiod.engine import checkpoint
-from mistudiod.engine.activations import ActivationBatches, Harvest, NoActivations
+from mistudiod.engine.activations import ActivationBatches
+from mistudiod.engine.harvest import Harvest, NoActivations
 from mistudiod.engine.hooks import layers_needed
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.precision import NoPrecision, stamp
@@ -161,7 +162,7 @@ def _harvest(spec: Train, source: Source, link: Link) -> Harvest:
         values = lm.activations_at(ids, spec.hooks)
         return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
 
-    return Harvest(source.windows, forward, sum(source.widths), source.device, tokens)
+    return Harvest(source.windows, forward, source.widths, source.device, tokens)
 
 
 def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source: Source, link: Link) -> Training:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mistudiod.engine import checkpoint
-from mistudiod.engine.activations import BLOCK_TOKENS, ActivationBatches
+from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.base import Settings, Shape
 from mistudiod.engine.schedule import Schedule, dead_after_tokens
@@ -42,7 +42,7 @@ def begin(spec: Train, source: Source, batches: ActivationBatches, schedule: Sch
         scale_out, mean_out = batches.statistics(source.rebuilt)
         y, mean_out = View(source.rebuilt, scale_out), mean_out * scale_out
     trainer = _trainer(spec, source, schedule, x, y, mean * scale, mean_out)
-    trainer.sae.prepare(x.of(batches.block()[: spec.batch_tokens]))
+    trainer.sae.prepare(x.of(batches.sample()[: spec.batch_tokens]))
     return Training([trainer], batches, source.chosen.micro_tokens)
 
 
@@ -85,7 +85,7 @@ def _as_now(about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str
 
 def _completed(known: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint of an older version was made of, in which some things could not be chosen yet."""
-    missing = {"buffer_tokens": BLOCK_TOKENS, "precision": usual["precision"], "widths": [known.get("d_in")]}
+    missing = {"buffer_tokens": usual["buffer_tokens"], "precision": usual["precision"], "widths": [known.get("d_in")]}
     now = {**missing, **known, "spec": Train.model_validate(known["spec"]).model_dump()}
     now.pop("d_in", None)
     return now

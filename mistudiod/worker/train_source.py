@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from mistudiod.engine import checkpoint
-from mistudiod.engine.activations import BLOCK_TOKENS
 from mistudiod.engine.lm import PASS_TOKENS
 from mistudiod.engine.precision import DTYPES
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.facts import ModelFacts, UnknownHook, UnknownModel, check_hook, read_facts
+from mistudiod.mixing import BUFFER_TOKENS
 from mistudiod.paths import require_space
 from mistudiod.specs import Train
 from mistudiod.worker.link import Link, Refused
@@ -102,7 +102,7 @@ def find_source(spec: Train, link: Link) -> Source:
     usual = {
         "precision": stored,
         "forward_tokens": PASS_TOKENS[device.type],
-        "buffer_tokens": BLOCK_TOKENS,
+        "buffer_tokens": BUFFER_TOKENS,
         "micro_tokens": spec.batch_tokens,
     }
     return Source(tokenization, model, windows, widths, held_out_tokens, device, _chosen(spec, link, usual))
