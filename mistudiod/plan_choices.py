@@ -54,7 +54,7 @@ def steps(first: Choices, context: int, batch_tokens: int, saes: int) -> list[St
 
 
 def made_fit(first: Choices, open_steps: Sequence[Step], fits: Callable[[Choices], bool]) -> tuple[Choices, bool]:
-    """``first`` with as little given up as makes it fit, and True; with all given up, and False, when nothing does."""
+    """``first`` with as little given up as makes it fit, and True; with all given up, and False, when that does not."""
     found = first
     if fits(found):
         return found, True
@@ -65,6 +65,10 @@ def made_fit(first: Choices, open_steps: Sequence[Step], fits: Callable[[Choices
                 given_up = [step for step in open_steps[:number] if step[0] != name]
                 return _taken_back(found, first, given_up, fits), True
     return found, False
+
+
+def all_given_up(first: Choices, open_steps: Sequence[Step]) -> Choices:
+    return replace(first, **{name: values[-1] for name, values in open_steps if values})
 
 
 def _taken_back(found: Choices, first: Choices, given_up: Sequence[Step], fits: Callable[[Choices], bool]) -> Choices:

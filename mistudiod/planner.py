@@ -18,6 +18,7 @@ from mistudiod.plan_choices import (
     LEAST_MICRO_TOKENS,
     NAMES,
     Step,
+    all_given_up,
     fewer,
     halves,
     least_buffer,
@@ -129,10 +130,14 @@ class _Case:
         tightest = []
         for precision in self._precisions():
             first = self._first(precision)
-            found, fits = made_fit(first, self._open_steps(first), self._fits)
-            if fits:
-                return found, True
-            tightest.append(found)
+            open_steps = self._open_steps(first)
+            least = all_given_up(first, open_steps)
+            # What was measured may be of one number of SAEs at once only: then less is not always less.
+            if self.remembered.get(precision) or self._fits(least):
+                found, fits = made_fit(first, open_steps, self._fits)
+                if fits:
+                    return found, True
+            tightest.append(least)
         return min(tightest, key=self.total), False
 
     def like(self, choices: Choices) -> Measured | None:
@@ -180,16 +185,15 @@ class _Case:
     def ways(self) -> Iterator[Way]:
         """Changes of what a person set, one field each: the mildest that fits, else the strongest."""
         for name, values in self._others().items():
-            way = None
-            for value in values:
-                case = replace(self, spec=self.spec.model_copy(update={name: value}))
-                chosen, fits = case.chosen
-                plain = value[0] if isinstance(value, list) and len(value) == 1 else value
-                way = Way(name, plain, case.total(chosen), bool(fits))
-                if fits:
-                    break
-            if way:
-                yield way
+            strongest = self._with(name, values[-1])
+            fitting = (way for value in values if (way := self._with(name, value)).fits)
+            yield next(fitting, strongest) if strongest.fits else strongest
+
+    def _with(self, name: str, value: Any) -> Way:
+        case = replace(self, spec=self.spec.model_copy(update={name: value}))
+        chosen, fits = case.chosen
+        lone = value[0] if isinstance(value, list) and len(value) == 1 else value
+        return Way(name, lone, case.total(chosen), bool(fits))
 
     def _others(self) -> dict[str, list[Any]]:
         """Milder values of what was set, in order."""

@@ -17,7 +17,9 @@ STEPS = steps(FIRST, context=128, batch_tokens=4096, saes=6)
 
 def size(of: Choices) -> int:
     """Of no run that there is, but smaller for whatever is given up."""
-    return of.forward_tokens + of.micro_tokens + of.buffer_tokens // 8 + 10_000 * of.saes_at_once + 5_000 * of.whole_model
+    return (
+        of.forward_tokens + of.micro_tokens + of.buffer_tokens // 8 + 10_000 * of.saes_at_once + 5_000 * of.whole_model
+    )
 
 
 def test_what_fits_is_left_as_it_is() -> None:
@@ -52,7 +54,10 @@ def test_what_is_found_fits_and_nothing_more_of_it_would(free: int, fixed: set[s
         assert getattr(found, name) == getattr(FIRST, name)
     if fits and found != FIRST:
         dearest = [name for name, _ in open_steps if getattr(found, name) != getattr(FIRST, name)][-1]
-        values: list[Any] = [getattr(FIRST, dearest), *(value for name, more in STEPS if name == dearest for value in more)]
+        values: list[Any] = [
+            getattr(FIRST, dearest),
+            *(value for name, more in STEPS if name == dearest for value in more),
+        ]
         larger = values[values.index(getattr(found, dearest)) - 1]
         assert size(replace(found, **{dearest: larger})) > free
 

@@ -146,7 +146,8 @@ def test_an_architecture_without_top_k_takes_blocks_and_no_entries() -> None:
 
 def test_the_whole_model_is_counted_with_what_its_loss_takes() -> None:
     part, whole = (phases(run(), replace(CHOICES, whole_model=on)) for on in (False, True))
-    assert whole["train"]["weights"] - part["train"]["weights"] == PICO.weight_bytes["fp32"] - Reading(
-        PICO, (HOOKS[0],), "fp32"
-    ).weights()
+    assert (
+        whole["train"]["weights"] - part["train"]["weights"]
+        == PICO.weight_bytes["fp32"] - Reading(PICO, (HOOKS[0],), "fp32").weights()
+    )
     assert whole["evaluate"]["evaluation"] > part["evaluate"]["evaluation"] + plan_train.LOGIT_BYTES // 2
