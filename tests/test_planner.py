@@ -16,8 +16,8 @@ import mistudiod
 from mistudiod.budget import MIB, Budget, of_cpu, of_gpu, of_unified
 from mistudiod.facts import UnknownHook, read_facts
 from mistudiod.plan_answer import Plan
-from mistudiod.plan_measured import Measured
 from mistudiod.plan_choices import NAMES
+from mistudiod.plan_measured import Measured
 from mistudiod.plan_train import Choices, like, run_of
 from mistudiod.planner import Abilities, Before, plan
 from mistudiod.specs import Train
