@@ -19,7 +19,7 @@ _FEWEST_CHUNKS = 4  # in a buffer, however small it is
 
 @dataclass(frozen=True)
 class Mixing:
-    """``chunks`` are those of a pass, ``chunk_windows`` the windows in the largest of them, ``context`` their tokens."""
+    """``chunks``: of a pass; ``chunk_windows``: in the largest of them; ``context``: tokens of a window."""
 
     chunks: int
     chunk_windows: int

@@ -55,6 +55,11 @@ class Paths:
         """Where a person puts files for those who may not name any other path on this machine."""
         return self.data / "incoming"
 
+    @property
+    def activations(self) -> Path:
+        """Where activations are kept for later trainings: a folder for each ``kept_activations.Kept``."""
+        return self.data / "activations"
+
     def upload(self, source: str) -> Path | None:
         """What the source "upload:<id>" holds: its file, or the folder of its files. None when there is no such."""
         if not _UPLOAD.fullmatch(source):

@@ -91,10 +91,10 @@ def _passes(made: Plan) -> str:
 
 
 def _plain(value: Value | list[int]) -> str:
-    """As it is given on the command line."""
+    """As the command line shows it."""
     if isinstance(value, list):
         return ",".join(map(str, value))
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _size(n: int) -> str:

@@ -17,6 +17,12 @@ from mistudiod.specs import One
 FLOAT, DOUBLE = 4, 8  # an autoencoder is float32 everywhere, what is measured of it float64
 BLOCK_BYTES: dict[Device, int] = {"cpu": FLOAT << 22, "cuda": FLOAT << 26, "unified": FLOAT << 26}  # engine.kernels
 MIN_BLOCK_ROWS = 64  # engine.kernels
+# Of the native step on a CPU (engine.sparse), which takes a whole batch at once, AuxK apart.
+A_NATIVE_ENTRY = 20  # an active latent of a token: value, latent, gradient, sorted by latent
+A_PLACE = 8  # of a token's list of candidates: value and latent
+LIST_BYTES = 16 << 20  # of the lists of tokens that are treated at once, where each token has its own k
+SPARE, SPARE_SHARE = 16, 0.25  # candidates of a token beyond those that are kept
+# Of the step in plain torch (engine.architectures, engine.kernels), in micro-batches.
 HALF_ENCODER = 2  # bytes a number of W_enc once more, to find candidates with
 TOPK_SHARE = 0.6  # what finding the top k takes beside the block it looks at
 AN_ENTRY = 90  # an active latent of a token: value, latent, their gradients, sorted twice
@@ -71,22 +77,10 @@ class Sizes:
 @functools.lru_cache(maxsize=4096)
 def sizes(one: One, d_in: int, d_out: int, how: Stepping) -> Sizes:
     """Of one that reads ``d_in`` numbers and rebuilds ``d_out``."""
-    dense = max(MIN_BLOCK_ROWS * one.width * FLOAT, BLOCK_BYTES[how.device])
-    batch, micro = how.batch_tokens, min(how.micro_tokens, how.batch_tokens)
-    # centred; the residual, and the gradient of what is rebuilt; a block of pre-activations
-    held = FLOAT * (micro * d_in + (batch + micro) * d_out) + dense
-    # what of the batch is its own, scaled; what is rebuilt, about the mean and once more
-    most = FLOAT * (batch * d_in + (batch * d_out if one.hook_out else 0))
-    most += 2 * FLOAT * micro * d_out * LEVELS.get(one.architecture, 1)
-    if one.architecture in DENSE_BLOCKS:
-        blocks = TANH_BLOCKS if how.tanh and one.architecture == "jumprelu" else DENSE_BLOCKS[one.architecture]
-        most += int((blocks - 1) * min(dense, FLOAT * micro * one.width))
-    else:
-        held += HALF_ENCODER * one.width * d_in
-        most += A_CANDIDATE * batch * one.k * TIMES_K.get(one.architecture, 1)
-        most += AN_ENTRY * micro * one.k + int(TOPK_SHARE * dense)
-    if how.steps > DEAD_STEPS:
-        most += _auxk(one, d_in, d_out, micro)
+    step = _dense if one.architecture in DENSE_BLOCKS else _native if how.device == "cpu" else _plain
+    held, most = step(one, d_in, d_out, how)
+    # what of the batch is its own, scaled; what is rebuilt as well
+    most += FLOAT * how.batch_tokens * (d_in + (d_out if one.hook_out else 0))
     if how.device != "cpu":
         most += one.width * max(d_in, d_out) * FLOAT  # a weight gradient is not made in pieces there
     rows, parameters = min(METER_ROWS, how.held_out_tokens), one.parameters(d_in, d_out)
@@ -97,7 +91,7 @@ def sizes(one: One, d_in: int, d_out: int, how: Stepping) -> Sizes:
         held=held,
         most=most,
         largest=FLOAT * parameters,
-        metering=METER_TENSORS * rows * d_out * DOUBLE + 2 * dense,
+        metering=METER_TENSORS * rows * d_out * DOUBLE + 2 * _block(one, how),
         beside=0 if one.hook_out else _beside(one, d_in, how.held_out_tokens),
     )
 
@@ -116,10 +110,72 @@ def together(several: Sequence[Sizes]) -> Sizes:
     )
 
 
-def _auxk(one: One, d_in: int, d_out: int, micro: int) -> int:
-    """Dead latents' weights and gradients gathered, and the entries of those that rebuild what is missing."""
-    dead = int(DEAD_SHARE * one.width)
-    return 2 * FLOAT * dead * (d_in + d_out) + AN_ENTRY * micro * min(k_aux(d_in), dead)
+def _native(one: One, d_in: int, d_out: int, how: Stepping) -> tuple[int, int]:
+    """What a step needs and the next one needs again, and what it takes beyond that."""
+    batch, k, kept = how.batch_tokens, one.k, one.k * TIMES_K.get(one.architecture, 1)
+    # centred, once more in bf16; the residual
+    held = batch * (FLOAT * d_in + 2 * d_in + FLOAT * d_out) + FLOAT * one.width
+    held += A_NATIVE_ENTRY * batch * k + (_lists(batch, k) if kept == k else batch * (_places(kept) + FLOAT * kept))
+    if one.architecture in LEVELS:
+        held += 2 * FLOAT * batch * d_out  # of a level: its gradient, and what it misses
+    if how.steps <= DEAD_STEPS:
+        return held, 0
+    dead, micro = _dead(one), min(how.micro_tokens, batch)
+    working = min(k_aux(d_in), dead)
+    held += FLOAT * micro * d_out + A_NATIVE_ENTRY * micro * working + max(0, _lists(micro, working) - _lists(batch, k))
+    return held, _gathered(dead, d_in, d_out)
+
+
+def _plain(one: One, d_in: int, d_out: int, how: Stepping) -> tuple[int, int]:
+    held, most = _common(one, d_in, d_out, how)
+    micro, batch = min(how.micro_tokens, how.batch_tokens), how.batch_tokens
+    held += HALF_ENCODER * one.width * d_in
+    most += A_CANDIDATE * batch * one.k * TIMES_K.get(one.architecture, 1)
+    most += AN_ENTRY * micro * one.k + int(TOPK_SHARE * _block(one, how))
+    return held, most
+
+
+def _dense(one: One, d_in: int, d_out: int, how: Stepping) -> tuple[int, int]:
+    held, most = _common(one, d_in, d_out, how)
+    blocks = TANH_BLOCKS if how.tanh and one.architecture == "jumprelu" else DENSE_BLOCKS[one.architecture]
+    rows = min(how.micro_tokens, how.batch_tokens) * one.width * FLOAT
+    return held, most + int((blocks - 1) * min(_block(one, how), rows))
+
+
+def _common(one: One, d_in: int, d_out: int, how: Stepping) -> tuple[int, int]:
+    """Of every step in plain torch."""
+    batch, micro = how.batch_tokens, min(how.micro_tokens, how.batch_tokens)
+    # centred; the residual, and the gradient of what is rebuilt; a block of pre-activations
+    held = FLOAT * (micro * d_in + (batch + micro) * d_out) + _block(one, how)
+    # what is rebuilt, and what it misses
+    most = 2 * FLOAT * micro * d_out * LEVELS.get(one.architecture, 1)
+    if how.steps > DEAD_STEPS:
+        dead = _dead(one)
+        most += _gathered(dead, d_in, d_out) + AN_ENTRY * micro * min(k_aux(d_in), dead)
+    return held, most
+
+
+def _block(one: One, how: Stepping) -> int:
+    return max(MIN_BLOCK_ROWS * one.width * FLOAT, BLOCK_BYTES[how.device])
+
+
+def _places(kept: int) -> int:
+    """Bytes of a token's list of candidates."""
+    keep = kept + max(SPARE, math.ceil(SPARE_SHARE * kept))
+    return A_PLACE * (keep + keep // 2 + 64)
+
+
+def _lists(tokens: int, k: int) -> int:
+    return min(LIST_BYTES, tokens * _places(k))
+
+
+def _dead(one: One) -> int:
+    return int(DEAD_SHARE * one.width)
+
+
+def _gathered(dead: int, d_in: int, d_out: int) -> int:
+    """Weights of dead latents and their gradients, for AuxK."""
+    return 2 * FLOAT * dead * (d_in + d_out)
 
 
 def k_aux(d_in: int) -> int:

@@ -36,7 +36,8 @@ Parts = dict[Part, int]
 
 BUFFER_BYTES = 2  # engine.ring: a number in the buffer is bf16
 SLOT_BYTES = 16  # engine.ring: where a row is from, and which are free
-TAKEN_BYTES = 4  # a number of a forward pass on its way into the buffer, and of what statistics are taken of
+TAKEN_BYTES = 4  # a number of a forward pass on its way into the buffer
+SAMPLE_BYTES = 6  # a number of the first chunk, which statistics are taken of: as it is harvested, and in float32
 PASS_WINDOWS = 256  # engine.harvest: never more windows in one forward pass
 PASS_TOKENS: dict[Device, int] = {"cpu": 4_096, "cuda": 16_384, "unified": 16_384}  # engine.lm
 HELD_TOKENS, HELD_BYTES, LEAST_HELD_TOKENS = 100_000, 128 << 20, 16_384  # worker.train_measure and engine.held_out
@@ -212,7 +213,7 @@ class _OfPass:
 
     def _sample(self) -> int:
         """The first chunk, which statistics are taken of."""
-        return self.mixing.chunk_tokens * self.one.width * TAKEN_BYTES
+        return self.mixing.chunk_tokens * self.one.width * SAMPLE_BYTES
 
     def _statistics(self) -> int:
         """A mean in float64 makes a copy of what it is of, one hook after another."""

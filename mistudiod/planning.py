@@ -205,8 +205,8 @@ def _stored(
                 Kept(names[0], precision, names[1], hook, form, windows, context, check_hook(facts, hook))
                 for hook in spec.hooks
             ]
-            root = paths.data / "activations"
-            found[precision] = sum(windows_there(one.folder(root), one) * one.window_bytes for one in kept)
+            there = [windows_there(one.folder(paths.activations), one) * one.window_bytes for one in kept]
+            found[precision] = sum(there)
         return found
     except (OSError, ValueError):  # the worker finds out the same, and says it better; so does the plan of a wrong hook
         return {}

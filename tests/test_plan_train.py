@@ -126,12 +126,13 @@ def test_weights_are_those_of_what_is_loaded(tmp_path: Path, family: str, precis
 
 
 def test_a_step_taken_in_parts_takes_less() -> None:
-    large = run(batch_tokens=16_384, k=128)
+    large = run(batch_tokens=16_384, k=128, tokens=10_000_000)
 
-    def step(micro: int) -> int:
-        return phases(large, replace(CHOICES, micro_tokens=micro))["train"]["step"]
+    def step(micro: int, device: Any) -> int:
+        return phases(replace(large, device=device), replace(CHOICES, micro_tokens=micro))["train"]["step"]
 
-    assert step(16_384) > step(4096) > step(1024)
+    for device in ("cpu", "cuda", "unified"):
+        assert step(16_384, device) > step(4096, device) > step(1024, device)
 
 
 def test_an_architecture_without_top_k_takes_blocks_and_no_entries() -> None:

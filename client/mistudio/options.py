@@ -168,7 +168,6 @@ def _option(name: str, info: FieldInfo, derived: str | None) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     if kind is bool:
         flag += f"/--no-{flag[2:]}"
-        known.setdefault("default", None)  # else click takes a flag that was not given for False
     return click.Option([flag, name], type=kind, multiple=many, help=info.description, **known)
 
 
