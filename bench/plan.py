@@ -72,7 +72,7 @@ CASES = (
     Case("llama", (FIRST,), {"architecture": "gated", "width": 8192}),
     Case("llama", (FIRST, SECOND), {"width": 4096}),
     Case("gemma2", (SECOND,), {"width": 4096, "precision": "nf4"}),
-    Case("gemma2", (SECOND,), {"width": 16384, "batch_tokens": 2048, "steps": 8, "precision": "nf4"}),
+    Case("gemma2", (SECOND,), {"width": 16384, "batch_tokens": 2048, "steps": 30, "precision": "nf4"}),
     Case("gemma2", ("blocks.0.mlp.hook_in",), {"architecture": "transcoder", "hook_out": "blocks.0.hook_mlp_out"}),
 )
 

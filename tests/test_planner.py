@@ -201,6 +201,22 @@ def test_with_more_memory_what_fits_still_fits(free: int, more: int, width: int)
 
 
 @settings(deadline=None, max_examples=50)
+@given(
+    free=st.integers(0, 1 << 33), more=st.integers(0, 1 << 32), width=st.integers(64, 50_000), saes=st.integers(1, 9)
+)
+def test_with_more_memory_nothing_dearer_is_given_up(free: int, more: int, width: int, saes: int) -> None:
+    short, ample = (made(bytes_, width=width, seed=list(range(saes))) for bytes_ in (free, free + more))
+    if not short.fits:
+        return
+    precisions = ["fp32", "bf16", "int8", "nf4"]
+    assert precisions.index(value(ample, "precision")) <= precisions.index(value(short, "precision"))
+    if value(ample, "precision") == value(short, "precision"):
+        assert value(ample, "saes_at_once") >= value(short, "saes_at_once")
+        if value(ample, "saes_at_once") == value(short, "saes_at_once"):
+            assert value(ample, "buffer_tokens") >= value(short, "buffer_tokens")
+
+
+@settings(deadline=None, max_examples=50)
 @given(width=st.integers(64, 50_000), wider=st.integers(0, 50_000), k=st.integers(1, 64))
 def test_a_wider_autoencoder_never_takes_less(width: int, wider: int, k: int) -> None:
     narrow, wide = made(width=width, k=k), made(width=width + wider, k=k)
