@@ -1,8 +1,9 @@
 """Predicted and measured peak memory of real trainings on this CPU: ``python bench/plan.py [--only 3] [--folder F]``.
 
 Random models of three families are made, and windows of random tokens; each case is then planned and trained for a few
-steps by a worker process of its own, whose highest resident memory is the measured peak. ``again`` is what the plan
-says of a case once another run of the same model at the same hook was measured (the first such case of each model).
+steps, by the plan's choices, by a worker process of its own, whose highest resident memory is the measured peak.
+``again`` is what the plan says of a case once another run of the same model at the same hooks, context and precision
+was measured (the first such case). To be within 25 % at first, and within 10 % then.
 """
 
 from __future__ import annotations
@@ -41,28 +42,38 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Case:
+    """``spec``: fields of the training beside its name and tokenization."""
+
     model: str
-    hook: str
-    width: int
-    k: int = 32
-    batch_tokens: int = 4096
-    steps: int = 3
+    hook: tuple[str, ...]
+    spec: dict[str, Any]
     context: int = 128
     windows: int = 110
-    precision: str = "auto"
+
+    @property
+    def known_by(self) -> tuple[object, ...]:
+        return self.model, self.hook, self.context, self.spec.get("precision")
+
+    def __str__(self) -> str:
+        hooks = "+".join(hook.removeprefix("blocks.").replace("hook_", "") for hook in self.hook)
+        return " ".join([self.model, hooks, *(f"{name}={value}" for name, value in self.spec.items())])
 
 
+FIRST, SECOND = "blocks.1.hook_resid_post", "blocks.0.hook_resid_post"
 CASES = (
-    Case("gpt2", "blocks.1.hook_resid_post", 4096),
-    Case("gpt2", "blocks.1.hook_resid_post", 24576, batch_tokens=2048),
-    Case("gpt2", "blocks.1.hook_resid_post", 2048, batch_tokens=8192, precision="int8"),
-    Case("gpt2", "blocks.3.hook_resid_pre", 8192, context=512, windows=30, precision="nf4"),
-    Case("llama", "blocks.1.hook_resid_post", 8192),
-    Case("llama", "blocks.1.hook_resid_post", 32768, batch_tokens=1024),
-    Case("llama", "blocks.1.hook_resid_post", 2048, k=128, batch_tokens=8192, precision="bf16"),
-    Case("gemma2", "blocks.0.hook_resid_post", 4096, precision="nf4"),
-    Case("gemma2", "blocks.0.hook_resid_post", 16384, batch_tokens=2048, steps=8, precision="nf4"),
-    Case("gemma2", "blocks.0.hook_mlp_out", 2048, k=64, batch_tokens=8192, precision="int8"),
+    Case("gpt2", (FIRST,), {"architecture": "topk", "width": 4096}),
+    Case("gpt2", (FIRST,), {"width": 24576, "batch_tokens": 2048}),
+    Case("gpt2", (FIRST,), {"width": 2048, "batch_tokens": 8192, "precision": "int8"}),
+    Case("gpt2", (FIRST,), {"architecture": "jumprelu", "width": 8192}, context=512, windows=30),
+    Case("gpt2", (FIRST,), {"architecture": "topk", "width": [4096, 8192]}),
+    Case("llama", (FIRST,), {"width": 8192, "whole_model": True}),
+    Case("llama", (FIRST,), {"architecture": "topk", "width": 32768, "batch_tokens": 1024}),
+    Case("llama", (FIRST,), {"width": 2048, "k": 128, "batch_tokens": 8192, "precision": "bf16"}),
+    Case("llama", (FIRST,), {"architecture": "gated", "width": 8192}),
+    Case("llama", (FIRST, SECOND), {"width": 4096}),
+    Case("gemma2", (SECOND,), {"width": 4096, "precision": "nf4"}),
+    Case("gemma2", (SECOND,), {"width": 16384, "batch_tokens": 2048, "steps": 30, "precision": "nf4"}),
+    Case("gemma2", ("blocks.0.mlp.hook_in",), {"architecture": "transcoder", "hook_out": "blocks.0.hook_mlp_out"}),
 )
 
 MAKE = """
@@ -113,17 +124,15 @@ def make_tokenization(data: Path, name: str, case: Case) -> None:
 
 
 def fields(case: Case, name: str) -> dict[str, Any]:
-    return {
-        "kind": "train", "name": name, "tokenization": name, "hook": case.hook, "width": case.width, "k": case.k,
-        "batch_tokens": case.batch_tokens, "steps": case.steps, "precision": case.precision,
-    }  # fmt: skip
+    usual = {"kind": "train", "name": name, "tokenization": name, "hook": case.hook, "steps": 3, "whole_model": False}
+    return usual | case.spec
 
 
-def measured_peak(data: Path, number: int, spec: dict[str, Any]) -> tuple[int, float]:
-    """The highest resident memory of a worker that trains by this spec, and its seconds."""
+def measured_peak(data: Path, number: int, spec: dict[str, Any], choices: dict[str, Any]) -> tuple[int, float]:
+    """The highest resident memory of a worker that trains by this spec and these choices, and its seconds."""
     run = data / "runs" / str(number)
     run.mkdir(parents=True)
-    (run / "spec.json").write_text(json.dumps({"job": number, "data": str(data), "spec": spec}))
+    (run / "spec.json").write_text(json.dumps({"job": number, "data": str(data), "spec": spec, "choices": choices}))
     began = time.monotonic()
     with open(run / "log.txt", "wb") as log:
         command = [sys.executable, "-m", "mistudiod.worker", str(run)]
@@ -141,25 +150,42 @@ def measured_peak(data: Path, number: int, spec: dict[str, Any]) -> tuple[int, f
     return peak, time.monotonic() - began
 
 
-def planned(data: Path, case: Case, name: str, remembered: Any = None) -> Any:
-    from mistudiod.budget import of_cpu
-    from mistudiod.facts import known_facts
-    from mistudiod.host import meminfo, memory
-    from mistudiod.planner import plan
-    from mistudiod.specs import Train
+class Planned:
+    """The plan of a case on this machine now."""
 
-    facts = known_facts(json.loads((data / "models" / case.model / "model.json").read_text()))
-    tokenization = json.loads((data / "tokens" / name / "tokenization.json").read_text())
-    budget = of_cpu(memory(Path("/"), meminfo(Path("/"))))
-    return plan(Train.model_validate(fields(case, name)), facts, tokenization, budget, remembered or {})
+    def __init__(self, data: Path, case: Case, name: str) -> None:
+        from mistudiod.budget import of_cpu
+        from mistudiod.facts import known_facts
+        from mistudiod.host import meminfo, memory
+        from mistudiod.specs import Train
+
+        self.facts = known_facts(json.loads((data / "models" / case.model / "model.json").read_text()))
+        self.tokenization = json.loads((data / "tokens" / name / "tokenization.json").read_text())
+        self.spec = Train.model_validate(fields(case, name))
+        self.budget = of_cpu(memory(Path("/"), meminfo(Path("/"))))
+        self.formula = self.after({})
+
+    def after(self, remembered: dict[str, Any]) -> Any:
+        from mistudiod.planner import plan
+
+        return plan(self.spec, self.facts, self.tokenization, self.budget, remembered)
+
+    def choices(self) -> dict[str, Any]:
+        return {name: choice.value for name, choice in self.formula.choices.items()}
+
+    def measured(self, peak: int) -> Any:
+        from mistudiod.plan_measured import Measured
+        from mistudiod.plan_train import Choices, like, run_of
+
+        run = run_of(self.spec, self.facts, self.tokenization, "cpu")
+        sizes = like(run, Choices(**self.choices()))
+        return Measured(**sizes, peak_bytes=peak, formula_bytes=self.formula.formula_bytes)
 
 
 def bench(data: Path, only: set[int]) -> None:
-    from mistudiod.plan_measured import Measured
-
-    known: dict[tuple[str, ...], Measured] = {}
+    known: dict[tuple[object, ...], Any] = {}
     made: set[str] = set()
-    print(f"{'case':48} {'predicted':>10} {'measured':>10} {'off by':>8} {'again':>8}  peak in")
+    print(f"{'predicted':>10} {'measured':>10} {'off by':>8} {'again':>8} {'time':>6}  peak in   case")
     for number, case in enumerate(CASES, 1):
         if only and number not in only:
             continue
@@ -168,17 +194,17 @@ def bench(data: Path, only: set[int]) -> None:
             made.add(case.model)
         name = f"case-{number}"
         make_tokenization(data, name, case)
-        formula = planned(data, case, name)
-        peak, seconds = measured_peak(data, number, fields(case, name))
-        key = (case.model, case.hook, str(case.context), case.precision)
+        planned = Planned(data, case, name)
+        formula = planned.formula
+        peak, seconds = measured_peak(data, number, fields(case, name), planned.choices())
         again = "—"
-        if key in known:
-            again = off(planned(data, case, name, {formula.choices["precision"].value: (known[key],)}).peak_bytes, peak)
-        known.setdefault(key, Measured(case.width, case.k, case.batch_tokens, peak, formula.formula_bytes))
-        what = f"{number} {case.model} {case.hook[7:]} {case.width}x{case.batch_tokens} k{case.k} {case.precision}"
+        if case.known_by in known:
+            remembered = {formula.choices["precision"].value: (known[case.known_by],)}
+            again = off(planned.after(remembered).peak_bytes, peak)
+        known.setdefault(case.known_by, planned.measured(peak))
         print(
-            f"{what:48} {formula.peak_bytes / 1e6:7,.0f} MB {peak / 1e6:7,.0f} MB {off(formula.peak_bytes, peak):>8} "
-            f"{again:>8}  {formula.peak_phase} ({seconds:.0f} s)",
+            f"{formula.peak_bytes / 1e6:7,.0f} MB {peak / 1e6:7,.0f} MB {off(formula.peak_bytes, peak):>8} {again:>8} "
+            f"{seconds:4.0f} s  {formula.peak_phase:8}  {number} {case}",
             flush=True,
         )
 

@@ -57,7 +57,9 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
     probe = functools.partial(preview, ProbeDevice(), paths, _PROBE_LIMIT_S, command)
     app[keys.ABILITIES] = Abilities(paths.data / "abilities.json", probe)
-    app[keys.PLANNING] = Planning(app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES])
+    app[keys.PLANNING] = Planning(
+        paths, app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES]
+    )
     app[keys.SCHEDULER] = Scheduler(
         settings, paths, app[keys.JOBS], app[keys.INDEX], bus, app[keys.SECRETS], app[keys.PLANNING], command
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Collection
@@ -28,7 +29,8 @@ class Measurements:
             rows = db.execute(f"select key, took from measurements where key in ({marks}) order by id", tuple(keys))
             found: dict[str, list[Measured]] = {key: [] for key in keys}
             for row in rows.fetchall():
-                found[row["key"]].append(Measured(**json.loads(row["took"])))
+                with contextlib.suppress(TypeError):  # an older version's, which measured something else
+                    found[row["key"]].append(Measured(**json.loads(row["took"])))
             return found
 
         return await self._database.read(select)

@@ -8,10 +8,12 @@ from typing import Any
 from mistudiod.budget import Budget
 from mistudiod.plan_train import Phase
 
+Value = str | int | bool  # of a choice
+
 
 @dataclass(frozen=True)
 class Choice:
-    value: str | int
+    value: Value
     automatic: bool
 
 
@@ -29,7 +31,7 @@ class Way:
     """Another value of one field of the spec, and what the run would take with it."""
 
     field: str
-    value: str | int
+    value: Value | list[int]
     total_bytes: int
     fits: bool
 
@@ -40,6 +42,8 @@ class Plan:
 
     budget: Budget
     choices: dict[str, Choice]
+    saes: int  # that are made
+    passes: int  # over the text, one after another: as many SAEs as memory takes are trained in each
     layers: int  # of the model, built and read
     model_layers: int
     parts: tuple[Line, ...]
@@ -66,15 +70,31 @@ def verdict(made: Plan) -> str:
     need, free = _size(made.total_bytes), made.budget.free_bytes
     reserve = f"with a reserve of {_size(made.budget.reserve_bytes)}"
     if free is None:
-        return f"it takes {need} {reserve}; how much is free is not known"
+        return f"it takes {need} {reserve}{_passes(made)}; how much is free is not known"
     if made.fits:
-        return f"it fits: {need} {reserve}, of {_size(free)} free"
+        return f"it fits: {need} {reserve}, of {_size(free)} free{_passes(made)}"
     if made.total_bytes <= free and made.host_bytes is not None and made.budget.host_free_bytes is not None:
         host, host_free = _size(made.host_bytes), _size(made.budget.host_free_bytes)
-        return f"it does not fit: it takes {host} of the machine's memory, and {host_free} are free"
-    ways = [f"{way.field} {way.value} ({_size(way.total_bytes)})" for way in made.ways if way.fits]
+        return f"it does not fit: it takes {host} of the machine's memory{_passes(made)}, and {host_free} are free"
+    ways = [f"{way.field} {_plain(way.value)} ({_size(way.total_bytes)})" for way in made.ways if way.fits]
     would = f"it would with {' or '.join(ways)}" if ways else "no smaller setting alone makes it fit"
-    return f"it does not fit: it takes {need} {reserve}, and {_size(free)} are free; {would}"
+    return f"it does not fit: it takes {need} {reserve}{_passes(made)}, and {_size(free)} are free; {would}"
+
+
+def _passes(made: Plan) -> str:
+    """`` in 3 passes of 2 SAEs``; nothing when all are trained in one."""
+    if made.passes == 1:
+        return ""
+    n = made.choices["saes_at_once"].value
+    most = "" if made.saes == made.passes * int(n) else "up to "
+    return f", in {made.passes} passes of {most}{n} SAE{'s' if n != 1 else ''}"
+
+
+def _plain(value: Value | list[int]) -> str:
+    """As the command line shows it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _size(n: int) -> str:

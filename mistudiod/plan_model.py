@@ -1,7 +1,8 @@
 """What a language model takes while its activations are read, from its facts. Pure arithmetic; bytes throughout.
 
-Only the embeddings and the first blocks are built and read, and no head (``engine.lm``). The numbers of a forward pass
-are those of transformers' modules as they are written: how many tensors are alive at the same time.
+Only the embeddings and the blocks up to the deepest hook are built and read, and no head, unless the whole model is
+kept (``engine.lm``). The numbers of a forward pass are those of transformers' modules as they are written: how many
+tensors are alive at the same time.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ _INT8_TENSORS = 5  # d_mlp wide and of 32 bits: products of int8 and what they a
 
 @dataclass(frozen=True)
 class Reading:
-    """A model that is read at one hook in one precision."""
+    """A model that is read at some hooks in one precision."""
 
     facts: ModelFacts
-    hook: str
+    hooks: tuple[str, ...]
     precision: Precision
+    whole: bool = False  # all blocks and the head are kept, for what comes out in the end
 
     @property
     def layers(self) -> int:
         """Blocks that are built; a block's ``hook_resid_pre`` is the output of the block before it."""
-        layer, point = find_hook(self.hook, self.facts.n_layers)
+        return self.facts.n_layers if self.whole else max(map(self._needed, self.hooks))
+
+    def _needed(self, hook: str) -> int:
+        layer, point = find_hook(hook, self.facts.n_layers)
         return max(layer, 1) if point == "hook_resid_pre" else layer + 1
 
     @property
@@ -41,7 +46,7 @@ class Reading:
         return self.facts.quantized or OF_DTYPE.get(self.facts.dtype, "fp32")
 
     def weights(self) -> int:
-        return weight_bytes(self.facts, self.precision, self.layers)
+        return weight_bytes(self.facts, self.precision, None if self.whole else self.layers)
 
     def converted(self) -> int:
         """The largest tensor as it is stored, which is there beside what becomes of it; 0 when it is used as it is."""
@@ -52,7 +57,7 @@ class Reading:
         return sum(self._tensors(tokens))
 
     def small(self, tokens: int, limit: int) -> int:
-        """Of that, what is in tensors smaller than ``limit``."""
+        """Of a forward pass, what is in tensors smaller than ``limit``."""
         number = COMPUTE_BYTES[self.precision] * tokens
         inner, stream = self._tensors(tokens)
         return inner * (self.facts.d_mlp * number < limit) + stream * (self.facts.d_model * number < limit)

@@ -1,39 +1,42 @@
 """What a training will take, before it runs: bytes, seconds, whether it fits, and what would. Pure arithmetic.
 
 What a person set is never changed, only refused with numbers; what was left open is chosen here and marked automatic.
-The autoencoder's batch and schedule are never automatic: less memory must not mean other science.
+The autoencoders' batch and schedule are never automatic: less memory must not mean other science.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from mistudiod.budget import Budget
-from mistudiod.facts import ModelFacts
-from mistudiod.plan_answer import Choice, Line, Plan, Way, verdict
+from mistudiod.budget import Budget, Device
+from mistudiod.facts import ModelFacts, weight_bytes
+from mistudiod.plan_answer import Choice, Line, Plan, Value, Way, verdict
+from mistudiod.plan_choices import (
+    LEAST_MICRO_TOKENS,
+    NAMES,
+    Step,
+    all_given_up,
+    fewer,
+    halves,
+    least_buffer,
+    made_fit,
+    steps,
+    usual_buffer,
+)
+from mistudiod.plan_disk import disk_bytes
 from mistudiod.plan_measured import Measured, as_fast, nearest
 from mistudiod.plan_model import OF_DTYPE, Precision
-from mistudiod.plan_train import (
-    BLOCK_TOKENS,
-    PASS_TOKENS,
-    Choices,
-    Parts,
-    Phase,
-    Run,
-    disk_bytes,
-    host_bytes,
-    phases,
-)
-from mistudiod.specs import One, Train
+from mistudiod.plan_train import PASS_TOKENS, Choices, Parts, Phase, Run, host_bytes, like, phases, run_of
+from mistudiod.specs import Train
 
 LADDER: tuple[Precision, ...] = ("bf16", "int8", "nf4")  # from what is nearest to the model as it was trained
-LEAST_BUFFER_TOKENS = 8_192  # a smaller one shuffles too little
-LEAST_MICRO_TOKENS = 256
 LEAST_WIDTH = 256
-CHOICES = ("precision", "forward_tokens", "buffer_tokens", "micro_tokens")
+# A whole model that takes more of what is free is not kept unasked: on a CPU it would also be slow.
+WHOLE_SHARE: dict[Device, float] = {"cpu": 0.25, "cuda": 1.0, "unified": 1.0}
+RECHOSEN = ("micro_tokens", "whole_model")  # of what was settled: less of them may still be taken for memory's sake
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,22 @@ class Abilities:
     precisions: tuple[Precision, ...] = ("fp32",)
 
 
+@dataclass(frozen=True)
+class Before:
+    """What there is of a training already.
+
+    ``settled``: automatic choices, which a training that goes on must keep; of ``RECHOSEN`` it never takes more.
+    ``tokens``: that its SAE was trained on by another job. ``stored_bytes``: of the activations that are to be kept,
+    by precision.
+    """
+
+    settled: Mapping[str, Value] = field(default_factory=dict)
+    tokens: int = 0
+    stored_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
 PLAIN = Abilities()  # of every worker
+NEW = Before()
 NOTHING: Mapping[str, Sequence[Measured]] = {}
 
 
@@ -54,37 +72,35 @@ def plan(
     budget: Budget,
     remembered: Mapping[str, Sequence[Measured]] = NOTHING,
     abilities: Abilities = PLAIN,
-    settled: Mapping[str, str | int] | None = None,
+    before: Before = NEW,
 ) -> Plan:
     """Plan a training of ``spec`` on a tokenization (its ``tokenization.json``); raises UnknownHook, UnknownModel.
 
-    ``remembered``: what like runs took, by precision. ``settled``: automatic choices that were made before, which a
-    training that goes on must keep.
+    ``remembered``: what like runs took, by precision.
     """
-    case = _Case(spec, facts, tokenization, budget, remembered, abilities, settled or {})
-    run, chosen = case.run, case.choose()
+    case = _Case(spec, facts, tokenization, budget, remembered, abilities, before)
+    run, (chosen, fits) = case.run, case.chosen
     found = phases(run, chosen)
     peak_phase, peak = _peak(found)
     excess = case.excess(chosen)
-    total = peak + excess + budget.reserve_bytes
-    host = host_bytes(run) if budget.host_free_bytes is not None else None
-    fits = case.fits(chosen)
     made = Plan(
         budget=budget,
-        choices=case.marked(chosen),
-        layers=case.layers(chosen),
+        choices={name: Choice(getattr(chosen, name), case.given(name) is None) for name in NAMES},
+        saes=len(run.saes),
+        passes=len(run.passes(chosen)),
+        layers=run.reading(chosen).layers,
         model_layers=facts.n_layers,
         parts=_lines(found, peak_phase, excess, budget.reserve_bytes),
         phases={phase: sum(parts.values()) + excess for phase, parts in found.items()},
         peak_phase=peak_phase,
         formula_bytes=peak,
         peak_bytes=peak + excess,
-        total_bytes=total,
-        host_bytes=host,
+        total_bytes=peak + excess + budget.reserve_bytes,
+        host_bytes=case.host_bytes(chosen),
         measured=case.like(chosen) is not None,
         fits=fits,
         ways=tuple(case.ways()) if fits is False else (),
-        disk_bytes=disk_bytes(run),
+        disk_bytes=disk_bytes(run, chosen, before.stored_bytes.get(chosen.precision, 0)),
         seconds=case.seconds(chosen),
     )
     return replace(made, verdict=verdict(made))
@@ -100,37 +116,41 @@ class _Case:
     budget: Budget
     remembered: Mapping[str, Sequence[Measured]]
     abilities: Abilities
-    settled: Mapping[str, str | int]
+    before: Before
 
-    @property
-    def one(self) -> One:
-        return self.spec.saes()[0]
-
-    @property
+    @cached_property
     def run(self) -> Run:
-        spec, one, context = self.spec, self.one, int(self.tokenization["context"])
-        steps = spec.steps or math.ceil(spec.tokens / spec.batch_tokens)
-        return Run(
-            device=self.budget.device,
-            facts=self.facts,
-            hook=one.hook,
-            width=one.width,
-            k=one.k,
-            batch_tokens=spec.batch_tokens,
-            tokens=steps * spec.batch_tokens,
-            context=context,
-            train_windows=int(self.tokenization["train_windows"]),
-            held_out_tokens=int(self.tokenization["held_out_windows"]) * context,
-        )
+        return run_of(self.spec, self.facts, self.tokenization, self.budget.device)
+
+    @cached_property
+    def chosen(self) -> tuple[Choices, bool | None]:
+        """The first choices that fit, and whether they do; when none do, those that take least."""
+        if self.budget.free_bytes is None:
+            return self._first(self._precisions()[0]), None
+        tightest = []
+        for precision in self._precisions():
+            first = self._first(precision)
+            open_steps = self._open_steps(first)
+            least = all_given_up(first, open_steps)
+            # What was measured may be of one number of SAEs at once only: then less is not always less.
+            if self.remembered.get(precision) or self._fits(least):
+                found, fits = made_fit(first, open_steps, self._fits)
+                if fits:
+                    return found, True
+            tightest.append(least)
+        return min(tightest, key=self.total), False
 
     def like(self, choices: Choices) -> Measured | None:
         known = self.remembered.get(choices.precision, ())
-        return nearest(known, self.one.width, self.one.k, self.spec.batch_tokens)
+        if not known:
+            return None
+        mine = like(self.run, choices)
+        return nearest(known, mine["parameters"], mine["entries"], mine["batch_tokens"])
 
     def excess(self, choices: Choices) -> int:
         """What a like run took beyond the formula."""
-        like = self.like(choices)
-        return like.excess_bytes if like else 0
+        found = self.like(choices)
+        return found.excess_bytes if found else 0
 
     def given(self, name: str) -> Any:
         """What a person set, None when it was left open."""
@@ -138,81 +158,87 @@ class _Case:
         return None if value == "auto" else value
 
     def fixed(self, name: str) -> Any:
-        """What is not to be chosen: a person set it, or it was chosen before."""
-        return self.settled.get(name) if self.given(name) is None else self.given(name)
-
-    def choose(self) -> Choices:
-        """The first of the candidates that fits; when none does, what would be taken if there were room."""
-        candidates = list(self._candidates())
-        return next((one for one in candidates if self.fits(one) is not False), candidates[0])
-
-    def marked(self, chosen: Choices) -> dict[str, Choice]:
-        return {name: Choice(getattr(chosen, name), self.given(name) is None) for name in CHOICES}
-
-    def layers(self, chosen: Choices) -> int:
-        return self.run.reading(chosen).layers
+        """What is not to be chosen: a person set it, or a training that goes on hangs on it."""
+        given, settled = self.given(name), self.before.settled.get(name)
+        return settled if given is None and name not in RECHOSEN else given
 
     def total(self, choices: Choices) -> int:
         return _peak(phases(self.run, choices))[1] + self.excess(choices) + self.budget.reserve_bytes
 
-    def fits(self, choices: Choices) -> bool | None:
-        if self.budget.free_bytes is None:
-            return None
-        host = self.budget.host_free_bytes
-        enough = host is None or host_bytes(self.run) <= host
-        return enough and self.total(choices) <= self.budget.free_bytes
+    def host_bytes(self, choices: Choices) -> int | None:
+        return None if self.budget.host_free_bytes is None else host_bytes(self.run, choices)
+
+    def _fits(self, choices: Choices) -> bool:
+        """Where it is known what is free."""
+        host, free = self.budget.host_free_bytes, self.budget.free_bytes
+        assert free is not None
+        enough = host is None or host_bytes(self.run, choices) <= host
+        return enough and self.total(choices) <= free
 
     def seconds(self, choices: Choices) -> float | None:
-        remembered = self.remembered.get(choices.precision, ())
-        known = as_fast(remembered, self.one.width, self.one.k, self.spec.batch_tokens)
+        known = as_fast(self.remembered.get(choices.precision, ()), like(self.run, choices)["sizes"])
         if known is None or not known.tokens_per_s:
             return None
-        return self.run.tokens / known.tokens_per_s + (known.other_s or 0.0)
+        tokens = max(0, self.run.tokens - self.before.tokens) * len(self.run.passes(choices))
+        return tokens / known.tokens_per_s + (known.other_s or 0.0)
 
     def ways(self) -> Iterator[Way]:
         """Changes of what a person set, one field each: the mildest that fits, else the strongest."""
         for name, values in self._others().items():
-            tried = [_Tried(value, replace_spec(self, name, value)) for value in values]
-            best = next((one for one in tried if one.case.fits(one.case.choose())), tried[-1] if tried else None)
-            if best:
-                total = best.case.total(best.case.choose())
-                yield Way(name, best.value, total, bool(best.case.fits(best.case.choose())))
+            strongest = self._with(name, values[-1])
+            fitting = (way for value in values if (way := self._with(name, value)).fits)
+            yield next(fitting, strongest) if strongest.fits else strongest
 
-    def _others(self) -> dict[str, list[str | int]]:
+    def _with(self, name: str, value: Any) -> Way:
+        case = replace(self, spec=self.spec.model_copy(update={name: value}))
+        chosen, fits = case.chosen
+        lone = value[0] if isinstance(value, list) and len(value) == 1 else value
+        return Way(name, lone, case.total(chosen), bool(fits))
+
+    def _others(self) -> dict[str, list[Any]]:
         """Milder values of what was set, in order."""
-        spec, found = self.spec, dict[str, list[str | int]]()
+        spec = self.spec
+        found: dict[str, list[Any]] = {}
         if self.given("precision") is not None:
             found["precision"] = [one for one in self._ladder() if one != self.given("precision")]
-        for name in CHOICES[1:]:
-            if self.given(name) is not None:
-                found[name] = list(_halves(self.given(name), self._least()[name]))
-        found["batch_tokens"] = list(_halves(spec.batch_tokens, LEAST_MICRO_TOKENS))
-        found["width"] = list(_halves(self.one.width, max(LEAST_WIDTH, self.one.k)))
+        for name, values in {
+            "whole_model": [False] if spec.whole_model else [],
+            "forward_tokens": halves(spec.forward_tokens or 0, self.run.context),
+            "buffer_tokens": halves(spec.buffer_tokens or 0, least_buffer(spec.batch_tokens)),
+            "micro_tokens": halves(spec.micro_tokens or 0, LEAST_MICRO_TOKENS),
+            "saes_at_once": fewer(spec.saes_at_once or 0, len(self.run.saes)),
+            "batch_tokens": halves(spec.batch_tokens, LEAST_MICRO_TOKENS),
+            "width": _narrower(spec.width, max(LEAST_WIDTH, *spec.k)),
+        }.items():
+            found[name] = list(values)
         return {name: values for name, values in found.items() if values}
 
-    def _least(self) -> dict[str, int]:
-        return {
-            "forward_tokens": self.run.context,
-            "buffer_tokens": max(LEAST_BUFFER_TOKENS, 2 * self.spec.batch_tokens),
-            "micro_tokens": LEAST_MICRO_TOKENS,
-        }
+    def _first(self, precision: Precision) -> Choices:
+        """What is chosen where memory is no matter."""
+        spec = self.spec
+        open_to = Choices(
+            precision,
+            max(PASS_TOKENS[self.budget.device], self.run.context),
+            usual_buffer(self.run.tokens, spec.batch_tokens),
+            int(self.before.settled.get("micro_tokens", spec.batch_tokens)),
+            len(self.run.saes),
+            bool(self.before.settled.get("whole_model", self._may_be_whole(precision))),
+        )
+        fixed = {name: self.fixed(name) for name in NAMES[1:] if self.fixed(name) is not None}
+        return replace(open_to, **fixed)
 
-    def _candidates(self) -> Iterator[Choices]:
-        """Precisions in order; within one, less and less at a time: that costs speed, a lower precision costs truth."""
-        least = self._least()
-        for precision in [self.fixed("precision")] if self.fixed("precision") else self._ladder():
-            one = Choices(
-                precision,
-                self.fixed("forward_tokens") or max(PASS_TOKENS[self.budget.device], self.run.context),
-                self.fixed("buffer_tokens") or BLOCK_TOKENS,
-                self.fixed("micro_tokens") or self.spec.batch_tokens,
-            )
-            yield one
-            for name in CHOICES[1:]:
-                if self.fixed(name) is None:
-                    for value in _halves(getattr(one, name), least[name]):
-                        one = replace(one, **{name: value})  # type: ignore[arg-type]
-                        yield one
+    def _may_be_whole(self, precision: Precision) -> bool:
+        """Whether the whole model is small enough to be kept unasked."""
+        free, share = self.budget.free_bytes, WHOLE_SHARE[self.budget.device]
+        return free is None or weight_bytes(self.facts, precision) <= share * free
+
+    def _open_steps(self, first: Choices) -> list[Step]:
+        found = steps(first, self.run.context, self.spec.batch_tokens, len(self.run.saes))
+        return [(name, values) for name, values in found if self.fixed(name) is None]
+
+    def _precisions(self) -> list[Precision]:
+        fixed = self.fixed("precision")
+        return [fixed] if fixed else self._ladder()
 
     def _ladder(self) -> list[Precision]:
         """Automatic precisions that can be had: as the model is stored, and on a CPU, slow in 16 bits, fp32 before."""
@@ -224,22 +250,14 @@ class _Case:
         return [one for one in ladder if one in self.abilities.precisions] or [first]
 
 
-@dataclass(frozen=True)
-class _Tried:
-    value: str | int
-    case: _Case
-
-
-def replace_spec(case: _Case, name: str, value: str | int) -> _Case:
-    changed: dict[str, Any] = {name: [value] if name == "width" else value}
-    return replace(case, spec=case.spec.model_copy(update=changed))
-
-
-def _halves(value: int, least: int) -> Iterator[int]:
-    """Ever smaller values, down to ``least``."""
-    while value > least:
-        value = max(least, value // 2)
-        yield value
+def _narrower(widths: Sequence[int], least: int) -> Iterator[list[int]]:
+    """Without the widest, one after another; then ever less of the last."""
+    left = sorted(widths)
+    while len(left) > 1:
+        left = left[:-1]
+        yield [width for width in widths if width in left]
+    for width in halves(left[0], least):
+        yield [width]
 
 
 def _peak(found: Mapping[Phase, Parts]) -> tuple[Phase, int]:

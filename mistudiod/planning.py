@@ -6,18 +6,23 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
-from mistudiod import budget, oom, planner
+from mistudiod import __version__, budget, oom, planner
 from mistudiod.abilities import Abilities, versions
 from mistudiod.errors import Invalid, NotFound, StudioError, TooMany
-from mistudiod.facts import PRECISIONS, ModelFacts, UnknownHook, UnknownModel, known_facts
+from mistudiod.facts import PRECISIONS, ModelFacts, UnknownHook, UnknownModel, check_hook, known_facts
 from mistudiod.index import Index
+from mistudiod.kept_activations import Kept, model_key, tokenization_key, windows_there
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor, Sample
+from mistudiod.paths import Paths
 from mistudiod.plan_answer import Plan
+from mistudiod.plan_choices import LEAST_MICRO_TOKENS, NAMES
 from mistudiod.plan_measured import Measured, key
 from mistudiod.plan_model import Precision
+from mistudiod.plan_train import Choices, like, run_of
 from mistudiod.specs import Train
 
 log = logging.getLogger("mistudiod.planning")
@@ -27,7 +32,7 @@ _FIRST_READING_S, _LOOK_AGAIN_S = 10.0, 0.05  # a wedged GPU driver takes 2 s of
 _BESIDE_A_PASS = ("runtime", "buffer", "sae", "gradients", "optimizer", "step", "reserve")
 _NUMBERS = ("context", "train_windows", "held_out_windows")  # that a plan needs of a tokenization
 _AT = "%Y-%m-%dT%H:%M:%S.%fZ"  # of jobs.now
-_LEAST_TOKENS = {"forward_tokens": 128, "micro_tokens": planner.LEAST_MICRO_TOKENS}
+_LEAST_TOKENS = {"forward_tokens": 128, "micro_tokens": LEAST_MICRO_TOKENS}
 
 
 class DoesNotFit(StudioError):
@@ -37,8 +42,11 @@ class DoesNotFit(StudioError):
 
 
 class Planning:
-    def __init__(self, index: Index, measurements: Measurements, monitor: Monitor, abilities: Abilities) -> None:
-        self._index, self._measurements, self._monitor, self._abilities = index, measurements, monitor, abilities
+    def __init__(
+        self, paths: Paths, index: Index, measurements: Measurements, monitor: Monitor, abilities: Abilities
+    ) -> None:
+        self._paths, self._index, self._measurements = paths, index, measurements
+        self._monitor, self._abilities = monitor, abilities
 
     async def plan(self, spec: Train, settled: Mapping[str, Any] | None = None) -> Plan:
         """The plan of a training on this machine now; raises NotFound, Invalid and TooMany.
@@ -56,10 +64,13 @@ class Planning:
         keys = await asyncio.to_thread(_keys, spec, model, int(tokenization["context"]), free)
         remembered = await self._measurements.of(set(keys.values()))
         able = planner.PLAIN if found is None else _able(found)
+        choices, tokens = await self._extended(spec)
+        stored = await asyncio.to_thread(_stored, self._paths, spec, Path(str(model["path"])), tokenization, facts)
+        before = planner.Before({**choices, **(settled or {})}, tokens, stored)
         try:
             by_precision = {precision: remembered[one] for precision, one in keys.items()}
             return await asyncio.to_thread(
-                planner.plan, spec, facts, tokenization, free, by_precision, able, settled
+                planner.plan, spec, facts, tokenization, free, by_precision, able, before
             )  # some 0.1 s when there are many ways to look for
         except UnknownHook as error:
             raise _refusal("hook", str(error)) from None
@@ -91,20 +102,33 @@ class Planning:
         if job["kind"] != "train" or not result.get("peak_bytes") or not plan:
             return
         spec = Train.model_validate(job["spec"])
-        tokenization, model, _ = await self._read(spec)
+        tokenization, model, facts = await self._read(spec)
         device = budget.Budget(**plan["budget"])
+        run = run_of(spec, facts, tokenization, device.device)
+        values = {name: choice["value"] for name, choice in plan["choices"].items()}
+        if not set(NAMES) <= values.keys():  # an older version's, whose formula was another
+            return
         keys = await asyncio.to_thread(_keys, spec, model, int(tokenization["context"]), device)
-        once = job["attempts"] == 1
+        timed = job["attempts"] == 1 and result.get("seconds") is not None
         took = Measured(
-            width=spec.saes()[0].width,
-            k=spec.saes()[0].k,
-            batch_tokens=spec.batch_tokens,
+            **like(run, Choices(**values)),
             peak_bytes=int(result["peak_bytes"]),
             formula_bytes=int(plan["formula_bytes"]),
             tokens_per_s=result.get("tokens_per_s"),
-            other_s=max(0.0, _seconds(job) - float(result["seconds"])) if once else None,
+            other_s=max(0.0, _seconds(job) - float(result["seconds"])) if timed else None,
         )
-        await self._measurements.add(keys[plan["choices"]["precision"]["value"]], took)
+        await self._measurements.add(keys[values["precision"]], took)
+
+    async def _extended(self, spec: Train) -> tuple[dict[str, Any], int]:
+        """Choices that the SAE was trained with which is to be trained further, and its tokens."""
+        if spec.extends is None:
+            return {}, 0
+        try:
+            recipe = await self._index.get("sae", spec.extends)
+        except NotFound as error:
+            raise _refusal("extends", error.message) from None
+        resolved = recipe.get("resolved") or {}
+        return {name: resolved[name] for name in NAMES if name in resolved}, int(recipe.get("tokens") or 0)
 
     async def _read(self, spec: Train) -> tuple[dict[str, Any], dict[str, Any], ModelFacts]:
         tokenization = await self._index.get("tokenization", spec.tokenization)
@@ -142,9 +166,15 @@ def told(plan: Mapping[str, Any]) -> dict[str, Any]:
 def halved(plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The plan with half as much at a time, for a worker that ran out of memory; None when that was done enough.
 
-    Only what was chosen automatically is changed, and never the buffer: with it the order of the text would change.
+    The whole model goes first, and with it the first half. Only what was chosen automatically is changed, and never
+    what a checkpoint hangs on: with the buffer the order of the text would change.
     """
+    if plan["restarts"] >= oom.RESTARTS:
+        return None
     choices = dict(plan["choices"])
+    whole = choices.get("whole_model")
+    if whole and whole["automatic"] and whole["value"]:
+        choices["whole_model"] = {**whole, "value": False}
     for name, least in _LEAST_TOKENS.items():
         choice = choices[name]
         smaller = oom.halved(choice["value"], plan["restarts"], least) if choice["automatic"] else None
@@ -159,6 +189,29 @@ def _settled(before: Mapping[str, Any]) -> dict[str, Any]:
     return {name: choice["value"] for name, choice in before.get("choices", {}).items() if choice["automatic"]}
 
 
+def _stored(
+    paths: Paths, spec: Train, model: Path, tokenization: Mapping[str, Any], facts: ModelFacts
+) -> dict[str, int]:
+    """Bytes of the activations that are to be kept and are there already, by precision."""
+    form, context = spec.keep_activations, int(tokenization["context"])
+    if form == "no":
+        return {}
+    windows = int(tokenization["train_windows"]) + int(tokenization["held_out_windows"])
+    try:
+        names = model_key(model), tokenization_key(paths.artifact("tokenization", spec.tokenization))
+        found = {}
+        for precision in PRECISIONS:
+            kept = [
+                Kept(names[0], precision, names[1], hook, form, windows, context, check_hook(facts, hook))
+                for hook in spec.hooks
+            ]
+            there = [windows_there(one.folder(paths.activations), one) * one.window_bytes for one in kept]
+            found[precision] = sum(there)
+        return found
+    except (OSError, ValueError):  # the worker finds out the same, and says it better; so does the plan of a wrong hook
+        return {}
+
+
 def _able(found: Mapping[str, Any]) -> planner.Abilities:
     names: tuple[Precision, ...] = get_args(Precision)
     return planner.Abilities(tuple(name for name in names if found["precisions"].get(name, "") is None))
@@ -167,8 +220,8 @@ def _able(found: Mapping[str, Any]) -> planner.Abilities:
 def _keys(spec: Train, model: Mapping[str, Any], context: int, device: budget.Budget) -> dict[str, str]:
     """Of each precision: what must be the same for a measurement to hold."""
     named = f"{device.device} {device.name} {device.total_bytes}"
-    installed = {name: version or "" for name, version in versions().items()}
-    return {one: key(model, one, context, spec.hook[0], named, installed) for one in PRECISIONS}
+    installed = {"mistudio": __version__} | {name: version or "" for name, version in versions().items()}
+    return {one: key(model, one, context, spec.hooks, named, installed) for one in PRECISIONS}
 
 
 def _seconds(job: Job) -> float:

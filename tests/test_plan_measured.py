@@ -17,7 +17,7 @@ MODEL = {
     "parameters": 70_426_624, "size_bytes": 166_029_852, "family": "gpt_neox",
 }  # fmt: skip
 SAME: dict[str, Any] = {
-    "model": MODEL, "precision": "bf16", "context": 128, "hook": "blocks.2.hook_resid_post",
+    "model": MODEL, "precision": "bf16", "context": 128, "hooks": ["blocks.2.hook_resid_post"],
     "device": "NVIDIA H100 80 GiB", "versions": {"torch": "2.9.0", "transformers": "5.1.0"},
 }  # fmt: skip
 OTHERS: dict[str, Any] = {
@@ -28,7 +28,8 @@ OTHERS: dict[str, Any] = {
     "other files": {"model": MODEL | {"size_bytes": 332_059_704}},
     "another precision": {"precision": "int8"},
     "another context": {"context": 256},
-    "another block": {"hook": "blocks.3.hook_resid_post"},
+    "another block": {"hooks": ["blocks.3.hook_resid_post"]},
+    "another block as well": {"hooks": ["blocks.2.hook_resid_post", "blocks.3.hook_resid_post"]},
     "another device": {"device": "NVIDIA H100 40 GiB"},
     "another torch": {"versions": {"torch": "2.9.1", "transformers": "5.1.0"}},
     "another library beside it": {"versions": {"torch": "2.9.0", "transformers": "5.1.0", "bitsandbytes": "0.50.2"}},
@@ -42,8 +43,8 @@ def records(draw: st.DrawFn) -> Measured:
     return Measured(draw(sizes), draw(st.integers(1, 512)), draw(sizes), draw(sizes), draw(sizes))
 
 
-def measured(width: int = 4096, k: int = 32, batch_tokens: int = 4096, **fields: Any) -> Measured:
-    return Measured(width, k, batch_tokens, **{"peak_bytes": 1_100, "formula_bytes": 1_000, **fields})
+def measured(parameters: int = 4096, entries: int = 32, batch_tokens: int = 4096, **fields: Any) -> Measured:
+    return Measured(parameters, entries, batch_tokens, **{"peak_bytes": 1_100, "formula_bytes": 1_000, **fields})
 
 
 def test_the_same_run_has_the_same_key_whatever_the_model_is_called_here() -> None:
@@ -82,10 +83,10 @@ def test_what_the_formula_made_too_much_of_counts_less_than_nothing() -> None:
 
 def test_nothing_remembered_is_near_to_nothing() -> None:
     assert nearest([], 4096, 32, 4096) is None
-    assert as_fast([], 4096, 32, 4096) is None
+    assert as_fast([], "sizes") is None
 
 
-def test_twice_the_width_is_nearer_than_eight_times_the_batch() -> None:
+def test_twice_the_parameters_are_nearer_than_eight_times_the_batch() -> None:
     wider, longer = measured(8192), measured(batch_tokens=32768)
     assert nearest([wider, longer], 4096, 32, 4096) == wider
     assert nearest([longer, wider], 4096, 32, 4096) == wider
@@ -99,23 +100,23 @@ def test_half_is_as_near_as_twice_and_the_later_record_is_taken() -> None:
 
 @given(st.lists(records(), min_size=1), sizes, st.integers(1, 512), sizes)
 def test_a_record_of_these_very_sizes_is_nearest_and_of_several_the_last(
-    remembered: list[Measured], width: int, k: int, batch_tokens: int
+    remembered: list[Measured], parameters: int, entries: int, batch_tokens: int
 ) -> None:
-    older, newer = (Measured(width, k, batch_tokens, peak, 1) for peak in (10, 20))
-    assert nearest([older, *remembered, newer], width, k, batch_tokens) is newer
-    found = nearest([older, *remembered], width, k, batch_tokens)
-    assert found is not None and (found.width, found.k, found.batch_tokens) == (width, k, batch_tokens)
-    assert nearest(iter(remembered), width, k, batch_tokens) in remembered
+    older, newer = (Measured(parameters, entries, batch_tokens, peak, 1) for peak in (10, 20))
+    assert nearest([older, *remembered, newer], parameters, entries, batch_tokens) is newer
+    found = nearest([older, *remembered], parameters, entries, batch_tokens)
+    assert found is not None
+    assert (found.parameters, found.entries, found.batch_tokens) == (parameters, entries, batch_tokens)
+    assert nearest(iter(remembered), parameters, entries, batch_tokens) in remembered
 
 
 def test_how_fast_a_run_is_is_known_from_one_of_exactly_its_sizes() -> None:
-    slow, fast = measured(tokens_per_s=1_000.0), measured(tokens_per_s=2_000.0)
-    assert as_fast([slow, fast], 4096, 32, 4096) is fast
-    for near in ({"width": 4097}, {"k": 33}, {"batch_tokens": 4095}):
-        assert as_fast([measured(**near, tokens_per_s=1_000.0)], 4096, 32, 4096) is None
+    slow, fast = (measured(sizes="these", tokens_per_s=speed) for speed in (1_000.0, 2_000.0))
+    assert as_fast([slow, fast, measured(sizes="others", tokens_per_s=3_000.0)], "these") is fast
+    assert as_fast([slow], "others") is None
 
 
 def test_a_run_whose_speed_was_not_taken_says_nothing_of_it() -> None:
-    timed = measured(tokens_per_s=1_000.0)
-    assert as_fast([timed, measured()], 4096, 32, 4096) is timed
-    assert as_fast([measured()], 4096, 32, 4096) is None
+    timed = measured(sizes="these", tokens_per_s=1_000.0)
+    assert as_fast([timed, measured(sizes="these")], "these") is timed
+    assert as_fast([measured(sizes="these")], "these") is None

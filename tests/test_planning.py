@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import pytest
 from conftest import OpenStudio, Studio, put_artifact, train
 
 import mistudiod
-from mistudiod.api.keys import MONITOR
+from mistudiod.api.keys import INDEX, MONITOR
+from mistudiod.database import Database
 from mistudiod.facts import read_facts
+from mistudiod.kept_activations import BITS, MANIFEST, VALUES, Kept, model_key, tokenization_key
+from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
-from mistudiod.planning import told
+from mistudiod.plan_measured import Measured
+from mistudiod.planning import halved, told
 
 PICO = Path(mistudiod.__file__).parent / "demo" / "pico"
 TOKENIZATION = {"model": "pico", "context": 128, "train_windows": 1000, "held_out_windows": 20, "tokens": 130_000}
@@ -60,7 +65,9 @@ async def test_a_plan_says_what_a_training_would_take_and_how_it_would_be_run(st
     assert found["fits"] is True and found["verdict"].startswith("it fits: ")
     assert found["total_bytes"] == found["peak_bytes"] + found["budget"]["reserve_bytes"]
     assert found["choices"]["precision"] == {"value": "fp32", "automatic": True}
-    assert (found["layers"], found["measured"], found["seconds"]) == (1, False, None)
+    assert found["choices"]["whole_model"] == {"value": True, "automatic": True}
+    assert (found["layers"], found["measured"], found["seconds"]) == (6, False, None), "the whole model is small"
+    assert (found["saes"], found["passes"]) == (1, 1)
 
 
 async def test_what_a_person_set_is_planned_with_and_is_not_automatic(studio: Studio) -> None:
@@ -77,7 +84,7 @@ async def test_a_plan_of_what_cannot_be_trained_names_the_field(studio: Studio, 
     status, body = await studio.call("POST", "/api/plan", json={"spec": train("s") | fields})
     assert status == (400 if field else 404)
     if field:
-        assert any(name.endswith(field.split(".")[-1]) for name in body["error"]["fields"])
+        assert any(field.split(".")[-1] in name.split(".") for name in body["error"]["fields"])
 
 
 async def test_the_machine_is_asked_once_what_it_can_do_and_again_after_a_new_version(
@@ -163,7 +170,7 @@ async def test_after_three_restarts_it_fails_and_says_so_and_a_retry_has_three_a
 
 
 async def test_what_a_person_set_is_not_halved(studio: Studio) -> None:
-    job = await studio.submit(train("greedy", micro_tokens=4096, forward_tokens=4096))
+    job = await studio.submit(train("greedy", micro_tokens=4096, forward_tokens=4096, whole_model=True))
     failed = await studio.until(job["id"])
     assert (failed["state"], failed["attempts"]) == ("failed", 1)
 
@@ -181,6 +188,105 @@ async def test_a_run_that_was_measured_takes_the_formulas_place_and_tells_the_ti
     assert after["seconds"] == pytest.approx(2_002_944 / 1000, abs=60)
     other = await planned(studio, precision="bf16")
     assert not other["measured"], "another precision is another run"
+
+
+async def test_a_grid_is_planned_in_passes_and_the_worker_is_told_so(studio: Studio) -> None:
+    fields = {"width": [2048, 4096], "seed": [0, 1, 2], "saes_at_once": 2, "whole_model": False}
+    found = await planned(studio, **fields)
+    assert (found["saes"], found["passes"]) == (6, 3)
+    assert found["choices"]["saes_at_once"] == {"value": 2, "automatic": False}
+    assert found["verdict"].endswith(" free, in 3 passes of 2 SAEs")
+    job = await studio.submit(train("ok", **fields))
+    await studio.until(job["id"])
+    told_of = order(studio, job["id"])["choices"]
+    assert (told_of["saes_at_once"], told_of["whole_model"], told_of["forward_tokens"]) == (2, False, 4096)
+
+
+async def test_what_would_make_a_grid_fit_is_said_in_lists_and_switches(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await be_short_of_memory(studio, monkeypatch, 1_500_000_000)
+    found = await planned(studio, width=[2048, 4096, 65536], saes_at_once=3, whole_model=True)
+    ways = {way["field"]: way["value"] for way in found["ways"]}
+    assert found["fits"] is False and ways["width"] == [2048, 4096] and ways["whole_model"] is False
+    assert "width 2048,4096 (" in found["verdict"]
+
+
+async def test_activations_that_lie_there_already_are_not_counted_again(studio: Studio) -> None:
+    without = (await planned(studio))["disk_bytes"]
+    before = (await planned(studio, keep_activations="int8"))["disk_bytes"]
+    tokens = studio.data / "tokens" / "t"
+    (tokens / "tokens.bin").write_bytes(b"")
+    names = model_key(PICO), tokenization_key(tokens)
+    kept = Kept(names[0], "fp32", names[1], "blocks.0.hook_resid_post", "int8", 1020, 128, 192)
+    folder = kept.folder(studio.data / "activations")
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(json.dumps({"belongs_to": kept.belongs_to}))
+    (folder / VALUES).touch()
+    os.truncate(folder / VALUES, kept.bytes)
+    (folder / BITS).write_bytes(b"\xff" * 64 + bytes(64))
+    after = (await planned(studio, keep_activations="int8"))["disk_bytes"]
+    assert before - after == 512 * kept.window_bytes and before - without == kept.bytes
+    assert (await planned(studio, keep_activations="bf16"))["disk_bytes"] - without == 2 * 1020 * 128 * 192
+
+
+async def test_a_training_that_goes_on_from_an_sae_keeps_what_it_was_trained_with(studio: Studio) -> None:
+    resolved = {"precision": "bf16", "buffer_tokens": 16_384, "forward_tokens": 1024, "micro_tokens": 512}
+    recipe = {"name": "before", "spec": train("before"), "resolved": resolved | {"lr": 0.1}, "tokens": 1_000_000}
+    put_artifact(studio.data, "saes", "before", "recipe.json", json.dumps(recipe))
+    await studio.app[INDEX].rebuild()
+    found = await planned(studio, extends="before")
+    values = {name: choice["value"] for name, choice in found["choices"].items()}
+    assert {name: values[name] for name in resolved} == resolved
+    assert (await planned(studio, extends="before", micro_tokens=1024))["choices"]["micro_tokens"]["value"] == 1024
+    status, body = await studio.call("POST", "/api/plan", json={"spec": train("s", extends="nothing")})
+    assert status == 400 and "extends" in body["error"]["fields"]
+
+
+async def test_what_a_grid_took_is_remembered_like_what_a_single_one_took(studio: Studio) -> None:
+    fields = {"width": [256, 512], "seed": [0, 1], "saes_at_once": 2}
+    job = await studio.submit(train("ok", **fields))
+    assert (await studio.until(job["id"]))["state"] == "done"
+    for _ in range(100):
+        after = await planned(studio, **fields)
+        if after["measured"]:
+            break
+    assert after["peak_bytes"] == 600_000_000
+    assert after["seconds"] == pytest.approx(2 * 2_002_944 / 1000, abs=60), "two passes over the text"
+    assert (await planned(studio, **fields | {"saes_at_once": 1}))["seconds"] is None
+
+
+def test_what_an_older_version_measured_is_passed_over(tmp_path: Path) -> None:
+    async def read() -> None:
+        database = Database(tmp_path / "mistudio.db", tmp_path / "backups")
+        await database.open()
+        measurements = Measurements(database)
+        took = Measured(1_000, 32, 4096, 10, 9)
+        await measurements.add("key", took)
+        old = json.dumps({"width": 2048, "k": 32, "batch_tokens": 4096, "peak_bytes": 10, "formula_bytes": 9})
+        query = "insert into measurements (key, at, took) values ('key', 'then', ?)"
+        await database.write(lambda db: db.execute(query, (old,)))
+        found = await measurements.of(["key"])
+        await database.close()
+        assert found["key"] == [took]
+
+    asyncio.run(read())
+
+
+def test_out_of_memory_the_whole_model_goes_first_and_what_a_checkpoint_hangs_on_never() -> None:
+    values = {
+        "precision": "bf16", "forward_tokens": 4096, "buffer_tokens": 524_288, "micro_tokens": 4096, "saes_at_once": 4,
+        "whole_model": True,
+    }  # fmt: skip
+    plan = {"choices": {name: {"value": value, "automatic": True} for name, value in values.items()}, "restarts": 0}
+    seen = []
+    while found := halved(plan):
+        plan = dict(found)
+        seen.append({name: choice["value"] for name, choice in plan["choices"].items()})
+    halves = [{"forward_tokens": n, "micro_tokens": n, "whole_model": False} for n in (2048, 1024, 512)]
+    assert seen == [values | half for half in halves]
+    plan = {"choices": {name: {"value": value, "automatic": False} for name, value in values.items()}, "restarts": 0}
+    assert halved(plan) is None
 
 
 GPU_PLAN = {

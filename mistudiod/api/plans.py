@@ -19,7 +19,7 @@ class BudgetAnswer(Fields):
 
 
 class ChoiceAnswer(Fields):
-    value: str | int
+    value: str | int | bool
     automatic: bool = Field(description="false: set in the spec, and never changed")
 
 
@@ -31,7 +31,7 @@ class LineAnswer(Fields):
 
 class WayAnswer(Fields):
     field: str = Field(description="of the spec")
-    value: str | int
+    value: str | int | bool | list[int] = Field(description="a list where the field takes one and several are left")
     total_bytes: int
     fits: bool
 
@@ -45,12 +45,16 @@ class PlanAnswer(Fields):
     formula_bytes: int = Field(description="the peak without what was measured before")
     measured: bool = Field(description="a measurement of a like run corrects the peak")
     host_bytes: int | None = Field(description="of the machine's memory, beside a GPU's own")
-    disk_bytes: int = Field(description="checkpoints and the SAE")
+    disk_bytes: int = Field(description="checkpoints, SAEs, and activations that are to be kept and are not there yet")
     seconds: float | None = Field(description="null when no run of these sizes was measured")
+    saes: int = Field(description="that are made")
+    passes: int = Field(description="over the text, one after another: choices.saes_at_once are trained in each")
     layers: int = Field(description="blocks of the model that are loaded")
     model_layers: int
     budget: BudgetAnswer
-    choices: dict[str, ChoiceAnswer]
+    choices: dict[str, ChoiceAnswer] = Field(
+        description="precision, forward_tokens, buffer_tokens, micro_tokens, saes_at_once, whole_model"
+    )
     parts: list[LineAnswer]
     phases: dict[Phase, int]
     ways: list[WayAnswer] = Field(description="what would fit, one change each, when this does not")

@@ -22,6 +22,7 @@ _PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer",
     "step": "a step of the SAE",
+    "evaluation": "measuring while it trains",
     "measuring": "measuring",
     "reserve": "reserve, which must stay free",
 }
