@@ -19,7 +19,7 @@ class BudgetAnswer(Fields):
 
 
 class ChoiceAnswer(Fields):
-    value: str | int
+    value: str | int | bool
     automatic: bool = Field(description="false: set in the spec, and never changed")
 
 
@@ -31,7 +31,7 @@ class LineAnswer(Fields):
 
 class WayAnswer(Fields):
     field: str = Field(description="of the spec")
-    value: str | int
+    value: str | int | bool
     total_bytes: int
     fits: bool
 
