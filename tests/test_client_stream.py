@@ -223,7 +223,7 @@ def test_metrics_that_were_missed_are_asked_for(tmp_path: Path) -> None:
         tracker.take("job", client.job(job))
         tracker.take("metric", {"step": 0, "values": {"fvu": 0.9}})
         tracker.catch_up(client)
-        assert tracker._metrics["fvu"] == 0.5
+        assert [*tracker._measures.parts()] == ["fvu 0.500", "l0 32.0", "dead 10%"]
 
 
 def test_waiting_goes_on_while_the_studio_is_started_anew(tmp_path: Path) -> None:
