@@ -116,6 +116,9 @@ def test_a_grid_is_watched_and_ends_with_a_line_for_each_sae(run: Run) -> None:
     listed = run("train", "list").stdout
     assert re.search(r"train +grid-w64 \(\+2\) +done", listed)
     assert json.loads(run("train", "show", "grid-w128", "--json").stdout)["spec"]["name"] == "grid"
+    shown = run("train", "show", "grid-w128").stdout
+    assert re.search(r"^state +done$", shown, re.MULTILINE)
+    assert re.search(rf"^grid-w128 +{HOOK}", shown, re.MULTILINE)
     assert "ARCHITECTURE" in run("sae", "list").stdout
 
 

@@ -6,7 +6,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class Drawn:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def line(self, text: str, share: float | None, fresh: bool) -> None:
+    def line(self, text: str, share: float | None, fresh: bool, below: Sequence[str] = ()) -> None:
         self.lines.append(text)
 
     def note(self, text: str) -> None:

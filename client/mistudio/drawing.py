@@ -97,8 +97,9 @@ def _live() -> Iterator[Drawing]:
 
         def get_renderables(self) -> Iterator[RenderableType]:
             yield from super().get_renderables()
-            for line in cropped(self.below, self.console.size.height - _ABOVE):
-                yield Text(line, no_wrap=True, overflow="ellipsis")
+            if self.below:  # not before there is a console
+                for line in cropped(self.below, self.console.size.height - _ABOVE):
+                    yield Text(line, no_wrap=True, overflow="ellipsis")
 
     one_line = Column(no_wrap=True, overflow="ellipsis")
     text = TextColumn("{task.description}", markup=False, table_column=one_line)

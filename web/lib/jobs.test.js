@@ -37,6 +37,15 @@ test("a job is called by what it does, and to what", () => {
   assert.deepEqual(details({ kind: "label_all", spec: null }), []);
 });
 
+test("a training of several SAEs says what it varies, and how many they are", () => {
+  const spec = { ...SPEC, hook: ["a", "b"], width: [64, 128, 256], k: 8, seed: 0 };
+  const makes = { noun: "sae", name: "x", names: Array(6).fill("x") };
+  assert.deepEqual(details(job("queued", { spec, makes })), ["python-pico", "2 hooks × 3 widths: 6 SAEs", "k 8"]);
+  const result = { saes: [{ fvu: 0.1 }, { fvu: 0.3 }, { fvu: null }] };
+  assert.equal(outcome(ended("done", 2, { spec, result })), "Done in 2 min 00 s, 3 SAEs, FVU 0.100 to 0.300");
+  assert.equal(reason(job("paused", { error: { code: "disk_full", message: "the disk is full" } })), "the disk is full");
+});
+
 test("how far a stage is, as far as that is known", () => {
   const at = (progress) => job("running", { progress: progress && { unit: "tokens", eta_s: null, ...progress } });
   assert.deepEqual([done(at(null)), stage(at(null))], [null, ["starting", ""]]);

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from mistudio import human, output
+from mistudio import human, output, results
 from mistudio.api import ENDED, Client, Job
-from mistudio.commands.artifact import make_sure, show
+from mistudio.commands.artifact import make_sure
 from mistudio.commands.plan import choices
 from mistudio.completion import jobs
 from mistudio.errors import ApiError
@@ -72,12 +72,23 @@ def show_jobs(call: Call, found: dict[str, Any]) -> None:
 @pass_call
 def show_one(call: Call, job: int) -> None:
     """Show all that is known of a job."""
-    found = call.client.job(job)
-    if not call.json and found["plan"]:
-        if found["result"]:
-            found["result"] = with_peaks(found["result"], found["plan"])
-        found["plan"] = {"verdict": found["plan"]["verdict"], **choices(found["plan"])}
-    show(call, found)
+    show_job(call, call.client.job(job))
+
+
+def show_job(call: Call, found: Job) -> None:
+    """All of it; of its plan the verdict and the choices, of several SAEs a table."""
+    if call.json:
+        output.data(found)
+        return
+    result, plan = found["result"], found["plan"]
+    several = bool(result and result.get("saes"))
+    if plan:
+        found["plan"] = {"verdict": plan["verdict"], **choices(plan)}
+    found["result"] = None if several else result and with_peaks(result, plan)
+    output.record(found)
+    if several:
+        output.text("")
+        results.show(result, plan)
 
 
 @job.command("watch")

@@ -10,9 +10,8 @@ import click
 
 from mistudio import human, names, output, recipes
 from mistudio.api import Client
-from mistudio.commands.artifact import show
 from mistudio.commands.dataset import name_of
-from mistudio.commands.job import act, show_jobs
+from mistudio.commands.job import act, show_job, show_jobs
 from mistudio.commands.plan import OF_A_JOB, show_plan
 from mistudio.completion import named
 from mistudio.errors import ApiError
@@ -20,7 +19,7 @@ from mistudio.options import Call, Noun, SpecVerb, columned, pass_call
 from mistudio.tables import Columns, show_rows
 from mistudio.watch import job_making, start, watch
 
-_DERIVED = {"name": "TOKENIZATION-<hook>", "tokenization": "as the recipe", "hook": "as the recipe"}
+_DERIVED = {"name": "TOKENIZATION-<hook>", "tokenization": "the recipe's", "hook": "the recipe's"}
 _BESIDE_A_RECIPE = ("name", *OF_A_JOB)
 
 
@@ -119,7 +118,7 @@ def _of_a_training(name: str, about: str) -> Callable[[Callable[..., None]], cli
 
 @_of_a_training("show", "Show a training job, by its id or by the name of one of its SAEs.")
 def show_one(call: Call, ref: str) -> None:
-    show(call, job_making(call, "sae", ref))
+    show_job(call, job_making(call, "sae", ref))
 
 
 @_of_a_training("watch", "Follow a training, by the job's id or the name of one of its SAEs; Ctrl-C leaves it running.")
