@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,34 @@ MANIFEST = "manifest.json"
 
 
 def checkpoints(run: Path) -> list[dict[str, Any]]:
-    """``{"step", "bytes", "at", "fvu", "best"}`` of each, the newest first. One that is damaged is passed by."""
-    found = [_about(folder) for folder in run.glob("checkpoints/*") if folder.name.isdecimal()]
-    return sorted((one for one in found if one is not None), key=lambda one: int(one["step"]), reverse=True)
+    """``{"step", "bytes", "at", "saes", "fvu", "best"}`` of each, the newest first. One that is damaged is passed by.
+
+    A training in several passes numbers its folders throughout; the steps are those of a pass. The best is the one of
+    the lowest FVU among those of the same SAEs.
+    """
+    numbers = sorted((int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()), reverse=True)
+    found = [one for number in numbers if (one := _about(run / "checkpoints" / str(number))) is not None]
+    for one in found:
+        rivals = [other["fvu"] for other in found if other["saes"] == one["saes"] and other["fvu"] is not None]
+        one["best"] = one["fvu"] is not None and one["fvu"] == min(rivals)
+    return found
 
 
 def _about(folder: Path) -> dict[str, Any] | None:
     """None when it is none, or is just being deleted."""
     try:
-        manifest = read_json(folder / MANIFEST)
+        about = read_json(folder / MANIFEST)["about"]
         size = sum(path.stat().st_size for path in folder.iterdir())
         at = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime, timezone.utc)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    if not isinstance(manifest, dict):
+    if not isinstance(about, dict):
         return None
-    about = manifest.get("about")
-    said = {**(about if isinstance(about, dict) else {}), **manifest}
-    fvu = said.get("fvu")
-    known = isinstance(fvu, int | float) and not isinstance(fvu, bool) and math.isfinite(fvu)
+    step, fvu, saes = about.get("step"), about.get("held_out_fvu"), about.get("saes")
     return {
-        "step": int(folder.name),
+        "step": step if isinstance(step, int) else int(folder.name),
         "bytes": size,
         "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "fvu": fvu if known else None,
-        "best": said.get("best") is True,
+        "saes": [str(sae) for sae in saes] if isinstance(saes, list) else None,
+        "fvu": fvu if isinstance(fvu, int | float) else None,
     }

@@ -33,15 +33,15 @@ def ending(
     ``closing``: the daemon is; ``progress_s``: how long a worker may be silent.
     """
     left = exit.code < 0 or exit.code in (YIELDED, STOPPED)  # 76 unasked: SIGTERM from outside
-    full = failure if failure and failure["code"] == "disk_full" and left else None
+    held = failure if exit.code == YIELDED else None  # it goes no further until a person has seen to that
     if exit.code == 0:
         return Ending(State.PARTIAL, "partial", partial) if partial else Ending(State.DONE, "done")
     if closing and exit.asked == "pause":
         return Ending(State.INTERRUPTED, "paused")
     if exit.asked == "stop":
-        return Ending(State.STOPPED, "stopped", full)
-    if full and exit.code == YIELDED:  # it has left its last good checkpoint alone, and goes on once there is space
-        return Ending(State.PAUSED, "disk full", full)
+        return Ending(State.STOPPED, "stopped", held)
+    if held:
+        return Ending(State.PAUSED, "held", held)
     if exit.asked == "pause" and left:
         return Ending(State.PAUSED, "paused")
     if exit.hung:

@@ -15,7 +15,7 @@ from mistudiod.jobs import ENDED, State, may_move, now
 Job = dict[str, Any]
 _KEY_KEPT = timedelta(days=1)
 # Reasons for which an attempt ended in order.
-_NOT_DYING = ("stopped", "paused", "restored", "out of memory", "disk full")
+_NOT_DYING = ("stopped", "paused", "restored", "out of memory", "held")
 _FINALIZED_FROM = (State.RUNNING, State.PAUSED, State.STOPPED, State.FAILED)
 
 

@@ -147,7 +147,7 @@ def be_trained(order: dict, say) -> int | None:
     folder = Path(order["data"]) / "runs" / str(order["job"]) / "checkpoints" / "5"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state.safetensors").write_bytes(b"x" * 1000)
-    (folder / "manifest.json").write_text(json.dumps({"step": 5, "about": {"fvu": 0.25, "best": True}}))
+    (folder / "manifest.json").write_text(json.dumps({"about": {"step": 5, "saes": saes, "held_out_fvu": 0.25}}))
     while not asked:
         say(event="progress", stage="train", done=5, total=10, unit="tokens")
         time.sleep(0.02)

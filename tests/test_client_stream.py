@@ -221,7 +221,7 @@ def test_metrics_that_were_missed_are_asked_for(tmp_path: Path) -> None:
 
         tracker = _Tracker("")
         tracker.take("job", client.job(job))
-        tracker.take("metric", {"step": 0, "values": {"fvu": 0.9}})
+        tracker.take("metric", {"step": 0, "sae": "measured", "values": {"fvu": 0.9}})
         tracker.catch_up(client)
         assert [*tracker._measures.parts()] == ["fvu 0.500", "l0 32.0", "dead 10%"]
 

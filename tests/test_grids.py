@@ -171,12 +171,17 @@ async def test_what_each_sae_is_learning_is_told_and_the_newest_is_kept(studio: 
 async def test_checkpoints_are_listed_with_what_their_manifests_say(studio: Studio) -> None:
     job = await begun(studio)
     folder = studio.data / "runs" / str(job) / "checkpoints"
-    for step, manifest in (("3", "{"), ("4", '{"step": 4, "about": {"fvu": NaN}}'), ("x", "{}"), ("9", "[]")):
+    others = {"3": "{", "4": '{"about": {"held_out_fvu": NaN, "saes": 7}}', "x": "{}", "9": "[]", "8": '{"about": 1}'}
+    others |= {str(step): json.dumps({"about": {"saes": named("train"), "held_out_fvu": step}}) for step in (1, 2)}
+    for step, manifest in others.items():
         (folder / step).mkdir()
         (folder / step / "manifest.json").write_text(manifest)
     (folder / "7").mkdir()
     found = (await studio.get(f"/api/jobs/{job}/checkpoints"))["checkpoints"]
-    assert [(one["step"], one["fvu"], one["best"]) for one in found] == [(5, 0.25, True), (4, None, False)]
+    assert [(one["step"], one["fvu"], one["best"]) for one in found] == [
+        (5, 0.25, True), (4, None, False), (2, 2, False), (1, 1, False),
+    ]  # fmt: skip
+    assert found[0]["saes"] == named("train") and found[1]["saes"] is None
     assert found[0]["bytes"] == 1000 + (folder / "5" / "manifest.json").stat().st_size
     assert found[0]["at"].endswith("Z")
 

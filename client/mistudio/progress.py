@@ -13,8 +13,6 @@ from mistudio.errors import ApiError, Unreachable
 from mistudio.measures import Measures, held_out
 from mistudio.stream import PATIENCE_S, TRY_AGAIN_S
 
-_MEASURED_STAGE = "train"  # metrics are the training loop's: in any other stage they are old
-
 
 def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
     """Draw a job's progress until it has ended, and return it. Raises ApiError when the job is not there (any more).
@@ -94,9 +92,13 @@ class _Tracker:
     def share(self) -> float | None:
         return human.part(self._progress)
 
+    def _is_measured(self) -> bool:
+        """Metrics are the training loop's: in any other stage than "train" or "train, pass 1 of 2" they are old."""
+        return str(self._progress.get("stage")).partition(",")[0] == "train"
+
     def below(self) -> list[str]:
         """A line for each of several SAEs that are trained."""
-        return self._measures.lines() if self._progress.get("stage") == _MEASURED_STAGE else []
+        return self._measures.lines() if self._is_measured() else []
 
     def held_out(self, metric: dict[str, Any]) -> str:
         """What was just measured on held-out text, of the only SAE: several have it in their lines."""
@@ -133,13 +135,13 @@ class _Tracker:
                 yield rate
             if self._progress["eta_s"]:
                 yield f"{human.duration(self._progress['eta_s'])} left"
-        if stage == _MEASURED_STAGE:
+        if self._is_measured():
             yield from self._measures.parts()
 
     def _rate(self) -> str | None:
         """Units a second: the trainer's own figure, or as seen from here."""
         tokens = self._measures.tokens_per_s
-        if tokens and self._progress["stage"] == _MEASURED_STAGE:
+        if tokens and self._is_measured():
             return f"{human.count(tokens)} tokens/s"
         began_at, began_done = self._began
         elapsed, unit = time.monotonic() - began_at, self._progress["unit"]

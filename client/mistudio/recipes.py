@@ -11,7 +11,7 @@ Recipe = Mapping[str, Any]
 # What was chosen where the spec left it open, and must be the same for the same SAE.
 _CHOSEN = ("precision", "forward_tokens", "buffer_tokens", "micro_tokens", "threads")
 _OF_TEXT = ("windows", "tokens", "context")
-_OF_MODEL = ("family", "parameters", "dtype")
+_OF_MODEL = ("family", "parameters", "dtype", "revision")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def differences(recipe: Recipe, tokenization: Mapping[str, Any], model: Mapping[
         found.append(f"the tokenization {tokenization['name']} was made of other text or in another way")
     weights = read_by.get("weights")
     size = sum(one["bytes"] for one in weights.values()) if isinstance(weights, Mapping) else None
-    changed = [fact for fact in _OF_MODEL if read_by.get(fact) != model.get(fact)]
+    changed = [fact for fact in _OF_MODEL if fact in read_by and read_by[fact] != model.get(fact)]
     if changed or (size is not None and model.get("size_bytes") not in (None, size)):
         found.append(
             f"the model {model['name']} is another one{f' ({_both(changed[0], read_by, model)})' if changed else ''}"

@@ -24,15 +24,23 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
 def show(result: Result, plan: Result | None) -> None:
     """The fields; of several SAEs a table, and what the whole job took. Then those that failed, and the verdicts."""
     found = with_peaks(result, plan)
-    saes = [one for one in found.get("saes") or () if isinstance(one, Mapping)]
+    saes = several(found)
     if saes:
         _table(saes)
         output.text("")
+    elif found.get("saes"):
+        found = {**found["saes"][0], **found}  # a worker may say of the only one as it does of several
     output.record({name: value for name, value in found.items() if name not in ("saes", "failed", "verdict")})
     for one in found.get("failed") or ():
         output.note(f"{one.get('sae')} failed: {one.get('message')}")
     for line in _verdicts(saes or [found]):
         output.text(line)
+
+
+def several(result: Result | None) -> list[Mapping[str, Any]]:
+    """Of each SAE what was found, where there are several or some have failed; else nothing."""
+    saes = [one for one in (result or {}).get("saes") or () if isinstance(one, Mapping)]
+    return saes if len(saes) > 1 or (result or {}).get("failed") else []
 
 
 def with_peaks(result: Result, plan: Result | None) -> dict[str, Any]:

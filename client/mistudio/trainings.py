@@ -32,7 +32,7 @@ class Trainings:
         return found
 
     def checkpoints(self, job: int) -> list[dict[str, Any]]:
-        """``{"step", "bytes", "at", "fvu", "best"}`` of each that is kept, the newest first."""
+        """``{"step", "bytes", "at", "saes", "fvu", "best"}`` of each that is kept, the newest first."""
         found: list[dict[str, Any]] = self._ask("checkpoints", job=job)["checkpoints"]
         return found
 

@@ -45,8 +45,9 @@ class Checkpoint(Fields):
     step: int
     bytes: int
     at: str
-    fvu: float | None = Field(description="on held-out text, where it was measured")
-    best: bool = Field(description="the best so far, which is kept beside the newest")
+    saes: list[str] | None = Field(description="those that are trained together, where the grid is split into passes")
+    fvu: float | None = Field(description="on held-out text, where it was measured; the mean of several SAEs")
+    best: bool = Field(description="the best of these SAEs so far, which is kept beside the newest")
 
 
 class CheckpointList(Fields):

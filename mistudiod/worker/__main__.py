@@ -25,6 +25,7 @@ from mistudiod.worker.link import (
     EXIT_STOPPED,
     EXIT_YIELDED,
     Asked,
+    Held,
     Link,
     Refused,
     take_secrets,
@@ -53,6 +54,9 @@ def main() -> int:
     except Asked as asked:
         # Asked to finalize before there was anything to be: it is started again, and told so from the beginning.
         return EXIT_STOPPED if asked.what == "stop" else EXIT_YIELDED
+    except Held as held:
+        link.failure(held.code, str(held))
+        return EXIT_YIELDED
     except Refused as refused:
         link.failure("invalid", str(refused), refused.field)
         return EXIT_INVALID

@@ -57,6 +57,16 @@ class Refused(Exception):
         self.field = field
 
 
+class Held(Exception):
+    """The job can go no further until a person has done something: why, as a code and one sentence. It keeps its work,
+    and is paused.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Asked(BaseException):
     """The daemon asked this worker to ``stop``, ``pause`` or ``finalize``.
 

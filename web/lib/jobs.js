@@ -89,6 +89,9 @@ export function done(job) {
   return total ? Math.min(done / total, 1) : null;
 }
 
+/** Whether its training loop is at work, which measures: in stage "train", or "train, pass 1 of 2". */
+export const isTraining = (job) => job.progress?.stage.split(",")[0] === "train";
+
 /** "train", "1,000 of 2,000 tokens": the stage and how far it has come. */
 export function stage(job) {
   const progress = job.progress;
@@ -132,7 +135,7 @@ export function reason(job) {
 function found(job) {
   if (job.kind !== "train") return "";
   const result = job.result ?? {};
-  if (!Array.isArray(result.saes)) return `, FVU ${number(result.fvu)} at L0 ${number(result.l0, 1)}`;
+  if (!(result.saes?.length > 1)) return `, FVU ${number(result.fvu)} at L0 ${number(result.l0, 1)}`;
   return `, ${count(result.saes.length)} SAEs, FVU ${span(result.saes.map((sae) => sae.fvu))}`;
 }
 
@@ -166,7 +169,7 @@ export function metricsAfter(job, step) {
   if (job.kind !== "train" || isEnded(job) || !job.progress) return null;
   const { batch_tokens, tokens, steps } = job.spec;
   let at = -1;
-  if (job.progress.stage === "train") at = Math.floor(job.progress.done / batch_tokens);
+  if (isTraining(job)) at = Math.floor(job.progress.done / batch_tokens);
   if (job.progress.stage === "measure") at = steps ?? Math.ceil(tokens / batch_tokens);
   return at < 0 ? null : Math.max(step ?? -1, at - METRIC_STEPS, -1);
 }

@@ -85,6 +85,7 @@ test("the newest metrics are asked for, not the whole history", () => {
   assert.equal(metricsAfter(training("train", 4096 * 50), undefined), -1);
   assert.equal(metricsAfter(training("train", 4096 * 5000), undefined), 4000);
   assert.equal(metricsAfter(training("train", 4096 * 5000), 4990), 4990);
+  assert.equal(metricsAfter(training("train, pass 1 of 2", 4096 * 5000), undefined), 4000);
   assert.equal(metricsAfter(training("measure", 7), undefined), -1);
   assert.equal(metricsAfter(training("load model", 0), undefined), null);
   assert.equal(metricsAfter(training("train", 4096, "done"), undefined), null);

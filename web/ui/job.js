@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { ApiError, post } from "../api.js";
 import { about, ago, amount, between, count, elapsed, number, share } from "../lib/format.js";
-import { details, done, isBad, outcome, reason, stage, title, verbs, wait } from "../lib/jobs.js";
+import { details, done, isBad, isTraining, outcome, reason, stage, title, verbs, wait } from "../lib/jobs.js";
 import { mean, measured } from "../lib/measures.js";
 import { rate } from "../lib/pace.js";
 import { clock, jobs, metrics, paces, phase, refusals, refuse, slowClock } from "../state.js";
@@ -41,7 +41,7 @@ function quality(job) {
 
 /** Units a second: the trainer's own figure, else as seen from here. */
 function speed(job) {
-  const trained = job.progress?.stage === "train" ? meanOf(job, "tokens_per_s") : null;
+  const trained = isTraining(job) ? meanOf(job, "tokens_per_s") : null;
   const perSecond = trained ?? rate(paces.value.get(job.id));
   return perSecond && job.progress?.unit ? `${amount(perSecond, job.progress.unit)}/s` : "";
 }

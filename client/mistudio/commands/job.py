@@ -81,7 +81,7 @@ def show_job(call: Call, found: Job) -> None:
         output.data(found)
         return
     result, plan = found["result"], found["plan"]
-    several = bool(result and result.get("saes"))
+    several = results.several(result)
     if plan:
         found["plan"] = {"verdict": plan["verdict"], **choices(plan)}
     found["result"] = None if several else result and with_peaks(result, plan)
