@@ -106,8 +106,10 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
 
 
 def read_by(spec: dict[str, Any], data: Path) -> dict[str, Any]:
-    """What a recipe says of what it was made from."""
+    """What a recipe says of what it was made from; nothing where that lacks what real ones have."""
     tokenization = json.loads((data / "tokens" / spec["tokenization"] / "tokenization.json").read_text())
+    if "model" not in tokenization:
+        return {}
     model = json.loads((data / "models" / tokenization["model"] / "model.json").read_text())
     return {"tokenization": tokenization, "model": model}
 
