@@ -1,8 +1,8 @@
 """Fan-out of what happens to everyone who listens. Bounded: a reader that stalls never costs memory.
 
 State events (job, artifact) have an id and are never dropped: a reader that is too far behind is closed, and resumes.
-Of the others only the newest counts: each replaces the one before it, and none goes out more often than 10 times a
-second.
+Of the others only the newest of each job, and of each SAE that it trains, counts: it replaces the one before it, and
+none goes out more often than 10 times a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PING_S = 15.0
 @dataclass(frozen=True)
 class Message:
     id: int | None  # of a state event; others have none
-    topic: str  # job, artifact; progress, metric, system; reset, ping
+    topic: str  # job, artifact; progress, metric, live, system; reset, ping
     data: dict[str, Any]
 
     @cached_property
@@ -40,7 +40,7 @@ class Message:
     @property
     def key(self) -> Hashable:
         """What a newer one of the same key replaces; a state event is like no other."""
-        return (self.topic, self.data.get("job")) if self.id is None else self.id
+        return (self.topic, self.data.get("job"), self.data.get("sae")) if self.id is None else self.id
 
 
 PING = Message(None, "ping", {})  # tells a reader, and whatever lies between, that the stream lives

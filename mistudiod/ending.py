@@ -19,16 +19,29 @@ class Ending:
     reason: str  # for the attempt
     error: dict[str, Any] | None = None
 
+    @property
+    def moves(self) -> list[State]:
+        """From running; what has been asked for meanwhile is seen to elsewhere."""
+        return [State.PAUSING, State.PAUSED] if self.state is State.PAUSED else [self.state]
 
-def ending(exit: Exit, failure: dict[str, Any] | None, closing: bool, progress_s: float) -> Ending:
-    """``failure`` is what the worker told of; ``closing``: the daemon is; ``progress_s``: how long it may be silent."""
+
+def ending(
+    exit: Exit, failure: dict[str, Any] | None, closing: bool, progress_s: float, partial: dict[str, Any] | None = None
+) -> Ending:
+    """``failure`` is what the worker told of, ``partial`` the error when it did only a part of its work.
+
+    ``closing``: the daemon is; ``progress_s``: how long a worker may be silent.
+    """
     left = exit.code < 0 or exit.code in (YIELDED, STOPPED)  # 76 unasked: SIGTERM from outside
+    held = failure if exit.code == YIELDED else None  # it goes no further until a person has seen to that
     if exit.code == 0:
-        return Ending(State.DONE, "done")
+        return Ending(State.PARTIAL, "partial", partial) if partial else Ending(State.DONE, "done")
     if closing and exit.asked == "pause":
         return Ending(State.INTERRUPTED, "paused")
     if exit.asked == "stop":
-        return Ending(State.STOPPED, "stopped")
+        return Ending(State.STOPPED, "stopped", held)
+    if held:
+        return Ending(State.PAUSED, "held", held)
     if exit.asked == "pause" and left:
         return Ending(State.PAUSED, "paused")
     if exit.hung:

@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-MAX_LINE_BYTES = 65_536
+MAX_LINE_BYTES = 524_288  # the result of a training of 64 SAEs is the longest
+MAX_LIVE_BYTES = 65_536
+MAX_FEATURES, MAX_WINDOWS, MAX_TEXT_CHARS = 8, 5, 400  # of live features
 
 
 class Event(BaseModel):
@@ -29,12 +31,46 @@ class Progress(Event):
     eta_s: float | None = Field(None, ge=0)
 
 
+Step = Annotated[int, Field(ge=0, lt=2**63)]  # as the database takes it
+Sae = Annotated[str, Field(max_length=64)]
+
+
 class Metric(Event):
-    """Measurements of one training step."""
+    """Measurements of one training step, of one SAE; when none is named, of the only one or of the job as a whole."""
 
     event: Literal["metric"] = "metric"
-    step: int = Field(ge=0, lt=2**63)  # as the database takes it
+    step: Step
+    sae: Sae | None = None
     values: dict[str, float | None] = Field(max_length=50)
+
+
+Piece = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+
+
+class Window(Event):
+    """A token on which a feature fires, its activation, and the text on both sides."""
+
+    value: float
+    before: Piece
+    token: Piece
+    after: Piece
+
+
+class LiveFeature(Event):
+    """A latent while it is trained: the share of tokens on which it fires, and its strongest windows so far."""
+
+    feature: int = Field(ge=0)
+    density: float
+    windows: list[Window] = Field(max_length=MAX_WINDOWS)
+
+
+class Live(Event):
+    """What an SAE is learning."""
+
+    event: Literal["live"] = "live"
+    sae: Sae | None = None
+    step: Step
+    features: list[LiveFeature] = Field(max_length=MAX_FEATURES)
 
 
 Noun = Literal["model", "dataset", "tokenization", "sae", "features"]
@@ -70,17 +106,16 @@ class Failure(Event):
     field: str | None = Field(None, max_length=100)
 
 
-WorkerEvent = Annotated[Progress | Metric | Artifact | Result | Failure, Field(discriminator="event")]
-_ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAdapter(
-    WorkerEvent, config=ConfigDict(defer_build=True)
-)
+AnyEvent = Progress | Metric | Live | Artifact | Result | Failure
+WorkerEvent = Annotated[AnyEvent, Field(discriminator="event")]
+_ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(WorkerEvent, config=ConfigDict(defer_build=True))
 
 
 def to_line(event: Event) -> bytes:
     return json.dumps(event.model_dump(exclude_none=True), allow_nan=False, ensure_ascii=False).encode() + b"\n"
 
 
-def from_line(line: bytes) -> Progress | Metric | Artifact | Result | Failure | None:
+def from_line(line: bytes) -> AnyEvent | None:
     """The event, or None when the line is not one."""
     if len(line) > MAX_LINE_BYTES:
         return None

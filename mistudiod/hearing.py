@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,8 +12,10 @@ from mistudiod.bus import Bus
 from mistudiod.errors import StoreError
 from mistudiod.index import Index, read_info
 from mistudiod.paths import Paths
+from mistudiod.readings import Live, Metric
 from mistudiod.runner import Worker
 from mistudiod.said import Said
+from mistudiod.statements import Job
 from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.hearing")
@@ -25,10 +26,11 @@ Written = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]  # runs a wri
 class Hearing:
     """What one job's worker says, from its start to its end."""
 
-    def __init__(self, job: int, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written) -> None:
-        self._job, self._paths, self._store, self._index, self._bus = job, paths, store, index, bus
+    def __init__(self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written) -> None:
+        self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
         self._written = written
-        self._said = Said()
+        makes = job["makes"] or {"noun": None}
+        self._said = Said(makes["names"] if makes["noun"] == "sae" else ())
         self._over = asyncio.Event()
 
     async def hear(self, worker: Worker) -> dict[str, Any] | None:
@@ -48,6 +50,11 @@ class Hearing:
         await self._written(self._flush)
         return self._said.failure
 
+    @property
+    def partial(self) -> dict[str, Any] | None:
+        """The error of a job of which only a part was done, though its worker is content."""
+        return self._said.partial
+
     async def _flush_regularly(self) -> None:
         while not self._over.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
@@ -56,18 +63,22 @@ class Hearing:
                 await self._flush()
 
     async def _flush(self) -> None:
-        progress, result, metrics = self._said.collect()
-        if not (progress or result or metrics):
+        said = self._said.collect()
+        if not said:
             return
+        metrics = [Metric.of(one) for one in said.metrics]
+        live = [Live.of(one) for one in said.live.values()]
         try:
-            await self._store.record(self._job, progress, result, [(step, json.dumps(v)) for step, v in metrics])
+            await self._store.record(self._job, said.progress, said.result, metrics, live)
         except StoreError:
-            self._said.put_back(progress, result, metrics)
+            self._said.put_back(said)
             raise
-        if progress:
-            self._bus.reading("progress", {"job": self._job, **progress})
-        for step, values in metrics:
-            self._bus.reading("metric", {"job": self._job, "step": step, "values": values})
+        if said.progress:
+            self._bus.reading("progress", {"job": self._job, **said.progress})
+        for topic, readings in (("metric", said.metrics), ("live", said.live.values())):
+            for one in readings:
+                about = one.model_dump(exclude={"event"})
+                self._bus.reading(topic, {"job": self._job, **about, "sae": about["sae"] or None})
 
     async def _add_artifact(self, noun: str, name: str) -> None:
         info = await asyncio.to_thread(read_info, self._paths, noun, name)

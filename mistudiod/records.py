@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.index import read_json
 from mistudiod.paths import PARTIAL, Paths
+from mistudiod.readings import Metric, metrics_of
 from mistudiod.restoring import AT_REST, IN_SPEC, METRICS, RECORD, SPEC, read_records, restore
 from mistudiod.statements import Job, job_row
 
@@ -75,7 +76,7 @@ class Records:
 
     async def _write(self, job: int) -> None:
         run = self._paths.run(job)
-        await self._database.read(lambda db: write_metrics(run, _metrics(db, job)))
+        await self._database.read(lambda db: write_metrics(run, metrics_of(db, job)))
         # In the writer's thread: no removal of the job comes between, which the folder would outlive.
         await self._database.write(lambda db: _write_if_at_rest(db, run, job))
 
@@ -86,7 +87,8 @@ class Records:
 def begin_run(run: Path, data: Path, job: Job, choices: Mapping[str, object]) -> None:
     """Write what the worker reads, its plan's ``choices`` too.
 
-    It is also what is left of the job should the database be lost meanwhile.
+    ``finalize`` among it says whether a training is only to come to its end. It is also what is left of the job should
+    the database be lost meanwhile.
     """
     _make(run)
     (run / RECORD).unlink(missing_ok=True)  # it is not at rest any more
@@ -101,15 +103,19 @@ def write_record(run: Path, job: Job) -> None:
     _replace(run / RECORD, [json.dumps(job, indent=1)])
 
 
-def write_metrics(run: Path, metrics: Iterable[tuple[int, str]]) -> None:
-    """A line for each (step, values as JSON); without any there is no file. Atomic and durable; raises OSError."""
+def write_metrics(run: Path, metrics: Iterable[Metric]) -> None:
+    """A line for each; without any there is no file. Atomic and durable; raises OSError."""
     metrics = iter(metrics)
     first = next(metrics, None)
     if first is None:
         (run / METRICS).unlink(missing_ok=True)
     elif run.is_dir():  # no folder is made here: one that was just removed must not come back
-        lines = (f'{{"step": {step}, "values": {values}}}\n' for step, values in itertools.chain([first], metrics))
+        lines = map(_line, itertools.chain([first], metrics))
         _replace(run / METRICS, lines)
+
+
+def _line(metric: Metric) -> str:
+    return f'{{"step": {metric.step}, "sae": {json.dumps(metric.sae or None)}, "values": {metric.values}}}\n'
 
 
 def _state_in(record: Path) -> str | None:
@@ -118,11 +124,6 @@ def _state_in(record: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return found.get("state") if isinstance(found, dict) else None
-
-
-def _metrics(db: sqlite3.Connection, job: int) -> Iterator[tuple[int, str]]:
-    for row in db.execute('select step, "values" from metrics where job = ? order by step', (job,)):
-        yield row[0], row[1]
 
 
 def _write_if_at_rest(db: sqlite3.Connection, run: Path, job: int) -> None:

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mistudiod.index import read_json
 from mistudiod.jobs import ENDED, State
 from mistudiod.paths import newest_checkpoint
-from mistudiod.specs import KINDS, LANES, MAKES, USES
-from mistudiod.statements import told
+from mistudiod.readings import Metric, add_metrics
+from mistudiod.specs import KINDS, LANES, MAKES, USES, names_made
+from mistudiod.statements import claim_names, told
 
 SPEC, RECORD, METRICS = "spec.json", "job.json", "metrics.jsonl"
-IN_SPEC = ("priority", "created_at", "started_at", "attempts", "after")  # of the job, beside what the worker reads
+# Of the job, beside what the worker reads; it reads ``finalize`` as well.
+IN_SPEC = ("priority", "created_at", "started_at", "attempts", "after", "finalize")
 AT_REST = ENDED | {State.PAUSED}  # a job in one of these states has a record
 _HIGHEST = 2**31  # a folder of a higher number is none of ours
 
@@ -29,6 +31,13 @@ log = logging.getLogger("mistudiod.restoring")
 class Makes(BaseModel):
     noun: str = Field(max_length=50)
     name: str = Field(max_length=64)
+    names: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=1000)
+
+    @model_validator(mode="after")
+    def _every_name(self) -> Makes:
+        """Before version 0.4 there was only one."""
+        self.names = self.names or [self.name]
+        return self
 
 
 class Record(BaseModel):
@@ -51,12 +60,17 @@ class Record(BaseModel):
     attempts: int = Field(0, ge=0, le=10_000)
     after: list[Annotated[int, Field(ge=1, lt=_HIGHEST)]] = Field(default_factory=list, max_length=1000)
     makes: Makes | None = None
+    finalize: bool = False
 
     @model_validator(mode="after")
     def _can_be_run_again(self) -> Record:
         if self.kind not in KINDS or self.spec.get("kind") != self.kind:
             raise ValueError(f"there is no kind of job {self.kind!r}")
-        if not all(isinstance(self.spec.get(field), str) for field in USES[self.kind]):
+        if not all(
+            isinstance(self.spec.get(field), str)
+            for field in USES[self.kind]
+            if KINDS[self.kind].model_fields[field].is_required()
+        ):
             raise ValueError("its spec does not name what it reads")
         return self
 
@@ -79,13 +93,13 @@ def restore(db: sqlite3.Connection, runs: Path, records: Iterable[Record], highe
     """
     inserted = [record for record in records if _insert(db, record)]
     for record in inserted:
-        metrics = ((record.id, *metric) for metric in _read_metrics(runs / str(record.id) / METRICS))
-        db.executemany("insert or replace into metrics values (?, ?, ?)", metrics)
+        add_metrics(db, record.id, _read_metrics(runs / str(record.id) / METRICS, _only_sae(record.makes)))
         for needed in record.after:
             db.execute("insert or ignore into dependencies select ?, id from jobs where id = ?", (record.id, needed))
         if record.makes and record.state is State.DONE:  # few artifacts say themselves which job has made them
             query = "update artifacts set job = :id where noun = :noun and name = :name and (job is null or job < :id)"
-            db.execute(query, {"id": record.id, "noun": record.makes.noun, "name": record.makes.name})
+            for name in record.makes.names:
+                db.execute(query, {"id": record.id, "noun": record.makes.noun, "name": name})
         told(db, record.id)
     made_by = db.execute("select max(job) from artifacts").fetchone()[0] or 0
     used = db.execute("select seq from sqlite_sequence where name = 'jobs'").fetchone()
@@ -98,17 +112,18 @@ def restore(db: sqlite3.Connection, runs: Path, records: Iterable[Record], highe
 def _insert(db: sqlite3.Connection, record: Record) -> bool:
     columns = (record.plan, record.progress, record.result, record.error)
     texts = [json.dumps(v) if v is not None else None for v in columns]
-    makes = (record.makes.noun, record.makes.name) if record.makes else (None, None)
     cursor = db.execute(
         """insert or ignore into jobs (id, kind, lane, spec, state, priority, created_at, started_at, ended_at,
-           plan, progress, result, error, noun, name) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
+           plan, progress, result, error, finalize) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
         (
             *(record.id, record.kind, LANES[record.kind], json.dumps(record.spec), record.state.value, record.priority),
-            *(record.created_at, record.started_at, record.ended_at, *texts, *makes),
+            *(record.created_at, record.started_at, record.ended_at, *texts, record.finalize),
         ),
     )
     if cursor.rowcount != 1:
         return False
+    if record.makes:
+        claim_names(db, record.id, record.makes.noun, record.makes.names)
     started = record.started_at or record.created_at
     db.executemany(
         "insert into attempts (job, n, started_at, ended_at, reason) values (?, ?, ?, ?, 'restored')",
@@ -154,16 +169,29 @@ def _from_spec(run: Path, number: int) -> Record:
         {"attempts": 1, "created_at": touched, "started_at": touched, **known}
         | {"id": number, "kind": kind, "state": State.STOPPED, "spec": spec}
         | {"ended_at": touched, "error": {"code": "restored", "message": message}}
-        | {"makes": {"noun": noun, "name": spec.get("name")} if noun else None}
+        | {"makes": {"noun": noun, "name": spec.get("name"), "names": _names(spec)} if noun else None}
     )
 
 
-def _read_metrics(path: Path) -> Iterator[tuple[int, str]]:
-    """(step, values as JSON) of every line that is whole."""
+def _names(spec: dict[str, Any]) -> list[str]:
+    """Of all that a job makes; none when its spec is that of an older version, of which only ``name`` is known."""
+    try:
+        return names_made(KINDS[spec["kind"]].model_validate(spec))
+    except ValidationError:
+        return []
+
+
+def _only_sae(makes: Makes | None) -> str:
+    """Whose metrics are those that name no SAE: empty for a job as a whole."""
+    return makes.name if makes and makes.noun == "sae" and len(makes.names) == 1 else ""
+
+
+def _read_metrics(path: Path, sae: str) -> Iterator[Metric]:
+    """Of every line that is whole; ``sae``: whose those are that name none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                if (metric := _metric(line)) is not None:
+                if (metric := _metric(line, sae)) is not None:
                     yield metric
     except FileNotFoundError:
         return
@@ -171,15 +199,15 @@ def _read_metrics(path: Path) -> Iterator[tuple[int, str]]:
         log.warning("%s cannot be read to its end: %s", path, error)
 
 
-def _metric(line: str) -> tuple[int, str] | None:
+def _metric(line: str, usual: str) -> Metric | None:
     try:
         found = json.loads(line, parse_constant=lambda _: None)
-        step, values = found["step"], found["values"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        step, sae, values = found["step"], found.get("sae") or usual, found["values"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(step, int) or not 0 <= step < 2**63 or not isinstance(values, dict):
+    if not isinstance(step, int) or not 0 <= step < 2**63 or not isinstance(values, dict) or not isinstance(sae, str):
         return None
-    return step, json.dumps(values)
+    return Metric(step, sae, json.dumps(values))
 
 
 def _touched(run: Path) -> str:

@@ -36,11 +36,15 @@ _DRAIN_S = 2.0  # to read what a dead worker has left in the pipe, should a gran
 
 @dataclass(frozen=True)
 class Grace:
-    """Patience: after a message, after SIGTERM, and with a worker that says nothing."""
+    """Patience: after a message, after SIGTERM, and with a worker that says nothing.
+
+    ``saving_s``: after a stop with a worker that goes on saying how far it is, for it saves what it has.
+    """
 
     stop_s: float
     term_s: float
     progress_s: float
+    saving_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ class Worker:
             self._descending = True
             self._tasks.append(asyncio.create_task(self._descend()))
 
+    def finalize(self) -> None:
+        """Tell a training to come to its end now; it takes as long as it takes."""
+        if self.asked is None:
+            self._say("finalize")
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -142,7 +151,10 @@ class Worker:
             stdin.write(f"{command}\n".encode())
 
     async def _descend(self) -> None:
+        limit = time.monotonic() + self.grace.saving_s
         await asyncio.sleep(self.grace.stop_s)
+        while self.asked == "stop" and (left := min(self._heard + self.grace.stop_s, limit) - time.monotonic()) > 0:
+            await asyncio.sleep(left)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         await asyncio.sleep(self.grace.term_s)

@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from mistudiod.events import WorkerEvent
+from mistudiod.events import Live, Metric, WorkerEvent
 
-Values = dict[str, float | None]
+
+@dataclass
+class Gathered:
+    """What came between two writes. Of progress, result and each SAE's live features only the newest counts."""
+
+    progress: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    metrics: list[Metric] = field(default_factory=list)
+    live: dict[str, Live] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.progress or self.result or self.metrics or self.live)
 
 
 class Said:
-    """Gathers events between two writes. Only the newest progress counts."""
+    """Gathers what one worker says. ``saes``: those that its job makes; of any other it knows nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, saes: Sequence[str] = ()) -> None:
+        self._saes = saes
         self.failure: dict[str, Any] | None = None
-        self._progress: dict[str, Any] | None = None
-        self._result: dict[str, Any] | None = None
-        self._metrics: list[tuple[int, Values]] = []
+        self._failed: list[Any] = []
+        self._gathered = Gathered()
+
+    @property
+    def partial(self) -> dict[str, Any] | None:
+        """The error of a job that is done but for some of its SAEs: those in ``failed`` of its result."""
+        return {"code": "partial", "message": partly(self._failed, len(self._saes))} if self._failed else None
 
     def take(self, event: WorkerEvent) -> None:
         if event.event == "progress":
-            self._progress = event.model_dump(exclude={"event"})
+            self._gathered.progress = event.model_dump(exclude={"event"})
         elif event.event == "metric":
-            self._metrics.append((event.step, event.values))
+            if (sae := self._named(event.sae)) is not None:
+                self._gathered.metrics.append(event.model_copy(update={"sae": sae}))
+        elif event.event == "live":
+            if sae := self._named(event.sae):
+                self._gathered.live[sae] = event.model_copy(update={"sae": sae})
         elif event.event == "result":
-            self._result = event.result
+            self._gathered.result = event.result
+            failed = event.result.get("failed")
+            self._failed = failed if isinstance(failed, list) else []
         elif event.event == "failure":
             self.failure = event.model_dump(exclude={"event"}, exclude_none=True)
 
-    def put_back(
-        self, progress: dict[str, Any] | None, result: dict[str, Any] | None, metrics: list[tuple[int, Values]]
-    ) -> None:
-        """What could not be written, to be collected again; what has been said since then wins."""
-        self._progress, self._result = self._progress or progress, self._result or result
-        self._metrics = metrics + self._metrics
+    def _named(self, sae: str | None) -> str | None:
+        """The SAE that is meant: the only one where none is named, none of several; None when there is no such."""
+        if sae is None:
+            return self._saes[0] if len(self._saes) == 1 else ""
+        return sae if sae in self._saes else None
 
-    def collect(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[tuple[int, Values]]]:
-        taken = self._progress, self._result, self._metrics
-        self._progress, self._result, self._metrics = None, None, []
+    def put_back(self, gathered: Gathered) -> None:
+        """What could not be written, to be collected again; what has been said since then wins."""
+        newer = self._gathered
+        self._gathered = Gathered(
+            newer.progress or gathered.progress,
+            newer.result or gathered.result,
+            gathered.metrics + newer.metrics,
+            {**gathered.live, **newer.live},
+        )
+
+    def collect(self) -> Gathered:
+        taken, self._gathered = self._gathered, Gathered()
         return taken
+
+
+def partly(failed: Sequence[Any], all: int) -> str:
+    """A sentence on those of a result's ``failed``: ``{"sae", "message"}`` each."""
+    reasons = [f"{one.get('sae')} ({one.get('message')})" for one in failed if isinstance(one, dict)]
+    return f"{len(failed)} of {all} SAEs failed: {'; '.join(reasons)}"[:4000]

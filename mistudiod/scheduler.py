@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,9 @@ from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.scheduler")
 T = TypeVar("T")
+Error = dict[str, Any]
 RETRY_S = 2.0  # between two tries to write to a database that refuses: a full disk, another program's lock
+SAVING_S = 300.0  # that a training which was stopped may take to measure and save what it has
 _ONE_AT_A_TIME = ("tokenize",)  # each takes every core
 
 
@@ -62,10 +65,10 @@ class Scheduler:
         """
         if self._closing:
             raise Conflict("the studio is stopping; try again when it is up")
-        kind = request.spec.kind
         after, missing = set(request.after), {}
-        for field, noun in USES[kind].items():
-            name = getattr(request.spec, field)
+        for field, noun in USES[request.spec.kind].items():
+            if (name := getattr(request.spec, field)) is None:
+                continue
             try:
                 await self._index.get(noun, name)
             except NotFound:
@@ -95,6 +98,11 @@ class Scheduler:
     async def retry(self, job: int) -> Job:
         return await self._store.retry(job)
 
+    async def finalize(self, job: int) -> Job:
+        """End a training now, measured and saved as if it had come to its end."""
+        trained = await asyncio.to_thread(newest_checkpoint, self._paths.run(job)) is not None
+        return await self._store.finalize(job, trained)
+
     async def remove(self, job: int) -> None:
         trash = await self._store.remove(job, lambda: set_aside(self._paths.run(job)))
         if trash:
@@ -105,8 +113,11 @@ class Scheduler:
         state = data.get("state") if topic == "job" else None
         if state == State.QUEUED:
             self._wake.set()
-        elif state in (State.STOPPING, State.PAUSING) and (worker := self._workers.get(data["id"])):
-            worker.ask("stop" if state == State.STOPPING else "pause")
+        elif state in LIVE and (worker := self._workers.get(data["id"])):
+            if state != State.RUNNING:
+                worker.ask("stop" if state == State.STOPPING else "pause")
+            elif data["finalize"]:
+                worker.finalize()
 
     def pids(self) -> dict[int, int]:
         """Of each job that runs: its worker's process."""
@@ -192,13 +203,10 @@ class Scheduler:
         try:
             run = await self._prepare(job)
             secrets = await asyncio.to_thread(self._secrets.for_kind, job["kind"])
-            worker = await Worker.start(run, self._grace, self._command, secrets)
-        except (SecretsUnusable, DoesNotFit) as refusal:
-            await self._not_started(job["id"], error(refusal.code, refusal.message))
-            return
-        except OSError as reason:
-            sentence = f"the worker could not be started: {reason.strerror or reason}"
-            await self._not_started(job["id"], error("not_started", sentence))
+            grace = replace(self._grace, saving_s=SAVING_S if job["kind"] == "train" else 0.0)
+            worker = await Worker.start(run, grace, self._command, secrets)
+        except (SecretsUnusable, DoesNotFit, OSError) as refusal:
+            await self._not_started(job["id"], refusal)
             return
         self._workers[job["id"]] = worker
         kills = await asyncio.to_thread(host.oom_kills)
@@ -206,10 +214,12 @@ class Scheduler:
             pid = worker.process.pid
             await self._written(lambda: self._store.started(job["id"], pid, worker.starttime, runner.boot_id()))
             # It may have been asked while the worker was being started.
-            state = State((await self._store.get(job["id"]))["state"])
-            if self._closing or state is not State.RUNNING:
-                worker.ask("stop" if state is State.STOPPING else "pause")
-            hearing = Hearing(job["id"], self._paths, self._store, self._index, self._bus, self._written)
+            found = await self._store.get(job["id"])
+            if self._closing or found["state"] != State.RUNNING:
+                worker.ask("stop" if found["state"] == State.STOPPING else "pause")
+            elif found["finalize"] and not job["finalize"]:  # else its order says so
+                worker.finalize()
+            hearing = Hearing(job, self._paths, self._store, self._index, self._bus, self._written)
             failure = await hearing.hear(worker)
         except BaseException:
             worker.kill()
@@ -222,9 +232,13 @@ class Scheduler:
         killed = oom.killed_for_memory(ended.code, await asyncio.to_thread(host.oom_kills) - kills)
         short = (killed or ended.code == MEMORY) and not ended.asked and not self._closing
         if not (short and await self._again_with_less(job["id"], ended.code)):
-            await self._conclude(job["id"], ended, failure)
+            await self._conclude(job["id"], ended, failure, hearing.partial)
 
-    async def _not_started(self, job: int, why: dict[str, Any]) -> None:
+    async def _not_started(self, job: int, refusal: StudioError | OSError) -> None:
+        if isinstance(refusal, OSError):
+            why = error("not_started", f"the worker could not be started: {refusal.strerror or refusal}")
+        else:
+            why = error(refusal.code, refusal.message)
         await self._finish(job, [State.FAILED], None, "not started", why)
 
     async def _prepare(self, job: Job) -> Path:
@@ -246,12 +260,12 @@ class Scheduler:
         await self._finish(job, [State.INTERRUPTED, State.QUEUED], code, "out of memory", None, plan=smaller)
         return True
 
-    async def _conclude(self, job: int, exit: Exit, failure: dict[str, Any] | None) -> None:
-        end = ending(exit, failure, self._closing, self._grace.progress_s)
+    async def _conclude(self, job: int, exit: Exit, failure: Error | None, partial: Error | None) -> None:
+        end = ending(exit, failure, self._closing, self._grace.progress_s, partial)
         if end.state is State.INTERRUPTED and not (self._closing and exit.asked):
             await self._interrupted(job, end.reason, exit)
             return
-        await self._finish(job, [end.state], exit.code, end.reason, end.error)
+        await self._finish(job, end.moves, exit.code, end.reason, end.error)
         if end.state is State.DONE:
             with contextlib.suppress(StudioError):  # what it was made from has gone already
                 await self._planning.remember(await self._store.get(job))
@@ -274,7 +288,7 @@ class Scheduler:
         states: list[State],
         code: int | None,
         reason: str,
-        failure: dict[str, Any] | None,
+        failure: Error | None,
         **columns: object,
     ) -> None:
         checkpoint = await asyncio.to_thread(newest_checkpoint, self._paths.run(job))

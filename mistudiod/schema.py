@@ -70,6 +70,31 @@ def m003_plans_and_measurements(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m004_grids_of_saes(db: Database) -> None:
+    """A job makes several things, each with its own metrics. ``jobs.noun`` and ``jobs.name`` are not used any more."""
+    for statement in (
+        """create table makes (
+             job integer not null references jobs(id) on delete cascade, n integer not null, noun text not null,
+             name text not null collate nocase, primary key (job, n)) without rowid""",
+        "create index makes_by_name on makes (noun, name)",
+        "insert into makes select id, 0, noun, name from jobs where noun is not null",
+        # Of a job as a whole ``sae`` is empty.
+        """create table metrics_of_saes (
+             job integer not null references jobs(id) on delete cascade, step integer not null, sae text not null,
+             "values" text not null, primary key (job, step, sae)) without rowid""",
+        """insert into metrics_of_saes select metrics.job, step, coalesce(makes.name, ''), "values"
+             from metrics left join makes on makes.job = metrics.job and makes.noun = 'sae'""",
+        "drop table metrics",
+        "alter table metrics_of_saes rename to metrics",
+        """create table live (
+             job integer not null references jobs(id) on delete cascade, sae text not null, step integer not null,
+             features text not null, primary key (job, sae)) without rowid""",
+        "alter table jobs add column finalize integer not null default 0",
+    ):
+        db.execute(statement)
+
+
 def known() -> set[str]:
     return {migration.name for migration in migrations._migrations}
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from mistudiod.database import tell
-from mistudiod.errors import Conflict, NotFound
+from mistudiod.errors import Changed, Conflict, NotFound
 from mistudiod.jobs import ENDED, State, may_move, now
 
 Job = dict[str, Any]
 _KEY_KEPT = timedelta(days=1)
+# Reasons for which an attempt ended in order.
+_NOT_DYING = ("stopped", "paused", "restored", "out of memory", "held")
+_FINALIZED_FROM = (State.RUNNING, State.PAUSED, State.STOPPED, State.FAILED)
 
 
 def job_row(db: sqlite3.Connection, job: int) -> Job:
@@ -27,8 +30,25 @@ def job_row(db: sqlite3.Connection, job: int) -> Job:
         **{k: json.loads(row[k]) if row[k] else None for k in ("spec", "plan", "progress", "result", "error")},
         "attempts": attempts,
         "after": [r["needs"] for r in after],
-        "makes": {"noun": row["noun"], "name": row["name"]} if row["noun"] else None,
+        "makes": _makes(db, job),
+        "finalize": bool(row["finalize"]),
     }
+
+
+def _makes(db: sqlite3.Connection, job: int) -> dict[str, Any] | None:
+    rows = db.execute("select noun, name from makes where job = ? order by n", (job,)).fetchall()
+    names = [row["name"] for row in rows]
+    return {"noun": rows[0]["noun"], "name": names[0], "names": names} if rows else None
+
+
+def claim_names(db: sqlite3.Connection, job: int, noun: str, names: Sequence[str]) -> None:
+    db.executemany("insert into makes values (?, ?, ?, ?)", [(job, n, noun, name) for n, name in enumerate(names)])
+
+
+def add_job(db: sqlite3.Connection, about: Sequence[object]) -> int:
+    """``about``: kind, lane, spec as JSON, priority."""
+    query = "insert into jobs (kind, lane, spec, priority, state, created_at) values (?, ?, ?, ?, ?, ?)"
+    return int(db.execute(query, (*about, State.QUEUED.value, now())).lastrowid or 0)
 
 
 def move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> Job:
@@ -53,14 +73,24 @@ def told(db: sqlite3.Connection, job: int) -> Job:
 
 
 def maker(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> int | None:
+    """The unfinished job that will make it; the case of a name is ignored."""
     row = db.execute(
-        f"select id from jobs where noun = ? and lower(name) = lower(?) and id != ? and state not in ({marks(ENDED)})",
+        f"select job from makes join jobs on id = job where makes.noun = ? and makes.name = ? and job != ? "
+        f"and state not in ({marks(ENDED)})",
         (noun, name, besides, *values(ENDED)),
     ).fetchone()
-    return row["id"] if row else None
+    return row["job"] if row else None
 
 
-def refuse_taken(db: sqlite3.Connection, noun: str, name: str, besides: int = 0) -> None:
+def refuse_taken(db: sqlite3.Connection, noun: str, names: Sequence[str], besides: int = 0) -> None:
+    """Raises Conflict for the first of the names that is not to be had."""
+    if len({name.lower() for name in names}) < len(names):
+        raise Conflict("two of the SAEs would have the same name: ask for fewer of them", {"name": "comes twice"})
+    for name in names:
+        _refuse_taken(db, noun, name, besides)
+
+
+def _refuse_taken(db: sqlite3.Connection, noun: str, name: str, besides: int) -> None:
     if job := maker(db, noun, name, besides):
         raise Conflict(f"job {job} is making a {noun} named {name!r}; choose another name", {"name": "is being made"})
     # Case is ignored: the names are folders, and some file systems ignore it too.
@@ -85,7 +115,7 @@ def as_asked(was: State, states: Sequence[State]) -> Sequence[State]:
     """Where an attempt's end leads when a person has asked for something meanwhile: it is never queued again then."""
     if was is State.STOPPING and states[-1] in (State.QUEUED, State.PAUSED, State.INTERRUPTED):
         return [State.STOPPED]
-    if was is State.PAUSING and states[-1] in (State.QUEUED, State.INTERRUPTED):
+    if was is State.PAUSING and states[-1] in (State.QUEUED, State.INTERRUPTED, State.PAUSED):
         return [State.PAUSED]
     return states
 
@@ -128,24 +158,27 @@ def stopped_with(db: sqlite3.Connection, job: int) -> list[int]:
     return [row["id"] for row in db.execute(query, (job,)).fetchall()]
 
 
-def queue_again(db: sqlite3.Connection, job: int) -> Job:
-    """Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done."""
+def queue_again(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
+    """``finalize``: only to end it well.
+
+    Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done.
+    """
     row = job_row(db, job)
     if row["makes"] and State(row["state"]) in ENDED:
-        refuse_taken(db, row["makes"]["noun"], row["makes"]["name"], besides=job)
+        refuse_taken(db, row["makes"]["noun"], row["makes"]["names"], besides=job)
     if needed := hopeless_need(db, job):
         raise Conflict(f"job {job} waits for job {needed}, which will not be done; retry job {needed}")
     # Three more restarts for want of memory; what a checkpoint hangs on stays as it was chosen.
     db.execute("update jobs set plan = json_set(plan, '$.restarts', 0) where id = ?", (job,))
-    return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None)
+    return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None, finalize=finalize)
 
 
-def retry(db: sqlite3.Connection, job: int) -> Job:
+def retry(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
     """Queue an ended job again, and those that were stopped only because of it. Raises Conflict."""
     state = job_row(db, job)["state"]
     if State(state) not in ENDED - {State.DONE}:
         raise Conflict(f"job {job} is {state}; only a failed or stopped job can be retried")
-    found = queue_again(db, job)
+    found = queue_again(db, job, finalize)
     queue = stopped_with(db, job)
     while queue:
         one = queue.pop()
@@ -159,6 +192,54 @@ def retry(db: sqlite3.Connection, job: int) -> Job:
         else:
             queue += stopped_with(db, one)
     return found
+
+
+def finalize(db: sqlite3.Connection, job: int, trained: bool) -> Job:
+    """Let a training end now, and well: one that runs is told, one that does not is queued again for that.
+
+    ``trained``: it has a checkpoint. Raises Conflict when nothing has been trained, or it can come to no such end.
+    """
+    found = job_row(db, job)
+    state = State(found["state"])
+    if found["kind"] != "train":
+        raise Conflict(f"job {job} is no training: there is nothing to finalize")
+    if state not in _FINALIZED_FROM:
+        raise Conflict(
+            f"job {job} is {state.value}; it can be finalized while it runs, or once it has paused or stopped"
+        )
+    measured = db.execute("select 1 from metrics where job = ? limit 1", (job,)).fetchone()
+    if not (trained or (state is State.RUNNING and measured)):
+        raise Conflict(f"job {job} has trained nothing yet: there is nothing to finalize")
+    if state is State.RUNNING:
+        db.execute("update jobs set finalize = 1 where id = ?", (job,))
+        return told(db, job)
+    if state is State.PAUSED:
+        return queue_again(db, job, finalize=True)
+    return retry(db, job, finalize=True)
+
+
+def stalled(db: sqlite3.Connection, job: int, checkpoint: int | None) -> int:
+    """How many of the last attempts ended, unasked, without getting past ``checkpoint``."""
+    rows = db.execute(
+        "select checkpoint, reason from attempts where job = ? and ended_at is not null order by n desc", (job,)
+    ).fetchall()
+    n = 0
+    for row in rows:
+        if row["checkpoint"] != checkpoint or row["reason"] in _NOT_DYING:
+            break
+        n += 1
+    return n
+
+
+def edit(db: sqlite3.Connection, job: int, priority: int, unless: Callable[[Job], bool]) -> Job:
+    """Give a queued job another priority. Raises Changed when ``unless`` says so of the job as it is."""
+    found = job_row(db, job)
+    if unless(found):
+        raise Changed(f"job {job} has changed since you looked at it; look again")
+    if found["state"] != State.QUEUED:
+        raise Conflict(f"job {job} is {found['state']}; only a queued job has a priority to change")
+    db.execute("update jobs set priority = ? where id = ?", (priority, job))
+    return told(db, job)
 
 
 class Key(NamedTuple):
@@ -183,29 +264,6 @@ def keep_key(db: sqlite3.Connection, key: Key, job: int) -> None:
     at = datetime.now(timezone.utc)
     db.execute("delete from keys where created_at < ?", ((at - _KEY_KEPT).isoformat(),))
     db.execute("insert into keys values (?, ?, ?, ?)", (*key, at.isoformat(), job))
-
-
-def record(
-    db: sqlite3.Connection,
-    job: int,
-    progress: dict[str, Any] | None,
-    result: dict[str, Any] | None,
-    metrics: list[tuple[int, str]],
-) -> None:
-    if progress is not None:
-        db.execute("update jobs set progress = ? where id = ?", (json.dumps(progress), job))
-    if result is not None:
-        db.execute("update jobs set result = ? where id = ?", (json.dumps(result), job))
-    db.executemany("insert or replace into metrics values (?, ?, ?)", [(job, s, v) for s, v in metrics])
-
-
-def metrics_after(db: sqlite3.Connection, job: int, after_step: int, limit: int) -> list[dict[str, Any]]:
-    """Raises NotFound when there is no such job."""
-    job_row(db, job)
-    rows = db.execute(
-        'select step, "values" from metrics where job = ? and step > ? order by step limit ?', (job, after_step, limit)
-    )
-    return [{"step": row[0], "values": json.loads(row[1])} for row in rows.fetchall()]
 
 
 def marks(states: frozenset[State]) -> str:

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mistudiod.database import Database, tell
-from mistudiod.errors import Changed, Conflict
+from mistudiod.errors import Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
-from mistudiod.specs import LANES, MAKES, JobRequest
+from mistudiod.readings import Live, Metric, live_of, metrics_page, record
+from mistudiod.specs import LANES, MAKES, JobRequest, names_made
 from mistudiod.statements import (
     Job,
     Key,
+    add_job,
     as_asked,
+    claim_names,
+    edit,
+    finalize,
     job_row,
     keep_key,
     known_under,
     maker,
     marks,
-    metrics_after,
     move,
-    record,
     refuse_taken,
     require_usable,
     retry,
+    stalled,
     stop_waiting,
     told,
     values,
 )
-
-_NOT_DYING = ("stopped", "paused", "restored", "out of memory")  # reasons for which an attempt ended in order
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Jobs:
         return await self._database.read(lambda db: known_under(db, key))
 
     async def add(self, request: JobRequest, after: Sequence[int], key: Key | None = None) -> tuple[Job, bool]:
-        """Queue a job behind those of ``after``; the name it makes is claimed in the same transaction.
+        """Queue a job behind those of ``after``; the names of what it makes are claimed in the same transaction.
 
         With a ``key`` that the same request has used: the job it made, and False.
         """
@@ -65,14 +67,12 @@ class Jobs:
             if key and (known := known_under(db, key)):
                 return known, False
             spec, kind = request.spec, request.spec.kind
-            noun, name = MAKES.get(kind), getattr(spec, "name", None)
+            noun, names = MAKES.get(kind), names_made(spec)
             if noun:
-                refuse_taken(db, noun, str(name))
-            cursor = db.execute(
-                "insert into jobs (kind, lane, spec, state, priority, created_at, noun, name) values (?,?,?,?,?,?,?,?)",
-                (kind, LANES[kind], spec.model_dump_json(), State.QUEUED.value, request.priority, now(), noun, name),
-            )
-            job = int(cursor.lastrowid or 0)
+                refuse_taken(db, noun, names)
+            job = add_job(db, (kind, LANES[kind], spec.model_dump_json(), request.priority))
+            if noun:
+                claim_names(db, job, noun, names)
             for needed in sorted(set(after)):
                 require_usable(db, needed)
                 db.execute("insert into dependencies values (?, ?)", (job, needed))
@@ -105,7 +105,7 @@ class Jobs:
             return [
                 row["id"]
                 for row in rows
-                if any(n == noun and json.loads(row["spec"])[f] == name for f, n in uses[row["kind"]].items())
+                if any(n == noun and json.loads(row["spec"]).get(f) == name for f, n in uses[row["kind"]].items())
             ]
 
         return await self._database.read(select)
@@ -207,19 +207,7 @@ class Jobs:
 
     async def stalled(self, job: int, checkpoint: int | None) -> int:
         """How many of the last attempts ended, unasked, without getting past ``checkpoint``."""
-
-        def count(db: sqlite3.Connection) -> int:
-            rows = db.execute(
-                "select checkpoint, reason from attempts where job = ? and ended_at is not null order by n desc", (job,)
-            ).fetchall()
-            n = 0
-            for row in rows:
-                if row["checkpoint"] != checkpoint or row["reason"] in _NOT_DYING:
-                    break
-                n += 1
-            return n
-
-        return await self._database.read(count)
+        return await self._database.read(lambda db: stalled(db, job, checkpoint))
 
     async def resume(self, job: int) -> Job:
         """Queue a paused job again. Raises Conflict for any other."""
@@ -228,7 +216,7 @@ class Jobs:
             found = job_row(db, job)
             if found["state"] != State.PAUSED:
                 raise Conflict(f"job {job} is {found['state']}, not paused")
-            return move(db, job, State.QUEUED)
+            return move(db, job, State.QUEUED, error=None, finalize=False)
 
         return await self._database.write(again)
 
@@ -236,19 +224,13 @@ class Jobs:
         """Queue an ended job again, and those that were stopped only because of it. Raises Conflict."""
         return await self._database.write(lambda db: retry(db, job))
 
+    async def finalize(self, job: int, trained: bool) -> Job:
+        """Let a training end now, and well. ``trained``: it has a checkpoint. Raises Conflict."""
+        return await self._database.write(lambda db: finalize(db, job, trained))
+
     async def edit(self, job: int, priority: int, unless: Callable[[Job], bool]) -> Job:
         """Give a queued job another priority. Raises Changed when ``unless`` says so of the job as it is."""
-
-        def change(db: sqlite3.Connection) -> Job:
-            found = job_row(db, job)
-            if unless(found):
-                raise Changed(f"job {job} has changed since you looked at it; look again")
-            if found["state"] != State.QUEUED:
-                raise Conflict(f"job {job} is {found['state']}; only a queued job has a priority to change")
-            db.execute("update jobs set priority = ? where id = ?", (priority, job))
-            return told(db, job)
-
-        return await self._database.write(change)
+        return await self._database.write(lambda db: edit(db, job, priority, unless))
 
     async def remove(self, job: int, set_aside: Callable[[], Path | None]) -> Path | None:
         """Delete an ended job for which nothing waits. ``set_aside`` takes its folder away first, and is returned."""
@@ -288,10 +270,18 @@ class Jobs:
         )
 
     async def record(
-        self, job: int, progress: dict[str, Any] | None, result: dict[str, Any] | None, metrics: list[tuple[int, str]]
+        self,
+        job: int,
+        progress: dict[str, Any] | None,
+        result: dict[str, Any] | None,
+        metrics: Iterable[Metric],
+        live: Iterable[Live] = (),
     ) -> None:
         """What a worker has said since the last time, in one transaction."""
-        await self._database.write(lambda db: record(db, job, progress, result, metrics))
+        await self._database.write(lambda db: record(db, job, progress, result, metrics, live))
 
-    async def metrics(self, job: int, after_step: int, limit: int) -> list[dict[str, Any]]:
-        return await self._database.read(lambda db: metrics_after(db, job, after_step, limit))
+    async def metrics(self, job: int, after_step: int, limit: int, sae: str | None = None) -> dict[str, Any]:
+        return await self._database.read(lambda db: metrics_page(db, job, after_step, limit, sae))
+
+    async def live(self, job: int) -> list[dict[str, Any]]:
+        return await self._database.read(lambda db: live_of(db, job))

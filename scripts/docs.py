@@ -196,9 +196,9 @@ def events() -> Iterator[str]:
         f"do that by themselves) or `?after=`, is told what it has missed: from the last {RING:,} in memory, else from the last\n"
         f"{KEPT_EVENTS:,} in the database. When even that does not reach back, or the number is another database's, `reset`\n"
         "comes with a snapshot, and the stream goes on from there.\n\n"
-        "Readings, those without, are sent 10 times a second at most for each job, the newest always, and before the state\n"
-        "that follows it. They are not told again: after a gap ask `/api/jobs/{id}/metrics?after_step=` for the steps that\n"
-        "are missing.\n\n"
+        "Readings, those without, are sent 10 times a second at most for each job (of metrics and live features: for each SAE),\n"
+        "the newest always, and before the state that follows it. They are not told again: after a gap ask\n"
+        "`/api/jobs/{id}/metrics?after_step=` for the steps that are missing, and `/api/jobs/{id}/live`.\n\n"
         "A comment, `: ping`, comes every 15 s. A reader that is 1,024 states behind, or takes nothing for a minute, is\n"
         "let go, and resumes when it comes back. There are 256 streams at most (429)."
     )

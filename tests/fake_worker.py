@@ -6,7 +6,12 @@ messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a gr
 (runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder),
 ``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
 ``leakraw`` (the same past Python's streams, as C code would), ``hungry`` (out of memory with more than 1,024 tokens at
-a time), ``greedy`` (out of memory with any).
+a time), ``greedy`` (out of memory with any), ``full`` (the disk is full at a checkpoint, as long as there is a file
+``full`` in the data folder), ``half`` (of a grid every other SAE fails), ``train`` (metrics and live features of every
+SAE, then a checkpoint, then as ``slow``: at a stop it saves what it has), ``hostile`` (live features with a text that
+would steer a terminal).
+
+A training that is to be finalized does its words no more.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ import warnings
 from pathlib import Path
 from urllib.parse import quote
 
+from mistudiod.specs import Train
 from mistudiod.worker.link import Asked, take_secrets, tie_to_parent
 from mistudiod.worker.redacted import redact_output
 
@@ -49,7 +55,8 @@ def main() -> int:
     (run / f"attempt-{attempt}").write_text(str(os.getpid()))
     print(f"fake worker, attempt {attempt}", flush=True)
     say(event="progress", stage="work", done=1, total=2, unit="things")
-    for word in spec.get("name", spec.get("sae", "")).split("-"):
+    words = spec.get("name", spec.get("sae", "")).split("-")
+    for word in [] if order.get("finalize") else words:
         code = act(word, attempt, order, say, pipe)
         if code is not None:
             return code
@@ -103,12 +110,50 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
         leak(secrets["hf"], say)
     elif word == "leakraw":
         os.write(1, f"by C code: {secrets['hf']}\n".encode())
+    elif word == "full" and (Path(order["data"]) / "full").exists():
+        say(event="failure", code="disk_full", message="the disk is full: free some space")
+        return 75
+    elif word == "hostile":
+        say(event="live", sae=saes_of(order)[0], step=1, features=[feature("\x1b]0;owned\x07", "\u202egnp")])
+    elif word == "train":
+        return be_trained(order, say)
     elif word == "slow":
         while not asked:
             say(event="progress", stage="work", done=1, total=2)
             time.sleep(0.02)
         return 76 if asked[-1] == "stop" else 75
     return None
+
+
+def saes_of(order: dict) -> list[str]:
+    return [one.name for one in Train.model_validate(order["spec"]).saes()]
+
+
+def feature(before: str = "import", token: str = " os", n: int = 7) -> dict:
+    window = {"value": 3.5, "before": before, "token": token, "after": "\nsys."}
+    return {"feature": n, "density": 0.01, "windows": [window, {**window, "value": 1.0}]}
+
+
+def be_trained(order: dict, say) -> int | None:
+    saes = saes_of(order)
+    for step in range(1, 6):
+        for n, sae in enumerate(saes):
+            values = {"fvu": (n + 1) / (step + 1), "l0": 32.0 + n, "dead": 0.25, "tokens_per_s": 1000.0}
+            say(event="metric", sae=sae, step=step, values=values)
+            say(event="live", sae=sae, step=step, features=[feature(n=step)])
+        say(event="metric", step=step, values={"memory_bytes": 1e9})
+    say(event="metric", sae=saes[0], step=5, values={"fvu": 0.5, "eval_fvu": 0.125, "ce_recovered": 0.9})
+    say(event="metric", sae="of-another-job", step=5, values={"fvu": 0.5})
+    folder = Path(order["data"]) / "runs" / str(order["job"]) / "checkpoints" / "5"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "state.safetensors").write_bytes(b"x" * 1000)
+    (folder / "manifest.json").write_text(json.dumps({"about": {"step": 5, "saes": saes, "held_out_fvu": 0.25}}))
+    while not asked:
+        say(event="progress", stage="train", done=5, total=10, unit="tokens")
+        time.sleep(0.02)
+    if asked[-1] == "stop":
+        finish(order, say)
+    return {"stop": 76, "pause": 75}.get(asked[-1])
 
 
 def leak(secret: str, say) -> None:
@@ -131,13 +176,19 @@ def finish(order: dict, say) -> None:
     spec = order["spec"]
     nouns = {"add_dataset": ("dataset", "dataset.json"), "add_model": ("model", "model.json"),
              "tokenize": ("tokenization", "tokenization.json"), "train": ("sae", "recipe.json")}  # fmt: skip
+    made = saes_of(order) if spec["kind"] == "train" else [spec.get("name")]
+    failed = made[1::2] if "half" in str(spec.get("name")).split("-") else []
+    made = [name for name in made if name not in failed]
     if spec["kind"] in nouns:
         noun, file = nouns[spec["kind"]]
-        folder = Path(order["data"]) / {"tokenization": "tokens"}.get(noun, noun + "s") / spec["name"]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(json.dumps({"rows": 3, "job": order["job"]}))
-        say(event="artifact", noun=noun, name=spec["name"])
+        for name in made:
+            folder = Path(order["data"]) / {"tokenization": "tokens"}.get(noun, noun + "s") / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(json.dumps({"rows": 3, "job": order["job"]}))
+            say(event="artifact", noun=noun, name=name)
     took = {"peak_bytes": 600_000_000, "seconds": 1.0, "tokens_per_s": 1000.0} if spec["kind"] == "train" else {}
+    if failed:
+        took["failed"] = [{"sae": name, "message": "it diverged"} for name in failed]
     say(event="result", result={"spec": spec, **took})
 
 

@@ -10,11 +10,15 @@ from typing import Any
 
 import fake_worker
 
+from mistudiod.specs import Train
+
 MEASURES = {
     "hook": "blocks.3.hook_resid_post", "width": 2048, "k": 32, "fvu": 0.123, "l0": 31.5, "alive": 0.875,
     "pca_fvu": 0.3, "random_fvu": 0.8, "held_out_tokens": 50_000, "tokens": 2_000_000, "steps": 489,
     "seconds": 80.0, "tokens_per_s": 25_000.0,
 }  # fmt: skip
+HELD_OUT = {"eval_fvu": 0.456, "eval_l0": 31.0, "ce_recovered": 0.9}
+RESOLVED = {"precision": "fp32", "forward_tokens": 4096, "buffer_tokens": 65_536, "micro_tokens": 4096, "threads": 2}
 EXAMPLE = {"tokens": ["import", " os", "\n", "sys", "."], "activations": [0.0, 1.0, 0.0, 8.0, 0.5], "peak": 3}
 FEATURES = [
     {"index": 7, "max": 3.0, "mean": 1.0, "density": 0.01, "examples": [EXAMPLE, EXAMPLE]},
@@ -33,12 +37,17 @@ def finish(order: dict[str, Any], say: Any) -> None:
     kind = spec["kind"]
     data = Path(order["data"])
     if kind == "train":
-        say(event="metric", step=1, values={"fvu": 0.5, "l0": 32.0, "dead": 0.1, "tokens_per_s": 25_000.0})
+        made = fake_worker.saes_of(order)
+        for n, sae in enumerate(made):  # a single one need not be named
+            values = {"fvu": 0.5 / (n + 1), "l0": 32.0, "dead": 0.1, "tokens_per_s": 25_000.0, **HELD_OUT}
+            say(event="metric", sae=sae if len(made) > 1 else None, step=1, values=values)
         say(event="progress", stage="train", done=1_000_000, total=2_000_000, unit="tokens", eta_s=40.0)
         time.sleep(0.4)  # longer than the daemon gathers what a worker says
         say(event="progress", stage="measure", done=500, total=1000, unit="tokens", eta_s=2.0)
     result = told(spec, job, data)
-    if kind in FOLDERS:
+    if kind == "train" and len(made) > 1:
+        result = finish_grid(spec, job, data, say)
+    elif kind in FOLDERS:
         parent, file, noun = FOLDERS[kind]
         write(data / parent / spec["name"], file, json.dumps(result))
         say(event="artifact", noun=noun, name=spec["name"])
@@ -48,6 +57,21 @@ def finish(order: dict[str, Any], say: Any) -> None:
         write(folder, "manifest.json", json.dumps(result))
         say(event="artifact", noun="features", name=f"{spec['sae']}/{job}")
     say(event="result", result=result)
+
+
+def finish_grid(spec: dict[str, Any], job: int, data: Path, say: Any) -> dict[str, Any]:
+    """Each SAE, but those that fail: every other one of a grid whose name has ``half`` in it."""
+    whole = Train.model_validate(spec)
+    saes, failed = [], []
+    for n, one in enumerate(whole.saes()):
+        if n % 2 and "half" in whole.name:
+            failed.append({"sae": one.name, "message": "it diverged"})
+            continue
+        found = {**told(whole.only(one).model_dump(), job, data), "fvu": 0.1 * (n + 1), "verdict": ["22 % are dead"]}
+        write(data / "saes" / one.name, "recipe.json", json.dumps(found))
+        say(event="artifact", noun="sae", name=one.name)
+        saes.append(found)
+    return {"saes": saes, "seconds": 80.0, "peak_bytes": 2_000_000_000, **({"failed": failed} if failed else {})}
 
 
 def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
@@ -66,7 +90,8 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
             return {name: spec[name] for name in ("name", "dataset", "model", "context")} | {"tokens": 2_400_000}
         case "train":
             folder = str(data / "saes" / spec["name"])
-            return {"sae": spec["name"], **MEASURES, "folder": folder, "job": job, "spec": spec}
+            about = {"folder": folder, "job": job, "spec": spec, "architecture": spec["architecture"]}
+            return {"sae": spec["name"], **MEASURES, **about, "resolved": RESOLVED, **read_by(spec, data)}
         case "extract":
             return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
         case "steer":
@@ -78,6 +103,15 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
                 "steered": [steered],
             }
     return {}
+
+
+def read_by(spec: dict[str, Any], data: Path) -> dict[str, Any]:
+    """What a recipe says of what it was made from; nothing where that lacks what real ones have."""
+    tokenization = json.loads((data / "tokens" / spec["tokenization"] / "tokenization.json").read_text())
+    if "model" not in tokenization:
+        return {}
+    model = json.loads((data / "models" / tokenization["model"] / "model.json").read_text())
+    return {"tokenization": tokenization, "model": model}
 
 
 def write(folder: Path, file: str, text: str) -> None:

@@ -84,7 +84,7 @@ def tables(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str
 def test_every_list_has_columns() -> None:
     found = {" ".join(path) for path in tables(main)}
     nouns = ("model", "dataset", "tokenization", "sae", "job", "train", "feature", "token", "secret", "context")
-    assert found == {f"{noun} list" for noun in nouns} | {"ps", "dataset stats", "feature show"}
+    assert found == {f"{noun} list" for noun in nouns} | {*("ps", "dataset stats", "feature show", "train checkpoints")}
 
 
 # -- near misses -----------------------------------------------------------------------------------------------------

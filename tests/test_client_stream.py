@@ -6,7 +6,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class Drawn:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def line(self, text: str, share: float | None, fresh: bool) -> None:
+    def line(self, text: str, share: float | None, fresh: bool, below: Sequence[str] = ()) -> None:
         self.lines.append(text)
 
     def note(self, text: str) -> None:
@@ -221,9 +221,9 @@ def test_metrics_that_were_missed_are_asked_for(tmp_path: Path) -> None:
 
         tracker = _Tracker("")
         tracker.take("job", client.job(job))
-        tracker.take("metric", {"step": 0, "values": {"fvu": 0.9}})
+        tracker.take("metric", {"step": 0, "sae": "measured", "values": {"fvu": 0.9}})
         tracker.catch_up(client)
-        assert tracker._metrics["fvu"] == 0.5
+        assert [*tracker._measures.parts()] == ["fvu 0.500", "l0 32.0", "dead 10%"]
 
 
 def test_waiting_goes_on_while_the_studio_is_started_anew(tmp_path: Path) -> None:

@@ -116,3 +116,25 @@ async def test_the_store_makes_every_legal_move_and_refuses_every_other(tmp_path
 def test_every_live_state_can_be_interrupted_and_no_end_is_a_trap_but_done() -> None:
     assert all(State.INTERRUPTED in MOVES[state] for state in LIVE)
     assert [state for state, moves in MOVES.items() if not moves] == [State.DONE]
+
+
+async def test_what_one_job_made_and_measured_before_there_were_grids_is_known_as_its_saes(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mistudio.db")) as db:
+        schema.migrations.apply(schema._wrap(db), stop_before="m004_grids_of_saes")
+        query = """insert into jobs (id, kind, lane, spec, state, created_at, noun, name)
+                   values (?, ?, 'gpu', '{}', ?, '', ?, ?)"""
+        db.execute(query, (1, "train", "running", "sae", "S"))
+        db.execute(query, (2, "steer", "done", None, None))
+        db.execute(query, (3, "add_dataset", "done", "dataset", "d"))
+        db.executemany("insert into metrics values (?, ?, '{}')", [(1, 0), (1, 5), (2, 0), (3, 0)])
+        db.commit()
+    database = await opened(tmp_path)
+    jobs = Jobs(database)
+    assert (await jobs.get(1))["makes"] == {"noun": "sae", "name": "S", "names": ["S"]}
+    assert ((await jobs.get(2))["makes"], (await jobs.get(1))["finalize"]) == (None, False)
+    assert await jobs.maker_of("sae", "s") == 1, "and its name is still claimed, whatever the case"
+    assert (await jobs.metrics(1, -1, 10))["metrics"] == [
+        {"step": 0, "sae": "S", "values": {}}, {"step": 5, "sae": "S", "values": {}},
+    ]  # fmt: skip
+    assert [(await jobs.metrics(job, -1, 10))["metrics"][0]["sae"] for job in (2, 3)] == [None, None]
+    await database.close()

@@ -19,6 +19,7 @@ from mistudiod.errors import Invalid, NotFound
 from mistudiod.index import NOUNS, Index, is_name, read_info, set_aside
 from mistudiod.jobs import State
 from mistudiod.paths import Paths
+from mistudiod.readings import Metric
 from mistudiod.records import Records, begin_run, write_metrics, write_record
 from mistudiod.restoring import read_records
 from mistudiod.specs import JobRequest, check_name
@@ -45,7 +46,7 @@ class Store:
         assert claimed is not None and claimed["id"] == job
         begin_run(self.paths.run(job), self.paths.data, claimed, {})
         (self.paths.run(job) / "log.txt").write_text("words\n")
-        steps = [(step, json.dumps({"loss": 1 / (step + 1)})) for step in range(metrics)]
+        steps = [Metric(step, "", json.dumps({"loss": 1 / (step + 1)})) for step in range(metrics)]
         await self.jobs.record(job, {"stage": "s", "done": 1, "total": 1, "unit": "", "eta_s": None}, None, steps)
         await self.jobs.end_attempt(job, [state], 0, "ended", None, **columns)
         await self.records.flush()
@@ -82,7 +83,7 @@ async def test_a_job_that_has_ended_comes_back_as_it_was(store: Store) -> None:
     second = await store.submit("b", after=(first,))
     ended.append(await store.run(second, State.FAILED, error={"code": "invalid", "message": "no", "field": "source"}))
     metrics = await store.jobs.metrics(first, -1, 10)
-    assert len(metrics) == 3
+    assert len(metrics["metrics"]) == 3
     await lost(store)
     assert [await store.jobs.get(one["id"]) for one in ended] == ended
     assert await store.jobs.metrics(first, -1, 10) == metrics
@@ -148,7 +149,7 @@ async def test_a_spec_of_an_older_version_is_enough(store: Store) -> None:
     await store.records.rebuild()
     found = await store.jobs.get(4)
     assert (found["state"], found["lane"], found["attempts"]) == ("stopped", "gpu", 1)
-    assert found["makes"] == {"noun": "sae", "name": "s"}
+    assert found["makes"] == {"noun": "sae", "name": "s", "names": ["s"]}
 
 
 DAMAGED = [
@@ -210,7 +211,7 @@ async def test_metrics_that_are_no_numbers_and_lines_that_are_cut_are_passed_ove
     more += ['{"values": {}}', "[1]", "5", '{"step": 5, "val']
     path.write_text(path.read_text() + "\n".join(more))
     await lost(store)
-    found = await store.jobs.metrics(job, -1, 10)
+    found = (await store.jobs.metrics(job, -1, 10))["metrics"]
     assert [one["step"] for one in found] == [0, 1, 2]
     assert found[2]["values"] == {"loss": None}
 
@@ -219,10 +220,10 @@ async def test_jobs_that_the_database_has_are_never_touched(store: Store) -> Non
     job = await store.submit()
     done = await store.run(job, metrics=2)
     write_record(store.paths.run(job), {**done, "state": "failed", "priority": 9})
-    write_metrics(store.paths.run(job), [(9, "{}")])
+    write_metrics(store.paths.run(job), [Metric(9, "", "{}")])
     assert await store.records.rebuild() == 0
     assert await store.jobs.get(job) == done
-    assert len(await store.jobs.metrics(job, -1, 10)) == 2
+    assert len((await store.jobs.metrics(job, -1, 10))["metrics"]) == 2
 
 
 async def test_a_missing_record_is_written_at_the_start(store: Store) -> None:
@@ -289,13 +290,13 @@ def test_a_record_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     write_record(tmp_path / "1", {"id": 1})
 
     def cut() -> Any:
-        yield 0, "{}"
+        yield Metric(0, "", "{}")
         raise OSError(28, "No space left on device")
 
-    write_metrics(tmp_path / "1", [(5, "{}")])
+    write_metrics(tmp_path / "1", [Metric(5, "", "{}")])
     with pytest.raises(OSError, match="No space"):
         write_metrics(tmp_path / "1", cut())
-    assert (tmp_path / "1" / "metrics.jsonl").read_text() == '{"step": 5, "values": {}}\n'
+    assert (tmp_path / "1" / "metrics.jsonl").read_text() == '{"step": 5, "sae": null, "values": {}}\n'
     assert sorted(path.name for path in (tmp_path / "1").iterdir()) == ["job.json", "metrics.jsonl"]
 
 

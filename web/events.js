@@ -93,7 +93,8 @@ async function fetchMetrics(job, turn) {
   try {
     const { metrics: found } = await get(`/api/jobs/${job.id}/metrics?after_step=${after}`);
     const heardSince = metrics.value.get(job.id) !== known;
-    if (turn === loading && found.length && !heardSince) take([["metric", { job: job.id, ...found.at(-1) }]]);
+    const newest = found.filter((one) => one.step === found.at(-1).step); // one of each SAE
+    if (turn === loading && !heardSince) take(newest.map((one) => ["metric", { job: job.id, ...one }]));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error; // the job has gone meanwhile
   }

@@ -2,6 +2,7 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import { grouped, isLive } from "./lib/jobs.js";
+import { measuresAfter } from "./lib/measures.js";
 import { paceAfter } from "./lib/pace.js";
 
 /** "loading" until the first answer, then "live" or "lost". */
@@ -10,7 +11,7 @@ export const phase = signal("loading");
 export const loss = signal({ since: 0, reason: null });
 /** Id → job, as the API gives it. */
 export const jobs = signal(new Map());
-/** Id of a job → its newest {step, values}. */
+/** Id of a job → what is measured of each of its SAEs (lib/measures.js). */
 export const metrics = signal(new Map());
 /** Id of a job → how fast it goes (lib/pace.js). */
 export const paces = signal(new Map());
@@ -53,7 +54,7 @@ const TAKE = {
     paces.value = along(paces.value, id, paceAfter(paces.value.get(id), progress, performance.now()));
   },
   metric({ job: id, ...metric }) {
-    metrics.value = along(metrics.value, id, metric);
+    metrics.value = along(metrics.value, id, measuresAfter(metrics.value.get(id), metric));
   },
   artifact(artifact) {
     if (artifact.noun !== "sae") return;

@@ -11,6 +11,7 @@ from mistudio import address, names, stream, waiting
 from mistudio.access import Access
 from mistudio.errors import ApiError
 from mistudio.pages import every, given
+from mistudio.trainings import Trainings
 from mistudio.wire import KEY, Wire
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client(Access):
+class Client(Access, Trainings):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.
@@ -77,11 +78,11 @@ class Client(Access):
     def events(self, topics: Iterable[str] = (), after: str | int | None = None) -> Iterator[stream.Event]:
         """What happens, as it happens: ``{"id", "topic", "data"}``, for ever.
 
-        Topics are job, progress, metric, artifact and system; all when none is given. ``after``: the id of the last
-        event that is known; those of jobs and artifacts that came later are told first. Besides the topics come
+        Topics are job, progress, metric, live, artifact and system; all when none is given. ``after``: the id of the
+        last event that is known; those of jobs and artifacts that came later are told first. Besides the topics come
         ``connected``, at first and after each new connection, ``lost``, and ``reset`` when too much was missed: its
-        data is what there is. Jobs and artifacts are missed in no other way; progress and metrics between ``lost``
-        and ``connected`` must be asked for. Raises Unreachable when a lost studio does not come back.
+        data is what there is. Jobs and artifacts are missed in no other way; readings between ``lost`` and
+        ``connected`` must be asked for. Raises Unreachable when a lost studio does not come back.
         """
         query = {"topics": ",".join(topics)} if topics else {}
         return stream.listen(
@@ -144,10 +145,6 @@ class Client(Access):
     def log(self, job: int, tail_bytes: int = 65_536) -> str:
         """The end of what the job's worker wrote."""
         return str(self._ask("log", {"tail_bytes": tail_bytes}, job=job)["log"])
-
-    def metrics(self, job: int, after_step: int = -1, limit: int = 5000) -> dict[str, Any]:
-        """``{"metrics": [{"step", "values"}], "next"}``; give ``next`` as ``after_step`` for those that follow."""
-        return self._ask("metrics", {"after_step": after_step, "limit": limit}, job=job)
 
     def wait(self, job: int, timeout: float | None = None, state: str | None = None) -> Job:
         """The job once it has ended, well or not: see its ``state``; or once it is in ``state``, or cannot come there.
@@ -225,7 +222,7 @@ class Client(Access):
         source = source if remote else looked_at(self, source)
         return self._ask("preview_dataset", body={"source": source, **fields})
 
-    def sample(self, dataset: str | int, rows: int = 5, offset: int | None = None) -> dict[str, Any]:
+    def sample(self, dataset: str | int, rows: int | None = None, offset: int | None = None) -> dict[str, Any]:
         """A few documents: ``{"rows": [{"text", …}], "total"}``; from all over, or those from ``offset`` on."""
         return self._named("sample", "dataset", dataset, given(rows=rows, offset=offset))
 

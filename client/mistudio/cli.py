@@ -15,11 +15,12 @@ from mistudio.commands.feature import feature, steer
 from mistudio.commands.job import job
 from mistudio.commands.model import model
 from mistudio.commands.plan import plan
-from mistudio.commands.sae import sae, train
+from mistudio.commands.sae import sae
 from mistudio.commands.secret import secret
 from mistudio.commands.studio import doctor, monitor, ps, status
 from mistudio.commands.token import token
 from mistudio.commands.tokenization import tokenization
+from mistudio.commands.train import train
 from mistudio.errors import ApiError, Unreachable, VersionMismatch
 from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun

@@ -8,8 +8,9 @@ from typing import Any
 
 from mistudio import human
 from mistudio.api import ENDED, Client, Job
+from mistudio.drawing import Drawing
 from mistudio.errors import ApiError
-from mistudio.progress import Drawing, follow
+from mistudio.progress import follow
 from mistudio.watch import Failed
 
 Spec = dict[str, Any]
@@ -75,7 +76,10 @@ class Demo:
         live = [job for job in self._client.every_job() if job["state"] not in ENDED]
         jobs: dict[str, Job | None] = {}
         for title, stage in STAGES.items():
-            spec = {**stage, **{field: self._names[noun] for field, noun in USES[stage["kind"]].items()}}
+            spec = {
+                **stage,
+                **{field: self._names[noun] for field, noun in USES[stage["kind"]].items() if noun in self._names},
+            }
             if stage is EXTRACT:  # features found in an earlier SAE will not do
                 there = jobs["SAE"] is None and self._has_features(spec["sae"])
                 jobs[title] = None if there else self._joined(spec, live) or self._client.submit(spec)
@@ -90,7 +94,9 @@ class Demo:
 
         noun, wanted = MAKES[spec["kind"]], spec["name"]
         taken = {one["name"]: one for one in self._client.every_artifact(noun)}
-        making = {job["makes"]["name"] for job in live if job["makes"] and job["makes"]["noun"] == noun}
+        making = {
+            name for job in live if job["makes"] and job["makes"]["noun"] == noun for name in job["makes"]["names"]
+        }
         for n in itertools.count(2):
             self._names[noun] = spec["name"]
             if spec["name"] in taken:

@@ -30,6 +30,17 @@ def of_sae(tokenization: str, hook: str | Sequence[str]) -> str:
     return clean(tokenization[: _LONGEST - 1 - len(short)] + "-" + short, "sae")
 
 
+def of_extended(sae: str, tokens: int) -> str:
+    """``stories-l3``, 5,000,000 → stories-l3-5M; a number that has no short form is written out."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if tokens >= size and tokens % (size // 100) == 0:
+            short = f"{tokens / size:.2f}".rstrip("0").rstrip(".") + unit
+            break
+    else:
+        short = str(tokens)
+    return clean(f"{sae[: _LONGEST - 1 - len(short)]}-{short}", "sae")
+
+
 def clean(text: str, noun: str) -> str:
     """The nearest name that ``mistudiod.specs.check_name`` takes."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from mistudio.api import Client
@@ -119,47 +120,67 @@ class Noun(click.Group):
 class SpecVerb(Verb):
     """A command whose options are the fields of a job kind (or preview), besides those it declares itself.
 
-    ``derived`` says of fields that the job needs and the command works out where their values come from.
+    ``derived`` says of fields that the job needs and the command works out where their values come from; with ``only``
+    there are options for these fields of the kind, which must be given unless they are derived.
     """
 
-    def __init__(self, *args: Any, kind: str, derived: Mapping[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        kind: str,
+        derived: Mapping[str, str] | None = None,
+        only: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self._kind: str | None = kind
-        self._derived = derived or {}
+        self._derived, self._only = derived or {}, only
+        self._made: list[str] = []
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
         if self._kind is not None:  # not before it is needed: pydantic takes long to import
             kind, self._kind = self._kind, None
             own = {param.name for param in self.params}
-            made = [option for option in options_of(kind, self._derived) if option.name not in own]
+            made = [option for option in options_of(kind, self._derived, self._only) if option.name not in own]
+            self._made = [str(option.name) for option in made]
             last = len(self.params) - len(_everywhere())
             self.params[last:] = [*made, *_everywhere([flag for option in made for flag in option.opts])]
         return super().get_params(context)
 
+    def invoke(self, context: click.Context) -> Any:
+        """What nobody gave is None, not the default that help shows: the studio has it, and a preset has another."""
+        for name in self._made:
+            if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+                context.params[name] = None
+        return super().invoke(context)
 
-def options_of(kind: str, derived: Mapping[str, str]) -> list[click.Option]:
+
+def options_of(kind: str, derived: Mapping[str, str], only: Sequence[str] = ()) -> list[click.Option]:
     from mistudiod.specs import KINDS, PREVIEWS, JobRequest
 
     if kind in PREVIEWS:
         return _options(PREVIEWS[kind].model_fields, derived)
     detach = click.Option(["--detach"], is_flag=True, help="queue the job, print its id and do not wait for its end")
-    return [*_options(KINDS[kind].model_fields, derived), *_options(JobRequest.model_fields, derived), detach]
+    fields = KINDS[kind].model_fields
+    own = _options({name: fields[name] for name in only or fields}, derived, bool(only))
+    return [*own, *_options(JobRequest.model_fields, derived), detach]
 
 
-def _options(fields: Mapping[str, FieldInfo], derived: Mapping[str, str]) -> list[click.Option]:
-    return [_option(name, info, derived.get(name)) for name, info in fields.items() if name not in _HIDDEN]
+def _options(fields: Mapping[str, FieldInfo], derived: Mapping[str, str], needed: bool = False) -> list[click.Option]:
+    return [_option(name, info, derived.get(name), needed) for name, info in fields.items() if name not in _HIDDEN]
 
 
-def _option(name: str, info: FieldInfo, derived: str | None) -> click.Option:
+def _option(name: str, info: FieldInfo, derived: str | None, needed: bool) -> click.Option:
     kind, many = _type_of(info.annotation)
     known: dict[str, Any] = {}
     if derived:
         known["show_default"] = derived
-    elif info.is_required():
+    elif info.is_required() or needed:
         known["required"] = True
     elif many:
-        usual = info.default if isinstance(info.default, list) else ()
-        known |= {"show_default": ", ".join(map(str, usual)) or False, "callback": _gathered}
+        if isinstance(info.default, list):
+            known |= {"default": info.default, "show_default": True}
+        known["callback"] = _gathered
         kind = CommaSeparated(kind)
     elif info.default is not None:
         known |= {"default": info.default, "show_default": True}
@@ -189,7 +210,15 @@ class CommaSeparated(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
         if isinstance(value, list):
             return value
-        return [self._kind.convert(part.strip(), param, ctx) for part in str(value).split(",") if part.strip()]
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(parts):
+            self.fail(f"{value!r} lacks a value; give one, or several with commas between", param, ctx)
+        return [self._kind.convert(part, param, ctx) for part in parts]
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        *before, last = incomplete.split(",")
+        offered = self._kind.shell_complete(ctx, param, last)
+        return [CompletionItem(",".join([*before, item.value]), item.type, item.help) for item in offered]
 
 
 def _type_of(annotation: Any) -> tuple[Any, bool]:

@@ -12,7 +12,8 @@ from typing import Any
 
 _GAP = "    "
 _COLOURS = ("bright_cyan", "bright_yellow", "bright_green", "bright_magenta", "bright_white")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Steers a terminal, or turns the order of what it shows around (Unicode, Bidi_Control).
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def data(value: object) -> None:
@@ -22,8 +23,7 @@ def data(value: object) -> None:
 
 def text(value: str, end: str = "\n") -> None:
     # What a dataset or a model holds must not steer the terminal.
-    shown = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
-    _print(shown, sys.stdout, end)
+    _print(_escaped(value), sys.stdout, end)
 
 
 def pieces(parts: Iterable[tuple[str, bool]]) -> None:
@@ -43,7 +43,11 @@ def pieces(parts: Iterable[tuple[str, bool]]) -> None:
 
 
 def _visible(part: str) -> str:
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", part.replace("\n", "↵").replace("\t", "→"))
+    return _escaped(part.replace("\n", "↵").replace("\t", "→"))
+
+
+def _escaped(value: str) -> str:
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
 
 
 def note(value: str) -> None:

@@ -1,32 +1,17 @@
-"""A job's progress, drawn on stderr: one live line on a terminal, a plain line now and then elsewhere."""
+"""How a job goes, followed by its events to its end."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from mistudio import human, output
+from mistudio import human
 from mistudio.api import ENDED, Client, Job
+from mistudio.drawing import Drawing
 from mistudio.errors import ApiError, Unreachable
+from mistudio.measures import Measures, held_out
 from mistudio.stream import PATIENCE_S, TRY_AGAIN_S
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-PLAIN_EVERY_S = 1.0
-_MEASURED_STAGE = "train"  # metrics are the training loop's: in any other stage they are old
-_METRICS = {"fvu": human.number, "l0": lambda x: human.number(x, 1), "dead": human.share}
-
-
-class Drawing(Protocol):
-    def line(self, text: str, share: float | None, fresh: bool) -> None:
-        """How far it is. ``share`` is 0 to 1, None when not known; ``fresh``: a stage or state has just begun."""
-
-    def note(self, text: str) -> None: ...
 
 
 def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
@@ -53,7 +38,9 @@ def follow(client: Client, job: int, drawing: Drawing, label: str = "") -> Job:
         if tracker.job["state"] in ENDED:
             drawing.line(tracker.text(), 1.0, True)
             return tracker.job
-        drawing.line(tracker.text(), tracker.share(), fresh)
+        drawing.line(tracker.text(), tracker.share(), fresh, tracker.below())
+        if topic == "metric" and (found := tracker.held_out(about)):
+            drawing.note(found)
     raise AssertionError("the event stream never ends by itself")
 
 
@@ -76,14 +63,13 @@ class _Tracker:
         self.job: Job = {"state": ""}
         self._label = label
         self._progress: dict[str, Any] = {}
-        self._metrics: dict[str, float | None] = {}
-        self._step: int | None = None  # that of the metrics
+        self._measures = Measures()
         self._began = (0.0, 0.0)  # when the stage was first seen, and how far it was then
 
     def take(self, topic: str, about: dict[str, Any]) -> bool:
         """Whether a stage or a state has just begun."""
         if topic == "metric":
-            self._metrics, self._step = about["values"], about["step"]
+            self._measures.take(about)
             return False
         fresh = False
         if topic == "job":
@@ -96,7 +82,7 @@ class _Tracker:
 
     def catch_up(self, client: Client) -> None:
         """The metrics that were missed: they are not told again."""
-        after = self._step
+        after = self._measures.step
         while after is not None:
             page = client.metrics(self.job["id"], after)
             for one in page["metrics"]:
@@ -106,12 +92,26 @@ class _Tracker:
     def share(self) -> float | None:
         return human.part(self._progress)
 
+    def _is_measured(self) -> bool:
+        """Metrics are the training loop's: in any other stage than "train" or "train, pass 1 of 2" they are old."""
+        return str(self._progress.get("stage")).partition(",")[0] == "train"
+
+    def below(self) -> list[str]:
+        """A line for each of several SAEs that are trained."""
+        return self._measures.lines() if self._is_measured() else []
+
+    def held_out(self, metric: dict[str, Any]) -> str:
+        """What was just measured on held-out text, of the only SAE: several have it in their lines."""
+        found = "" if self._measures.several else held_out(metric["values"])
+        return found and f"{self._label}: step {human.count(metric['step'])}, held out: {found}"
+
     def text(self) -> str:
         job, state = self.job, self.job["state"]
         if state == "queued" and job["after"]:
             return f"{self._label}: queued behind job {', '.join(map(str, job['after']))}"
         if state == "paused":
-            return f"{self._label}: paused; 'mistudio job resume {job['id']}' lets it go on"
+            why = f" ({job['error']['message']})" if job["error"] else ""
+            return f"{self._label}: paused{why}; 'mistudio job resume {job['id']}' lets it go on"
         if state in ENDED:
             took = human.between(job["started_at"], job["ended_at"])
             return f"{self._label}: {state}" + (f" in {human.duration(took)}" if took is not None else "")
@@ -135,15 +135,13 @@ class _Tracker:
                 yield rate
             if self._progress["eta_s"]:
                 yield f"{human.duration(self._progress['eta_s'])} left"
-        if stage == _MEASURED_STAGE:
-            for name, show in _METRICS.items():
-                if (x := self._metrics.get(name)) is not None:
-                    yield f"{name} {show(x)}"
+        if self._is_measured():
+            yield from self._measures.parts()
 
     def _rate(self) -> str | None:
         """Units a second: the trainer's own figure, or as seen from here."""
-        tokens = self._metrics.get("tokens_per_s")
-        if tokens and self._progress["stage"] == _MEASURED_STAGE:
+        tokens = self._measures.tokens_per_s
+        if tokens and self._is_measured():
             return f"{human.count(tokens)} tokens/s"
         began_at, began_done = self._began
         elapsed, unit = time.monotonic() - began_at, self._progress["unit"]
@@ -156,82 +154,3 @@ def _of(done: float, total: float, unit: str) -> str:
     if unit == "bytes":
         return f"{human.size(done)} of {human.size(total)}"
     return f"{human.count(done)}/{human.count(total)} {unit}".rstrip()
-
-
-@contextmanager
-def drawn() -> Iterator[Drawing]:
-    """The drawing for where stderr goes."""
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        with _live() as live:
-            yield live
-    else:
-        plain = _Plain()
-        yield plain
-        plain.end()
-
-
-class _Plain:
-    """A line at most each second; the first and the last of a stage always."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._drawn = ""
-        self._drawn_at = 0.0
-
-    def line(self, text: str, share: float | None, fresh: bool) -> None:
-        if fresh:
-            self.end()
-        if fresh or time.monotonic() - self._drawn_at >= PLAIN_EVERY_S:
-            self._draw(text)
-        else:
-            self._held = text
-
-    def note(self, text: str) -> None:
-        output.note(text)
-
-    def end(self) -> None:
-        if self._held:
-            self._draw(self._held)
-
-    def _draw(self, text: str) -> None:
-        if text != self._drawn:
-            output.note(text)
-        self._drawn, self._drawn_at, self._held = text, time.monotonic(), ""
-
-
-@contextmanager
-def _live() -> Iterator[Drawing]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-    from rich.table import Column
-
-    one_line = Column(no_wrap=True, overflow="ellipsis")
-    text = TextColumn("{task.description}", markup=False, table_column=one_line)
-    columns = SpinnerColumn(), BarColumn(bar_width=20), text
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        live = _Live(progress)
-        yield live
-        live.end()
-
-
-class _Live:
-    """One line that changes in place; what a stage came to stays above it."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None)
-        self._last = ""
-
-    def line(self, text: str, share: float | None, fresh: bool) -> None:
-        if fresh:
-            self.end()
-        self._last = text if share is not None else ""
-        self._progress.update(self._task, description=text, total=None if share is None else 1.0, completed=share or 0)
-
-    def note(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
-
-    def end(self) -> None:
-        if self._last:
-            self.note(self._last)
-        self._last = ""

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from mistudio import human, output, progress
+from mistudio import human, output, progress, results
 from mistudio.api import Artifact, Job
+from mistudio.drawing import drawn
 from mistudio.errors import ApiError
 from mistudio.options import Call
 from mistudio.sources import settled
@@ -45,7 +46,7 @@ def show_result(call: Call, job: Job) -> None:
     if call.json:
         output.data(job)
     elif job["result"]:
-        output.record(with_peaks(job["result"], job["plan"]))
+        results.show(job["result"], job["plan"])
 
 
 def showing(show: Callable[[Artifact], None]) -> Callable[[Call, Job], None]:
@@ -58,14 +59,6 @@ def showing(show: Callable[[Artifact], None]) -> Callable[[Call, Job], None]:
             show(call.client.artifact(job["makes"]["noun"], job["makes"]["name"]))
 
     return show_made
-
-
-def with_peaks(result: dict[str, Any], plan: dict[str, Any] | None) -> dict[str, Any]:
-    """A result for a person: the memory that the job took beside that which its plan predicted."""
-    if plan is None or not result.get("peak_bytes"):
-        return result
-    peak = f"{human.size(result['peak_bytes'])} of memory, {human.size(plan['peak_bytes'])} predicted"
-    return {name: value for name, value in result.items() if name != "peak_bytes"} | {"peak": peak}
 
 
 def settle(call: Call, source: str, name: str, remote_path: bool) -> str:
@@ -88,7 +81,7 @@ def sending(what: str) -> Iterator[Callable[[int, int], None]]:
         drawing.line(f"{what}: {human.size(done)} of {human.size(total)} ({human.share(share)})", share, done == total)
 
     try:
-        with progress.drawn() as drawing:
+        with drawn() as drawing:
             yield told
     except KeyboardInterrupt:
         if begun:
@@ -102,7 +95,7 @@ def sending(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def start(call: Call, kind: str, fields: dict[str, Any], show: Callable[[Call, Job], None] = show_result) -> None:
     """Submit a job and, unless told to detach, stay until its end."""
-    detach, after, priority = fields.pop("detach"), fields.pop("after"), fields.pop("priority")
+    detach, after, priority = fields.pop("detach"), fields.pop("after") or (), fields.pop("priority") or 0
     spec = {"kind": kind, **{name: value for name, value in fields.items() if value is not None}}
     job = _submitted(call, _by_name(call, spec), after, priority)
     if not detach:
@@ -122,14 +115,14 @@ def _submitted(call: Call, spec: dict[str, Any], after: Sequence[int], priority:
     except ApiError as error:
         for field, noun in USES[spec["kind"]].items():
             if field in error.fields:
-                error.missing = (noun, str(spec[field]))
+                error.missing = (noun, str(spec.get(field)))
         raise
 
 
 def watch(call: Call, job: int, show: Callable[[Call, Job], None] = show_result) -> None:
     """Draw a job until it ends, then show what it found. Raises Failed; Ctrl-C leaves the job alone."""
     try:
-        with progress.drawn() as drawing:
+        with drawn() as drawing:
             ended = progress.follow(call.client, job, drawing)
     except KeyboardInterrupt:
         output.note(f"job {job} goes on; to come back: mistudio job watch {job}")
@@ -143,6 +136,8 @@ def conclude(call: Call, job: Job, show: Callable[[Call, Job], None] = show_resu
         return
     if call.json:
         output.data(job)
+    elif job["kind"] == "train" and job["state"] != "failed":
+        show_result(call, job)  # a training that was stopped, or of which a part failed, has saved the rest
     raise Failed(job)
 
 
@@ -150,7 +145,7 @@ def _by_name(call: Call, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Specs name what they use; a person may give an id."""
     from mistudiod.specs import USES
 
-    ids = {field: noun for field, noun in USES[spec["kind"]].items() if str(spec[field]).isdigit()}
+    ids = {field: noun for field, noun in USES[spec["kind"]].items() if str(spec.get(field)).isdigit()}
     return {**spec, **{field: call.client.artifact(noun, spec[field])["name"] for field, noun in ids.items()}}
 
 
@@ -159,6 +154,6 @@ def job_making(call: Call, noun: str, ref: str) -> Job:
     if ref.isdigit():
         return call.client.job(int(ref))
     for job in call.client.every_job():
-        if job["makes"] == {"noun": noun, "name": ref}:
+        if job["makes"] and job["makes"]["noun"] == noun and ref in job["makes"]["names"]:
             return job
     raise ApiError(404, "not_found", f"there is no job that makes the {noun} {ref!r}", missing=(noun, ref))

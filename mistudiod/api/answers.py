@@ -65,7 +65,8 @@ class JobError(Fields):
 
 class Made(Fields):
     noun: str
-    name: str
+    name: str = Field(description="the first")
+    names: list[str] = Field(description="of all, a name for each SAE of a training")
 
 
 class Job(Fields):
@@ -85,6 +86,7 @@ class Job(Fields):
     attempts: int = Field(description="how often a worker was started for it")
     after: list[int] = Field(description="jobs that must be done first")
     makes: Made | None
+    finalize: bool = Field(description="a training that is to come to its end now")
 
 
 class JobPage(Page):
@@ -94,16 +96,6 @@ class JobPage(Page):
 class Log(Fields):
     job: int
     log: str
-
-
-class Metric(Fields):
-    step: int
-    values: dict[str, float | None]
-
-
-class MetricPage(Fields):
-    metrics: list[Metric]
-    next: int | None = Field(description="give it as after_step for what follows")
 
 
 class Running(Fields):
@@ -217,6 +209,7 @@ class Tokenization(Artifact):
 
 
 class Sae(Artifact):
+    architecture: str | None = None
     hook: str | None = None
     width: int | None = None
     k: int | None = None

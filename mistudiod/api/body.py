@@ -69,8 +69,10 @@ def _given(loc: tuple[int | str, ...], data: object) -> tuple[int | str, ...]:
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
-    """``("spec", "train", "width")`` is the field ``width`` to a person."""
+    """``("spec", "train", "width", 0)`` is the field ``width`` to a person, who may have given one value or several."""
     parts = [str(part) for part in loc]
+    if len(loc) > 1 and isinstance(loc[-1], int):
+        parts.pop()
     if parts[:1] == ["spec"]:
         parts = parts[2:] if len(parts) > 1 and parts[1] in KINDS else parts[1:] or ["kind"]
     return ".".join(parts)

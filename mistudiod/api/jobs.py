@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, edit, stop, pause, resume, retry, remove; their logs and metrics; what is running."""
+"""Jobs: submit, list, show, edit, stop, pause, resume, finalize, retry, remove; their logs; what is measured."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 from pydantic import Field
 
-from mistudiod.api import answers
+from mistudiod.api import answers, measured
 from mistudiod.api.asks import JobPath, PageQuery
 from mistudiod.api.body import matches
 from mistudiod.api.fields import Fields
 from mistudiod.api.keys import JOBS, PATHS, SCHEDULER, SETTINGS, UPLOADS
 from mistudiod.api.route import Asked, route
+from mistudiod.checkpoints import checkpoints
 from mistudiod.errors import Changed, Conflict, Invalid, NotFound
 from mistudiod.jobs import State
 from mistudiod.peer import same_user
 from mistudiod.runner import TAIL_BYTES, read_tail
 from mistudiod.sources import resolve
-from mistudiod.specs import JobRequest, Priority
+from mistudiod.specs import JobRequest, Name, Priority
 from mistudiod.statements import Key
 from mistudiod.tokens import Scope
 
@@ -38,7 +39,13 @@ class LogQuery(Fields):
 
 class MetricsQuery(Fields):
     after_step: int = Field(-1, ge=-1, lt=2**62, description="only later steps")
-    limit: int = Field(5000, ge=1, le=50_000, description="how many at most")
+    sae: Name | None = Field(None, description="only those of this SAE")
+    limit: int = Field(
+        5000,
+        ge=1,
+        le=50_000,
+        description="how many at most; a step is never cut in two, and comes whole if it has more",
+    )
 
 
 class JobEdit(Fields):
@@ -127,6 +134,14 @@ async def resume_job(asked: Asked[None]) -> Any:
     return await asked.app[SCHEDULER].resume(asked.path.id)
 
 
+@route(
+    "POST", "/api/jobs/{id}/finalize", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict)
+)
+async def finalize_job(asked: Asked[None]) -> Any:
+    """End a training now, measured and saved as if it had come to its end; also one that paused, stopped or failed."""
+    return await asked.app[SCHEDULER].finalize(asked.path.id)
+
+
 @route("POST", "/api/jobs/{id}/retry", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
 async def retry_job(asked: Asked[None]) -> Any:
     """Queue a failed or stopped job again; it goes on from its last checkpoint."""
@@ -144,17 +159,36 @@ async def show_log(asked: Asked[LogQuery]) -> Any:
 
 
 @route(
-    "GET", "/api/jobs/{id}/metrics", scope=Scope.READ, path=_ID, query=MetricsQuery, answer=answers.MetricPage,
+    "GET", "/api/jobs/{id}/metrics", scope=Scope.READ, path=_ID, query=MetricsQuery, answer=measured.MetricPage,
     refusals=(NotFound,),
 )  # fmt: skip
 async def list_metrics(asked: Asked[MetricsQuery]) -> Any:
     """List a training's measurements, step by step."""
-    limit = asked.query.limit
-    found = await asked.app[JOBS].metrics(asked.path.id, asked.query.after_step, limit)
-    return {"metrics": found, "next": found[-1]["step"] if len(found) == limit else None}
+    query = asked.query
+    return await asked.app[JOBS].metrics(asked.path.id, query.after_step, query.limit, query.sae)
+
+
+@route("GET", "/api/jobs/{id}/live", scope=Scope.READ, path=_ID, answer=measured.LiveList, refusals=(NotFound,))
+async def list_live(asked: Asked[None]) -> Any:
+    """Show what a training's SAEs are learning: features of each, with their strongest windows so far."""
+    return {"saes": await asked.app[JOBS].live(asked.path.id)}
+
+
+@route(
+    "GET",
+    "/api/jobs/{id}/checkpoints",
+    scope=Scope.READ,
+    path=_ID,
+    answer=measured.CheckpointList,
+    refusals=(NotFound,),
+)
+async def list_checkpoints(asked: Asked[None]) -> Any:
+    """List the checkpoints that a training has kept, the newest first."""
+    job = await asked.app[JOBS].get(asked.path.id)
+    return {"checkpoints": await asyncio.to_thread(checkpoints, asked.app[PATHS].run(job["id"]))}
 
 
 ROUTES = (
-    submit_job, list_jobs, show_job, edit_job, remove_job, stop_job, pause_job, resume_job, retry_job, show_log,
-    list_metrics,
+    submit_job, list_jobs, show_job, edit_job, remove_job, stop_job, pause_job, resume_job, finalize_job, retry_job,
+    show_log, list_metrics, list_live, list_checkpoints,
 )  # fmt: skip

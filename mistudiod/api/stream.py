@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from mistudiod.api import answers
+from mistudiod.api import answers, measured
 from mistudiod.api.doors import authenticate
 from mistudiod.api.fields import Fields
 from mistudiod.api.keys import BUS, DATABASE, INDEX, JOBS
@@ -26,7 +26,11 @@ class ProgressOfJob(answers.Progress):
     job: int
 
 
-class MetricOfJob(answers.Metric):
+class MetricOfJob(measured.Metric):
+    job: int
+
+
+class LiveOfJob(measured.Live):
     job: int
 
 
@@ -44,7 +48,8 @@ TOPIC_MODELS: dict[str, tuple[type[BaseModel], bool, str]] = {
     "job": (answers.Job, True, "a job's state; of one that was removed only `id` and `removed`"),
     "artifact": (ArtifactOfNoun, True, "a model, dataset, tokenization, SAE or its features came, or was `removed`"),
     "progress": (ProgressOfJob, False, "how far a stage of a job has come"),
-    "metric": (MetricOfJob, False, "what was measured at a step of training"),
+    "metric": (MetricOfJob, False, "what was measured at a step of training, of each SAE"),
+    "live": (LiveOfJob, False, "what an SAE is learning: some features and their strongest windows so far"),
     "system": (answers.System, False, "a reading of the machine, each second, as `GET /api/system` gives it"),
     "reset": (Snapshot, True, "you have missed too much: unfinished and newest jobs, and what artifacts there are"),
 }
@@ -58,7 +63,9 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X
 
 class EventsQuery(Fields):
     topics: str = Field(
-        ",".join(sorted(TOPICS)), max_length=200, description="which events: job, progress, metric, artifact, system"
+        ",".join(sorted(TOPICS)),
+        max_length=200,
+        description="which events: job, progress, metric, live, artifact, system",
     )
     after: int | None = Field(None, ge=0, description="resume after this event, as Last-Event-ID does")
 

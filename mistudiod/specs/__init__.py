@@ -41,6 +41,7 @@ __all__ = [
     "Train",
     "check_name",
     "is_hub_id",
+    "names_made",
 ]
 
 AnySpec = Annotated[AddModel | AddDataset | Tokenize | Train | Extract | Steer, Field(discriminator="kind")]
@@ -66,16 +67,24 @@ class JobRequest(Spec):
     priority: Priority = 0
 
 
-# Which noun each kind makes under its ``name``, and which artifacts it reads: {field: noun}.
+# Which noun each kind makes, under the names of ``names_made``, and which artifacts it reads: {field: noun}. A field
+# that is not given reads nothing.
 MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae"}
 USES: dict[str, dict[str, str]] = {
     "add_model": {},
     "add_dataset": {},
     "tokenize": {"dataset": "dataset", "model": "model"},
-    "train": {"tokenization": "tokenization"},
+    "train": {"tokenization": "tokenization", "extends": "sae"},
     "extract": {"sae": "sae"},
     "steer": {"sae": "sae"},
 }
 
 # Names of the secrets that a kind's worker is handed; no other worker gets any.
 NEEDS: dict[str, tuple[str, ...]] = {"add_model": ("hf",), "add_dataset": ("hf",), "preview_dataset": ("hf",)}
+
+
+def names_made(spec: Spec) -> list[str]:
+    """What a job calls what it makes: its ``name``, or one of each SAE of a training; nothing when it makes nothing."""
+    if isinstance(spec, Train):
+        return [one.name for one in spec.saes()]
+    return [str(getattr(spec, "name"))] if getattr(spec, "kind") in MAKES else []  # noqa: B009 - Spec has neither

@@ -25,6 +25,7 @@ from mistudiod.worker.link import (
     EXIT_STOPPED,
     EXIT_YIELDED,
     Asked,
+    Held,
     Link,
     Refused,
     take_secrets,
@@ -43,14 +44,19 @@ def main() -> int:
     run = Path(sys.argv[1])
     fd = os.environ.pop(EVENTS_FD, None)
     order = json.loads((run / "spec.json").read_text())
-    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None, secrets, order.get("choices"))
+    paths, finalize = Paths(Path(order["data"])), order.get("finalize", False)
+    link = Link(run, paths, int(fd) if fd else None, secrets, order.get("choices"), finalize)
     link.listen()
     try:
         kind = order["spec"]["kind"]
         spec = {**KINDS, **PREVIEWS}[kind].model_validate(order["spec"])
         importlib.import_module(f"mistudiod.worker.{kind}").run(spec, link)
     except Asked as asked:
+        # Asked to finalize before there was anything to be: it is started again, and told so from the beginning.
         return EXIT_STOPPED if asked.what == "stop" else EXIT_YIELDED
+    except Held as held:
+        link.failure(held.code, str(held))
+        return EXIT_YIELDED
     except Refused as refused:
         link.failure("invalid", str(refused), refused.field)
         return EXIT_INVALID

@@ -13,11 +13,27 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from mistudiod.events import Artifact, Event, Failure, Metric, Noun, Progress, Result, to_line
+from mistudiod.events import (
+    MAX_FEATURES,
+    MAX_LIVE_BYTES,
+    MAX_TEXT_CHARS,
+    MAX_WINDOWS,
+    Artifact,
+    Event,
+    Failure,
+    Live,
+    LiveFeature,
+    Metric,
+    Noun,
+    Progress,
+    Result,
+    Window,
+    to_line,
+)
 from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS
 
@@ -30,6 +46,7 @@ _OOM_SCORE_ADJ = 800  # when memory runs out, the kernel takes the worker, not t
 
 EXIT_INVALID, EXIT_MISSING, EXIT_INTERNAL, EXIT_DISK = 64, 69, 70, 73
 EXIT_YIELDED, EXIT_STOPPED, EXIT_MEMORY = 75, 76, 77
+Wish = Literal["stop", "pause", "finalize"]
 
 
 class Refused(Exception):
@@ -40,10 +57,23 @@ class Refused(Exception):
         self.field = field
 
 
-class Asked(BaseException):
-    """The daemon asked this worker to ``stop`` or ``pause``. Not an Exception: nothing on the way may swallow it."""
+class Held(Exception):
+    """The job can go no further until a person has done something: why, as a code and one sentence. It keeps its work,
+    and is paused.
+    """
 
-    def __init__(self, what: Literal["stop", "pause"]) -> None:
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Asked(BaseException):
+    """The daemon asked this worker to ``stop``, ``pause`` or ``finalize``.
+
+    Not an Exception: nothing on the way may swallow it.
+    """
+
+    def __init__(self, what: Wish) -> None:
         super().__init__(what)
         self.what = what
 
@@ -51,7 +81,8 @@ class Asked(BaseException):
 class Link:
     """What a job says and hears. ``run`` is its folder, ``paths`` knows where artifacts lie.
 
-    ``choices``: what its plan has chosen for what its spec leaves open; empty when there is no plan.
+    ``choices``: what its plan has chosen for what its spec leaves open; empty when there is no plan. ``finalize``: a
+    training is to come to its end now, from its latest checkpoint or from where it is; no step is trained any more.
     """
 
     def __init__(
@@ -61,18 +92,27 @@ class Link:
         events_fd: int | None = None,
         secrets: Mapping[str, str] | None = None,
         choices: Mapping[str, Any] | None = None,
+        finalize: bool = False,
     ) -> None:
         self.run, self.paths, self.choices = run, paths, choices or {}
         self._secrets = secrets or {}
-        self.asked: Literal["stop", "pause"] | None = None
+        self.finalize = finalize
+        self.asked: Wish | None = None
         self._pipe = os.fdopen(events_fd, "wb", buffering=0) if events_fd is not None else None
         self._stage, self._stage_began, self._stage_from, self._last_progress = "", 0.0, 0.0, 0.0
-        self._lock = threading.Lock()
+        self._lock, self._hearing = threading.Lock(), threading.Lock()
 
     def check(self) -> None:
-        """Raise Asked when the daemon has asked for an end. Call it between steps."""
-        if self.asked:
-            raise Asked(self.asked)
+        """Raise Asked when the daemon has asked for an end. Call it between steps.
+
+        ``finalize`` is raised once, and stays in ``self.finalize``: the work that follows may be stopped or paused.
+        """
+        with self._hearing:
+            asked = self.asked
+            if asked == "finalize":
+                self.asked, self.finalize = None, True
+        if asked:
+            raise Asked(asked)
 
     def secret(self, name: str) -> str | None:
         """What the daemon has handed to this job under ``name``, as ``hf``; None when nobody has set it."""
@@ -91,8 +131,19 @@ class Link:
             eta_s = max(total - done, 0) * (at - self._stage_began) / (done - self._stage_from)
         self._send(Progress(stage=stage, done=done, total=total, unit=unit, eta_s=eta_s))
 
-    def metric(self, step: int, values: dict[str, float | None]) -> None:
-        self._send(Metric(step=step, values=values))
+    def metric(self, step: int, values: dict[str, float | None], sae: str | None = None) -> None:
+        """``sae``: whose values; none is named when there is only one, or they are of the training as a whole."""
+        self._send(Metric(step=step, sae=sae, values=values))
+
+    def live(self, sae: str | None, step: int, features: Sequence[Mapping[str, Any]]) -> None:
+        """What an SAE is learning: ``{"feature", "density", "windows": [{"value", "before", "token", "after"}]}`` each.
+
+        Texts that are too long for a line are cut on their far sides from the token.
+        """
+        chars = MAX_TEXT_CHARS
+        while len(to_line(event := _live(sae, step, features, chars))) > MAX_LIVE_BYTES:
+            chars //= 2
+        self._send(event)
 
     def artifact(self, noun: Noun, name: str) -> None:
         """Say that a folder is finished and lies under its final name."""
@@ -118,10 +169,35 @@ class Link:
 
     def _follow_stdin(self) -> None:
         for line in sys.stdin:
-            command = line.strip()
-            if command == "stop" or command == "pause":
-                self.asked = command
+            self.hear(line.strip())
         os._exit(EXIT_YIELDED)
+
+    def hear(self, command: str) -> None:
+        """Note a wish of the daemon's; a later stop or pause beats an earlier one, and to finalize is asked once."""
+        with self._hearing:
+            if command in ("stop", "pause") or (command == "finalize" and not (self.asked or self.finalize)):
+                self.asked = cast(Wish, command)
+
+
+def _live(sae: str | None, step: int, features: Sequence[Mapping[str, Any]], chars: int) -> Live:
+    def shortened(window: Mapping[str, Any]) -> Window:
+        before, token, after = (_whole(str(window[name])) for name in ("before", "token", "after"))
+        return Window(value=window["value"], before=before[-chars:], token=token[:chars], after=after[:chars])
+
+    shown = [
+        LiveFeature(
+            feature=one["feature"],
+            density=one["density"],
+            windows=[shortened(window) for window in one["windows"][:MAX_WINDOWS]],
+        )
+        for one in features[:MAX_FEATURES]
+    ]
+    return Live(sae=sae, step=step, features=shown)
+
+
+def _whole(text: str) -> str:
+    """A token may be half of a character: what no encoding takes becomes a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def take_secrets() -> dict[str, str]:

@@ -1,6 +1,6 @@
 // What a job is called, how it stands and what can be done about it, from the API's job object. Pure.
 
-import { amountOf, amount, between, count, duration, number, share } from "./format.js";
+import { amountOf, amount, between, count, duration, known, number, share } from "./format.js";
 
 export const UNFINISHED = ["running", "pausing", "stopping", "queued", "paused", "interrupted"];
 const LIVE = new Set(UNFINISHED.slice(0, 3));
@@ -50,7 +50,7 @@ export function details(job) {
     case "tokenize":
       return [spec.dataset, spec.model, `windows of ${amount(spec.context, "tokens")}`];
     case "train":
-      return [spec.tokenization, spec.hook, `width ${count(spec.width)}`, `k ${count(spec.k)}`];
+      return [spec.tokenization, ...trained(spec, job.makes)];
     case "extract":
       return [amount(spec.features, "features"), `from ${amount(spec.tokens, "tokens")}`];
     case "steer":
@@ -60,11 +60,37 @@ export function details(job) {
   }
 }
 
+// Of a training's axes: what one value is called, and what several are.
+const AXES = {
+  hook: [(hook) => hook, "hooks"],
+  architecture: [null, "architectures"],
+  width: [(width) => `width ${count(width)}`, "widths"],
+  k: [(k) => `k ${count(k)}`, "values of k"],
+  l1: [null, "weights of L1"],
+  seed: [null, "seeds"],
+};
+
+/** "blocks.3.hook_resid_post", "width 2,048", "k 32"; of several SAEs "2 hooks × 3 widths: 6 SAEs", "k 32". */
+function trained(spec, makes) {
+  const [several, one] = [[], []];
+  for (const [axis, [shown, plural]] of Object.entries(AXES)) {
+    const value = spec[axis];
+    if (Array.isArray(value)) several.push(`${count(value.length)} ${plural}`);
+    else if (shown) one.push(shown(value));
+  }
+  const saes = makes?.names?.length ?? 1;
+  const grid = several.length ? [several.join(" × ") + (saes > 1 ? `: ${count(saes)} SAEs` : "")] : [];
+  return [...grid, ...one];
+}
+
 /** How far it is in its stage, 0 to 1; null when that is not known. */
 export function done(job) {
   const { done, total } = job.progress ?? {};
   return total ? Math.min(done / total, 1) : null;
 }
+
+/** Whether its training loop is at work, which measures: in stage "train", or "train, pass 1 of 2". */
+export const isTraining = (job) => job.progress?.stage.split(",")[0] === "train";
 
 /** "train", "1,000 of 2,000 tokens": the stage and how far it has come. */
 export function stage(job) {
@@ -107,9 +133,17 @@ export function reason(job) {
 }
 
 function found(job) {
+  if (job.kind !== "train") return "";
   const result = job.result ?? {};
-  if (job.kind === "train") return `, FVU ${number(result.fvu)} at L0 ${number(result.l0, 1)}`;
-  return "";
+  if (!(result.saes?.length > 1)) return `, FVU ${number(result.fvu)} at L0 ${number(result.l0, 1)}`;
+  return `, ${count(result.saes.length)} SAEs, FVU ${span(result.saes.map((sae) => sae.fvu))}`;
+}
+
+/** "0.100 to 0.300" */
+function span(numbers) {
+  const all = numbers.filter(known);
+  const [least, most] = [number(Math.min(...all)), number(Math.max(...all))];
+  return least === most ? least : `${least} to ${most}`;
 }
 
 /** The API's verbs that a job in its state takes. */
@@ -135,7 +169,7 @@ export function metricsAfter(job, step) {
   if (job.kind !== "train" || isEnded(job) || !job.progress) return null;
   const { batch_tokens, tokens, steps } = job.spec;
   let at = -1;
-  if (job.progress.stage === "train") at = Math.floor(job.progress.done / batch_tokens);
+  if (isTraining(job)) at = Math.floor(job.progress.done / batch_tokens);
   if (job.progress.stage === "measure") at = steps ?? Math.ceil(tokens / batch_tokens);
   return at < 0 ? null : Math.max(step ?? -1, at - METRIC_STEPS, -1);
 }

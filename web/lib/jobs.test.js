@@ -37,6 +37,15 @@ test("a job is called by what it does, and to what", () => {
   assert.deepEqual(details({ kind: "label_all", spec: null }), []);
 });
 
+test("a training of several SAEs says what it varies, and how many they are", () => {
+  const spec = { ...SPEC, hook: ["a", "b"], width: [64, 128, 256], k: 8, seed: 0 };
+  const makes = { noun: "sae", name: "x", names: Array(6).fill("x") };
+  assert.deepEqual(details(job("queued", { spec, makes })), ["python-pico", "2 hooks × 3 widths: 6 SAEs", "k 8"]);
+  const result = { saes: [{ fvu: 0.1 }, { fvu: 0.3 }, { fvu: null }] };
+  assert.equal(outcome(ended("done", 2, { spec, result })), "Done in 2 min 00 s, 3 SAEs, FVU 0.100 to 0.300");
+  assert.equal(reason(job("paused", { error: { code: "disk_full", message: "the disk is full" } })), "the disk is full");
+});
+
 test("how far a stage is, as far as that is known", () => {
   const at = (progress) => job("running", { progress: progress && { unit: "tokens", eta_s: null, ...progress } });
   assert.deepEqual([done(at(null)), stage(at(null))], [null, ["starting", ""]]);
@@ -76,6 +85,7 @@ test("the newest metrics are asked for, not the whole history", () => {
   assert.equal(metricsAfter(training("train", 4096 * 50), undefined), -1);
   assert.equal(metricsAfter(training("train", 4096 * 5000), undefined), 4000);
   assert.equal(metricsAfter(training("train", 4096 * 5000), 4990), 4990);
+  assert.equal(metricsAfter(training("train, pass 1 of 2", 4096 * 5000), undefined), 4000);
   assert.equal(metricsAfter(training("measure", 7), undefined), -1);
   assert.equal(metricsAfter(training("load model", 0), undefined), null);
   assert.equal(metricsAfter(training("train", 4096, "done"), undefined), null);

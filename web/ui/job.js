@@ -1,7 +1,8 @@
 import { useState } from "preact/hooks";
 import { ApiError, post } from "../api.js";
 import { about, ago, amount, between, count, elapsed, number, share } from "../lib/format.js";
-import { details, done, isBad, outcome, reason, stage, title, verbs, wait } from "../lib/jobs.js";
+import { details, done, isBad, isTraining, outcome, reason, stage, title, verbs, wait } from "../lib/jobs.js";
+import { mean, measured } from "../lib/measures.js";
 import { rate } from "../lib/pace.js";
 import { clock, jobs, metrics, paces, phase, refusals, refuse, slowClock } from "../state.js";
 import { Bar } from "./bar.js";
@@ -12,7 +13,7 @@ import { Mark } from "./mark.js";
 export function LiveJob({ job }) {
   const [name, how] = stage(job);
   const part = done(job);
-  const measured = job.kind === "train" && quality(job);
+  const figures = job.kind === "train" && quality(job);
   return html`<article class="working" aria-labelledby=${`job-${job.id}`}>
     <div class="what"><${Title} job=${job} level="h3" /><${Details} job=${job} /></div>
     <${Bar} share=${part} label=${`Progress of job ${job.id}`} />
@@ -20,7 +21,7 @@ export function LiveJob({ job }) {
       <span><b>${job.state === "running" ? name : `${job.state}…`}</b> ${joined([how, speed(job)])}</span>
       <span>${joined([part === null ? "" : share(part), left(job), soFar(job)])}</span>
     </p>
-    ${measured && html`<dl class="facts">${measured.map(([term, value]) =>
+    ${figures && html`<dl class="facts">${figures.map(([term, value]) =>
       html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`}
     <${Verbs} job=${job} key=${job.state} />
     <${Refusal} job=${job} />
@@ -29,14 +30,18 @@ export function LiveJob({ job }) {
 
 const joined = (parts) => parts.filter(Boolean).join(" · ");
 
-const valuesOf = (job) => metrics.value.get(job.id)?.values ?? {};
+const meanOf = (job, name) => mean(metrics.value.get(job.id), name);
 
-/** How good what is trained has become. */
-const quality = (job) => [["FVU", number(valuesOf(job).fvu)], ["L0", number(valuesOf(job).l0, 1)]];
+/** How good what is trained has become; of several SAEs the mean. */
+function quality(job) {
+  const saes = measured(metrics.value.get(job.id));
+  const of = saes > 1 ? `, mean of ${count(saes)}` : "";
+  return [[`FVU${of}`, number(meanOf(job, "fvu"))], [`L0${of}`, number(meanOf(job, "l0"), 1)]];
+}
 
 /** Units a second: the trainer's own figure, else as seen from here. */
 function speed(job) {
-  const trained = job.progress?.stage === "train" ? valuesOf(job).tokens_per_s : null;
+  const trained = isTraining(job) ? meanOf(job, "tokens_per_s") : null;
   const perSecond = trained ?? rate(paces.value.get(job.id));
   return perSecond && job.progress?.unit ? `${amount(perSecond, job.progress.unit)}/s` : "";
 }
@@ -53,11 +58,13 @@ function soFar(job) {
 
 /** A job that has not begun, or is paused. */
 export function WaitingJob({ job }) {
+  const why = reason(job);
   return html`<li class="row">
     <${Mark} state=${job.state} />
     <div class="what"><${Title} job=${job} /><${Details} job=${job} /></div>
     <p class="how">${wait(job, jobs.value)}</p>
     <${Verbs} job=${job} key=${job.state} />
+    ${why && html`<p class="why">${why}</p>`}
     <${Refusal} job=${job} />
   </li>`;
 }

@@ -9,8 +9,8 @@ import click
 from mistudio import demo as showing
 from mistudio import human, output
 from mistudio.commands.feature import in_context
+from mistudio.drawing import drawn
 from mistudio.options import Call, Verb, pass_call
-from mistudio.progress import drawn
 from mistudio.watch import EXIT_INTERRUPTED
 
 _FEATURES = 10

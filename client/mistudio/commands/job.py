@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from mistudio import human, output
+from mistudio import human, output, results
 from mistudio.api import ENDED, Client, Job
-from mistudio.commands.artifact import make_sure, show
+from mistudio.commands.artifact import make_sure
 from mistudio.commands.plan import choices
 from mistudio.completion import jobs
 from mistudio.errors import ApiError
 from mistudio.options import Call, Noun, columned, pass_call
+from mistudio.results import with_peaks
 from mistudio.tables import Columns, show_rows
-from mistudio.watch import conclude, show_result, watch, with_peaks
+from mistudio.watch import conclude, show_result, watch
 
 STATES = ("queued", "running", "pausing", "paused", "stopping", "interrupted", "done", "partial", "failed", "stopped")
 
@@ -46,12 +47,20 @@ def list_all(call: Call, limit: int, cursor: str | None, state: str | None) -> N
 COLUMNS: Columns = {
     "ID": lambda job: job["id"],
     "KIND": lambda job: job["kind"],
-    "NAME": lambda job: job["spec"].get("name") or job["spec"].get("sae"),
+    "NAME": lambda job: _name(job),
     "STATE": lambda job: job["state"],
     "PROGRESS": lambda job: human.share(human.part(job["progress"])),
     "TOOK": lambda job: human.duration(human.between(job["started_at"], job["ended_at"])),
     "QUEUED": lambda job: human.ago(job["created_at"]),
 }
+
+
+def _name(job: Job) -> object:
+    """``stories-w4096 (+3)``: the first of what it makes, and how many more; of what makes nothing, what it reads."""
+    if not job["makes"]:
+        return job["spec"].get("name") or job["spec"].get("sae")
+    more = len(job["makes"]["names"]) - 1
+    return f"{job['makes']['name']} (+{more})" if more else job["makes"]["name"]
 
 
 def show_jobs(call: Call, found: dict[str, Any]) -> None:
@@ -63,12 +72,23 @@ def show_jobs(call: Call, found: dict[str, Any]) -> None:
 @pass_call
 def show_one(call: Call, job: int) -> None:
     """Show all that is known of a job."""
-    found = call.client.job(job)
-    if not call.json and found["plan"]:
-        if found["result"]:
-            found["result"] = with_peaks(found["result"], found["plan"])
-        found["plan"] = {"verdict": found["plan"]["verdict"], **choices(found["plan"])}
-    show(call, found)
+    show_job(call, call.client.job(job))
+
+
+def show_job(call: Call, found: Job) -> None:
+    """All of it; of its plan the verdict and the choices, of several SAEs a table."""
+    if call.json:
+        output.data(found)
+        return
+    result, plan = found["result"], found["plan"]
+    several = results.several(result)
+    if plan:
+        found["plan"] = {"verdict": plan["verdict"], **choices(plan)}
+    found["result"] = None if several else result and with_peaks(result, plan)
+    output.record(found)
+    if several:
+        output.text("")
+        results.show(result, plan)
 
 
 @job.command("watch")
@@ -147,7 +167,7 @@ def new_part(seen: str, log: str) -> str:
     return log[at + len(anchor) :] if at >= 0 else log
 
 
-def _act(call: Call, changed: Job) -> None:
+def act(call: Call, changed: Job) -> None:
     if call.json:
         output.data(changed)
     else:
@@ -159,7 +179,7 @@ def _act(call: Call, changed: Job) -> None:
 @pass_call
 def pause(call: Call, job: int) -> None:
     """Let a running job save where it is and make room."""
-    _act(call, call.client.pause(job))
+    act(call, call.client.pause(job))
 
 
 @job.command("resume")
@@ -167,7 +187,7 @@ def pause(call: Call, job: int) -> None:
 @pass_call
 def resume(call: Call, job: int) -> None:
     """Let a paused job go on."""
-    _act(call, call.client.resume(job))
+    act(call, call.client.resume(job))
 
 
 @job.command("stop")
@@ -175,7 +195,7 @@ def resume(call: Call, job: int) -> None:
 @pass_call
 def stop(call: Call, job: int) -> None:
     """End a job; what it has finished stays."""
-    _act(call, call.client.stop(job))
+    act(call, call.client.stop(job))
 
 
 @job.command("retry")
@@ -183,7 +203,7 @@ def stop(call: Call, job: int) -> None:
 @pass_call
 def retry(call: Call, job: int) -> None:
     """Queue a failed or stopped job again; it goes on from its last checkpoint."""
-    _act(call, call.client.retry(job))
+    act(call, call.client.retry(job))
 
 
 @job.command("rm")

@@ -64,7 +64,10 @@ def show_plan(made: dict[str, Any], say: Callable[[str], None] = output.text) ->
         say("")
         output.table(
             ["WITH", "TOTAL", "FITS"],
-            [[f"{way['field']} {way['value']}", human.size(way["total_bytes"]), way["fits"]] for way in made["ways"]],
+            [
+                [f"{way['field']} {_value(way['value'])}", human.size(way["total_bytes"]), way["fits"]]
+                for way in made["ways"]
+            ],
             say,
         )
     say("")
@@ -92,6 +95,10 @@ def _about(made: dict[str, Any]) -> dict[str, object]:
 
 def choices(made: dict[str, Any]) -> dict[str, str]:
     return {
-        name: f"{choice['value']}{' (automatic)' if choice['automatic'] else ''}"
+        name: f"{_value(choice['value'])}{' (automatic)' if choice['automatic'] else ''}"
         for name, choice in made["choices"].items()
     }
+
+
+def _value(value: object) -> object:
+    return ("no", "yes")[value] if isinstance(value, bool) else value
