@@ -31,6 +31,8 @@ class SettingsError(ValueError):
 
 
 def _default_data() -> Path:
+    if state := os.environ.get("STATE_DIRECTORY"):  # systemd's, of a service: /var/lib/mistudio
+        return Path(state.split(":")[0])
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return Path(base) / "mistudio"
 
@@ -41,7 +43,9 @@ def _setting(default: Any, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    data: Path = _setting(_default_data, "folder of the database, models, datasets, SAEs and runs")
+    data: Path = _setting(
+        _default_data, "folder of the database, models, datasets, SAEs and runs; a service has /var/lib/mistudio"
+    )
     port: int = _setting(6478, "TCP port of the API and the page; 0 takes a free one")
     listen: str = _setting("127.0.0.1", "address to listen on")
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")

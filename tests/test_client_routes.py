@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mistudio
 import pytest
 from mistudio import Client
 from mistudio.routes import NOUNS, ROUTES, request
@@ -41,6 +42,14 @@ def test_every_route_is_a_method_that_takes_its_parts(name: str) -> None:
     parameters = inspect.signature(getattr(Client, name)).parameters
     parts = re.findall(r"\{(\w+)\}", ROUTES[name][1])
     assert len(parameters) - 1 >= len(parts)
+
+
+def test_every_route_is_used_by_the_command_line_or_left_to_programs_on_purpose() -> None:
+    sources = (Path(mistudio.__file__).parent).rglob("*.py")
+    said = "\n".join(one.read_text() for one in sources if one.name not in ("api.py", "routes.py"))
+    through = {"artifacts": "every_artifact", "jobs": "every_job"}  # a page at a time
+    unused = {name for name in ROUTES if not re.search(rf"\.({name}|{through.get(name, name)})\(", said)}
+    assert unused == {"system_history", "openapi", "remove_upload"}
 
 
 def test_a_part_stays_one_part_of_the_path() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def test_files_and_functions_are_short(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_the_design_names_every_part_of_the_daemon_and_none_that_is_not_there() -> None:
+    section = (REPO / "docs" / "design.md").read_text().partition("## The daemon\n")[2].partition("\n## ")[0]
+    daemon = REPO / "mistudiod"
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")]
+    named = re.findall(r"`([^`]+)`", "".join(rows))
+    found = {name: {path.name for path in daemon.glob(name.rstrip("/"))} for name in named}
+    assert [name for name in named if not found[name]] == []
+    elsewhere = {"worker", "engine", "demo"}  # of which the page says more further down
+    parts = {path.name for path in daemon.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - elsewhere - {"__init__.py"} == set().union(*found.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

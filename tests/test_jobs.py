@@ -52,6 +52,16 @@ async def test_what_a_dead_worker_left_half_written_is_removed_at_once(studio: S
     assert [p.name for p in (studio.data / "datasets").iterdir()] == []
 
 
+async def test_a_worker_leads_its_own_group_and_is_the_first_to_go_when_memory_runs_out(studio: Studio) -> None:
+    job = await studio.submit(dataset("slow"))
+    pid = await worker_of(studio, job["id"])
+    assert os.getpgid(pid) == pid
+    own, its = (int(Path(f"/proc/{who}/oom_score_adj").read_text()) for who in ("self", pid))
+    assert its >= max(own, 1)
+    await studio.act(job["id"], "stop")
+    await studio.until(job["id"])
+
+
 async def test_stop_ends_a_worker_that_listens(studio: Studio) -> None:
     job = await studio.submit(dataset("slow"))
     await studio.until(job["id"], "running")

@@ -20,7 +20,7 @@ from mistudiod.kept_activations import BITS, MANIFEST, VALUES, Kept, model_key, 
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.plan_measured import Measured
-from mistudiod.planning import halved, told
+from mistudiod.planning import Job, Planning, halved, told
 
 PICO = Path(mistudiod.__file__).parent / "demo" / "pico"
 TOKENIZATION = {"model": "pico", "context": 128, "train_windows": 1000, "held_out_windows": 20, "tokens": 130_000}
@@ -132,10 +132,32 @@ async def test_a_job_keeps_its_plan_and_its_worker_is_told_the_choices(studio: S
 async def test_what_runs_shows_what_it_was_expected_to_take(studio: Studio) -> None:
     job = await studio.submit(train("slow"))
     running = await studio.until(job["id"], "running")
-    while not (found := await studio.get("/api/ps"))["running"]:
+    while not (found := await studio.get("/api/ps"))["running"][0]["pid"]:
         pass
     assert found["running"][0]["predicted_bytes"] == (await studio.get(f"/api/jobs/{job['id']}"))["plan"]["peak_bytes"]
     assert running["kind"] == "train"
+    await studio.act(job["id"], "stop")
+    await studio.until(job["id"])
+
+
+async def test_a_job_whose_plan_is_still_made_is_shown_without_a_worker(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned, seen = Planning.for_job, asyncio.Event()
+
+    async def late(self: Planning, job: Job, goes_on: bool) -> Any:
+        await seen.wait()
+        return await planned(self, job, goes_on)
+
+    monkeypatch.setattr(Planning, "for_job", late)
+    job = await studio.submit(train("slow"))
+    await studio.until(job["id"], "running")
+    [found] = (await studio.get("/api/ps"))["running"]
+    assert (found["job"], found["kind"], found["state"]) == (job["id"], "train", "running")
+    assert found["pid"] is found["measured_bytes"] is found["predicted_bytes"] is None
+    seen.set()
+    while not (await studio.get("/api/ps"))["running"][0]["pid"]:
+        pass
     await studio.act(job["id"], "stop")
     await studio.until(job["id"])
 

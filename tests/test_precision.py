@@ -222,6 +222,16 @@ def test_gradients_reach_the_input_of_a_quantised_block_also_after_a_pass_withou
     assert x.grad is not None and x.grad.isfinite().all() and x.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("width", [8, 32, 64, 96, 160, 4304])
+def test_four_bit_rows_that_are_no_whole_blocks_are_unpacked_right(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(4, width, generator=generator), torch.randn(6, width, generator=generator)
+    layer = precision._layer("nf4", weight).to("cpu").eval()
+    precision.as_packed(layer)
+    exact = x @ weight.T
+    assert (layer(x) - exact).norm() / exact.norm() < 0.15
+
+
 def stored_as(name: str, model: Path, folder: Path) -> Path:
     """The model as transformers saves it once it is quantised."""
     lm = load_lm(model, precision=name)

@@ -74,7 +74,7 @@ def test_no_text_at_all_is_refused(data: Path, source: Path) -> None:
     (source / "a.txt").write_text(" \n")
     (source / "b.jsonl").write_text("\n")
     table(source / "c.parquet", text=pa.array([], pa.string()))
-    assert "has no text: 1 documents, all of them blank" in refusal(data, source)
+    assert "has no text: every document is blank (1 read)" in refusal(data, source)
     (source / "d.txt").write_bytes(b"")
     assert "has no text" in refusal(data, source / "d.txt")
 

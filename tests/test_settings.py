@@ -23,6 +23,14 @@ def test_a_flag_beats_a_variable_beats_the_file_beats_the_default(tmp_path: Path
     assert warnings == []
 
 
+def test_a_service_keeps_its_data_where_systemd_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/me/.data")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert Settings().data == Path("/home/me/.data/mistudio")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/mistudio:/var/lib/more")
+    assert Settings().data == Path("/var/lib/mistudio")
+
+
 def test_the_users_file_is_found_by_itself(tmp_path: Path) -> None:
     folder = tmp_path / "config" / "mistudio"
     folder.mkdir(parents=True)

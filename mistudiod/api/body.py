@@ -49,23 +49,9 @@ def check(data: object, model: type[Model]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        fields = {_field(_given(e["loc"], data)): _reason(e) for e in error.errors(include_input=False, include_url=False)}
+        fields = {_field(e["loc"]): _reason(e) for e in error.errors(include_input=False, include_url=False)}
         sentence = "; ".join(f"{name}: {reason}" if name else reason for name, reason in fields.items())
         raise Invalid(sentence, {name: reason for name, reason in fields.items() if name}) from None
-
-
-def _given(loc: tuple[int | str, ...], data: object) -> tuple[int | str, ...]:
-    """The place as it was given: of a lone value where a list may be, without the place in that list."""
-    at, found = data, list[int | str]()
-    for part in loc:
-        if isinstance(part, str):
-            at = at.get(part, at) if isinstance(at, dict) else at  # a kind's name is in the place, not in the data
-        elif isinstance(at, list):
-            at = at[part]
-        else:
-            continue
-        found.append(part)
-    return tuple(found)
 
 
 def _field(loc: tuple[int | str, ...]) -> str:

@@ -17,15 +17,17 @@ from mistudiod.tokens import Scope
 @route("GET", "/api/ps", scope=Scope.READ, answer=answers.RunningList)
 async def list_running(asked: Asked[None]) -> Any:
     """List the jobs that run, how far they are, and their memory."""
-    found = []
-    for id, pid in sorted(asked.app[SCHEDULER].pids().items()):
+    jobs, found = asked.app[JOBS], []
+    live = {id for state in LIVE for id in await jobs.in_state(state)}
+    for id in sorted(live):
         try:
-            job = await asked.app[JOBS].get(id)
+            job = await jobs.get(id)
         except NotFound:
             continue  # it has ended and was removed while the others were measured
         if job["state"] not in LIVE:
             continue
-        memory_bytes, gpu_bytes = await asyncio.to_thread(measured, pid)
+        pid = asked.app[SCHEDULER].pids().get(id)  # none yet while the job's plan is made
+        memory_bytes, gpu_bytes = (None, None) if pid is None else await asyncio.to_thread(measured, pid)
         progress = job["progress"] or dict.fromkeys(("stage", "done", "total", "unit", "eta_s"))
         name = job["spec"].get("name") or job["spec"].get("sae")
         about = {"job": id, "kind": job["kind"], "name": name, "state": job["state"], "pid": pid}

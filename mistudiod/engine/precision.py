@@ -6,11 +6,12 @@ That a library can be imported proves nothing: one that was built for another GP
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import logging
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -80,11 +81,25 @@ def as_packed(model: nn.Module) -> None:
     """Let the 4-bit layers of ``model`` keep their weights as they were packed.
 
     On a CPU with AVX512-BF16 they would be packed anew at the first pass: that fails for widths that are no multiple
-    of 32, drops gradients without a word, and makes what is captured depend on the machine.
+    of 32, drops gradients without a word, and makes what is captured depend on the machine. With any AVX512 its code
+    takes a block to begin with every row: where rows are no whole blocks they are unpacked as a single one.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+            packing = module.weight.quant_state
+            if module.weight.device.type == "cpu" and packing.shape[-1] % packing.blocksize:
+                module.forward = partial(_product, module)
+
+
+def _product(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a 4-bit layer computes, with its weights unpacked as one long row."""
+    packing = layer.weight.quant_state
+    row = copy.copy(packing)
+    row.shape = torch.Size([packing.shape.numel()])
+    weight = bitsandbytes().functional.dequantize_4bit(layer.weight.data, row).view(packing.shape)
+    bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
+    return nn.functional.linear(x.to(layer.compute_dtype), weight.to(layer.compute_dtype), bias).to(x.dtype)
 
 
 def stamp(precision: str) -> dict[str, str | None]:
@@ -146,9 +161,9 @@ def _error(precision: str, device: torch.device) -> float:
     """How wrong a small product is: |x - exact| / |exact|."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (
-        torch.randn(16, 64, generator=generator),
-        torch.randn(48, 64, generator=generator),
-    )  # 48: no 32's multiple
+        torch.randn(16, 96, generator=generator),
+        torch.randn(48, 96, generator=generator),
+    )  # neither a multiple of 32 nor whole blocks of 64
     exact = x @ weight.T
     layer = _layer(precision, weight).to(device).eval()
     as_packed(layer)

@@ -84,7 +84,7 @@ def _write(source: Source, folder: Path, spec: AddDataset, link: Link) -> dict[s
             link.progress("read", *come.progress())
         link.progress("read", *come.ended())
     if not come.rows:
-        raise Refused(f"{spec.source} has no text: {come.blank} documents, all of them blank", "source")
+        raise Refused(f"{spec.source} has no text: every document is blank ({come.blank} read)", "source")
     return {
         "rows": come.rows,
         "blank_rows": come.blank,
