@@ -35,6 +35,16 @@ class Metric(Event):
     event: Literal["metric"] = "metric"
     step: int = Field(ge=0, lt=2**63)  # as the database takes it
     values: dict[str, float | None] = Field(max_length=50)
+    sae: str | None = Field(None, max_length=64)
+
+
+class Live(Event):
+    """What some features of an SAE in training fire on, so far."""
+
+    event: Literal["live"] = "live"
+    sae: str = Field(max_length=64)
+    step: int = Field(ge=0, lt=2**63)
+    features: list[dict[str, object]] = Field(max_length=64)
 
 
 Noun = Literal["model", "dataset", "tokenization", "sae", "features"]
@@ -70,8 +80,8 @@ class Failure(Event):
     field: str | None = Field(None, max_length=100)
 
 
-WorkerEvent = Annotated[Progress | Metric | Artifact | Result | Failure, Field(discriminator="event")]
-_ADAPTER: TypeAdapter[Progress | Metric | Artifact | Result | Failure] = TypeAdapter(
+WorkerEvent = Annotated[Progress | Metric | Live | Artifact | Result | Failure, Field(discriminator="event")]
+_ADAPTER: TypeAdapter[Progress | Metric | Live | Artifact | Result | Failure] = TypeAdapter(
     WorkerEvent, config=ConfigDict(defer_build=True)
 )
 
@@ -80,7 +90,7 @@ def to_line(event: Event) -> bytes:
     return json.dumps(event.model_dump(exclude_none=True), allow_nan=False, ensure_ascii=False).encode() + b"\n"
 
 
-def from_line(line: bytes) -> Progress | Metric | Artifact | Result | Failure | None:
+def from_line(line: bytes) -> Progress | Metric | Live | Artifact | Result | Failure | None:
     """The event, or None when the line is not one."""
     if len(line) > MAX_LINE_BYTES:
         return None

@@ -9,69 +9,15 @@ What a block has left when it no longer fills a batch is taken first into the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from mistudiod.engine.harvest import Harvest, NoActivations
+
 BLOCK_TOKENS = 65_536  # shuffled among themselves; the buffer holds block_tokens x d_in float32
-_MAX_LM_WINDOWS = 256  # windows in one forward pass, however short they are
-
-Forward = Callable[[Tensor], Tensor]  # token ids (n, T) on the device → activations (n, T, d_in), of hooks side by side
-
-
-class Windows(Protocol):
-    """What is asked of ``tokens.TokenWindows``: rows of ``context`` token ids, and which of them are no text."""
-
-    context: int
-
-    def rows(self, indices: ArrayLike) -> NDArray[np.int64]: ...
-
-    def special_mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]: ...
-
-
-class NoActivations(ValueError):
-    """No training window has a token to train on, or its activations are not finite."""
-
-
-_CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Harvest:
-    """How windows become activations: a forward pass, then special tokens (BOS, separator, padding) are left out.
-
-    Their activations are outliers that carry no text. ``lm_tokens`` bounds the tokens of one forward pass.
-    """
-
-    windows: Windows
-    forward: Forward
-    d_in: int
-    device: torch.device = _CPU
-    lm_tokens: int = 2_048
-
-    def batches(self, numbers: NDArray[np.integer]) -> Iterator[Tensor]:
-        """Activations of the kept tokens of the windows ``numbers``, in order: (n, d_in) float32, one per forward."""
-        size = max(1, min(_MAX_LM_WINDOWS, self.lm_tokens // self.windows.context))
-        for start in range(0, len(numbers), size):
-            rows = self.windows.rows(numbers[start : start + size])  # (n, T)
-            kept = torch.from_numpy(np.flatnonzero(~self.windows.special_mask(rows))).to(self.device)
-            x = self.forward(torch.from_numpy(rows).to(self.device)).flatten(0, 1)  # (n * T, d_in)
-            yield x.index_select(0, kept).float()
-
-    def first(self, numbers: NDArray[np.integer], tokens: int) -> Iterator[Tensor]:
-        """The same, of at most ``tokens`` tokens in all and without empty batches: for held-out windows."""
-        left = tokens
-        for x in self.batches(numbers):
-            if len(x):
-                yield x[:left]
-            left -= len(x)
-            if left <= 0:
-                return
 
 
 class ActivationBatches:
@@ -117,14 +63,23 @@ class ActivationBatches:
                 self._at, self._offset = self._after(self._at), 0
         return batch
 
-    def block(self) -> Tensor:
+    def sample(self) -> Tensor:
         """Kept tokens of the block that comes next (or is being given), in window order: a view (n, d_in)."""
         self._hold_block()
         return self._buffer[: len(self._order)]
 
+    @property
+    def outliers(self) -> float:
+        """The share of outliers among the text tokens harvested so far."""
+        return 0.0
+
+    def leave_out(self, outlier_norms: tuple[float, ...] | None) -> None:
+        """From now on outliers do not count, here and wherever ``harvest`` is used; the position stays."""
+        self.harvest.outlier_norms, self._held = outlier_norms, None
+
     def statistics(self, columns: slice = slice(None)) -> tuple[float, Tensor]:
-        """``(scale, mean)`` of some columns of ``block()``: sqrt(d) / mean‖x‖, and the mean (d,) in float32."""
-        x = self.block()[:, columns]
+        """``(scale, mean)`` of some columns of ``sample()``: sqrt(d) / mean‖x‖, and the mean (d,) in float32."""
+        x = self.sample()[:, columns].contiguous()  # sums over rows that lie apart would round otherwise
         mean_norm = torch.linalg.vector_norm(x, dim=1).mean(dtype=torch.float64).item()
         if not (math.isfinite(mean_norm) and mean_norm > 0):
             raise NoActivations(f"the activations cannot be used: their mean norm is {mean_norm}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import importlib
 import json
@@ -13,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from mistudiod.oom import classify
-from mistudiod.paths import DiskFull, Paths
+from mistudiod.paths import DiskFull, Paths, is_disk_full
 from mistudiod.specs import KINDS, PREVIEWS
 from mistudiod.worker.link import (
     EVENTS_FD,
@@ -25,6 +24,7 @@ from mistudiod.worker.link import (
     EXIT_STOPPED,
     EXIT_YIELDED,
     Asked,
+    Held,
     Link,
     Refused,
     take_secrets,
@@ -43,7 +43,14 @@ def main() -> int:
     run = Path(sys.argv[1])
     fd = os.environ.pop(EVENTS_FD, None)
     order = json.loads((run / "spec.json").read_text())
-    link = Link(run, Paths(Path(order["data"])), int(fd) if fd else None, secrets, order.get("choices"))
+    link = Link(
+        run,
+        Paths(Path(order["data"])),
+        int(fd) if fd else None,
+        secrets,
+        order.get("choices"),
+        bool(order.get("finalize")),
+    )
     link.listen()
     try:
         kind = order["spec"]["kind"]
@@ -51,6 +58,9 @@ def main() -> int:
         importlib.import_module(f"mistudiod.worker.{kind}").run(spec, link)
     except Asked as asked:
         return EXIT_STOPPED if asked.what == "stop" else EXIT_YIELDED
+    except Held as held:
+        link.failure(held.code, str(held))
+        return EXIT_YIELDED
     except Refused as refused:
         link.failure("invalid", str(refused), refused.field)
         return EXIT_INVALID
@@ -68,12 +78,10 @@ def main() -> int:
 
 
 def _classify(error: Exception) -> tuple[str, int]:
-    if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if is_disk_full(error):
         return "disk_full", EXIT_DISK
     if classify(f"{type(error).__name__}: {error}"):
         return "out_of_memory", EXIT_MEMORY
-    if "No space left on device" in str(error):  # safetensors and arrow wrap the errno away
-        return "disk_full", EXIT_DISK
     return "internal", EXIT_INTERNAL
 
 

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mistudiod.events import Artifact, Event, Failure, Metric, Noun, Progress, Result, to_line
+from mistudiod.events import Artifact, Event, Failure, Live, Metric, Noun, Progress, Result, to_line
 from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS
 
+Wish = Literal["stop", "pause", "finalize"]
 EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
 SECRETS_FD = "MISTUDIO_SECRETS_FD"  # number of the pipe with this job's secrets; unset when it needs none
 DAEMON_PID = "MISTUDIO_DAEMON_PID"
@@ -40,10 +41,23 @@ class Refused(Exception):
         self.field = field
 
 
-class Asked(BaseException):
-    """The daemon asked this worker to ``stop`` or ``pause``. Not an Exception: nothing on the way may swallow it."""
+class Held(Exception):
+    """The job can go no further until a person has done something: why, as a code and one sentence. It keeps its work,
+    and is paused.
+    """
 
-    def __init__(self, what: Literal["stop", "pause"]) -> None:
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Asked(BaseException):
+    """The daemon asked this worker to ``stop``, ``pause`` or ``finalize``.
+
+    Not an Exception: nothing on the way may swallow it.
+    """
+
+    def __init__(self, what: Wish) -> None:
         super().__init__(what)
         self.what = what
 
@@ -51,7 +65,8 @@ class Asked(BaseException):
 class Link:
     """What a job says and hears. ``run`` is its folder, ``paths`` knows where artifacts lie.
 
-    ``choices``: what its plan has chosen for what its spec leaves open; empty when there is no plan.
+    ``choices``: what its plan has chosen for what its spec leaves open; empty when there is no plan. ``finalize``: it
+    is to finish from what it has, without going on.
     """
 
     def __init__(
@@ -61,10 +76,11 @@ class Link:
         events_fd: int | None = None,
         secrets: Mapping[str, str] | None = None,
         choices: Mapping[str, Any] | None = None,
+        finalize: bool = False,
     ) -> None:
-        self.run, self.paths, self.choices = run, paths, choices or {}
+        self.run, self.paths, self.choices, self.finalize = run, paths, choices or {}, finalize
         self._secrets = secrets or {}
-        self.asked: Literal["stop", "pause"] | None = None
+        self.asked: Wish | None = None
         self._pipe = os.fdopen(events_fd, "wb", buffering=0) if events_fd is not None else None
         self._stage, self._stage_began, self._stage_from, self._last_progress = "", 0.0, 0.0, 0.0
         self._lock = threading.Lock()
@@ -91,8 +107,12 @@ class Link:
             eta_s = max(total - done, 0) * (at - self._stage_began) / (done - self._stage_from)
         self._send(Progress(stage=stage, done=done, total=total, unit=unit, eta_s=eta_s))
 
-    def metric(self, step: int, values: dict[str, float | None]) -> None:
-        self._send(Metric(step=step, values=values))
+    def metric(self, step: int, values: dict[str, float | None], sae: str | None = None) -> None:
+        self._send(Metric(step=step, values=values, sae=sae))
+
+    def live(self, sae: str, step: int, features: list[dict[str, Any]]) -> None:
+        """Tell of a few features: ``{"feature", "density", "windows": [{"value", "before", "token", "after"}]}``."""
+        self._send(Live(sae=sae, step=step, features=features))
 
     def artifact(self, noun: Noun, name: str) -> None:
         """Say that a folder is finished and lies under its final name."""
@@ -119,7 +139,7 @@ class Link:
     def _follow_stdin(self) -> None:
         for line in sys.stdin:
             command = line.strip()
-            if command == "stop" or command == "pause":
+            if command == "stop" or command == "pause" or command == "finalize":
                 self.asked = command
         os._exit(EXIT_YIELDED)
 
