@@ -35,7 +35,7 @@ from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.paths import Paths
+from mistudiod.paths import FLOOR_BYTES, Paths
 from mistudiod.specs import Train
 from mistudiod.worker import train
 from mistudiod.worker.link import Asked, Held, Link, Refused
@@ -316,9 +316,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def fill(disk: Path, left_bytes: int = 17 << 20) -> None:
-    """17 MiB: the reserve that is kept, and no more than one small checkpoint."""
-    (disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(disk).free - left_bytes))
+def fill(disk: Path) -> None:
+    """Leave a little less than the reserve that is kept free."""
+    (disk / "ballast").write_bytes(b"x" * (shutil.disk_usage(disk).free - (FLOOR_BYTES - 4096)))
 
 
 def test_a_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_hurts_nothing(data, small_disk):
@@ -329,7 +329,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_pauses_the_job_and_hurts_nothing(da
     class Fills(Link):
         def metric(self, step: int, values: dict[str, float | None], sae: str | None = None) -> None:
             super().metric(step, values, sae)
-            fill(small_disk, (16 << 20) - 1)
+            fill(small_disk)
 
     with pytest.raises(Held, match="the disk is full") as held:
         job(home, width=512, checkpoint_every_s=1e-9, link=Fills)
@@ -351,16 +351,18 @@ def test_a_worker_whose_disk_is_full_at_a_checkpoint_tells_why_and_exits_as_paus
     command = [sys.executable, "-m", "mistudiod.worker", str(run)]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert worker.stderr and worker.stdin
-    heard = ""
-    filled = False
-    for line in worker.stderr:
-        heard += line
-        if not filled and list(run.glob("checkpoints/[0-9]*")):
-            fill(small_disk)
-            filled = True
-    worker.stdin.close()
-    worker.stderr.close()
-    assert worker.wait() == 75, heard
+    heard, filled = "", False
+    try:
+        for line in worker.stderr:
+            heard += line
+            if not filled and list(run.glob("checkpoints/[0-9]*")):
+                fill(small_disk)
+                filled = True
+    finally:
+        worker.stdin.close()
+        worker.stderr.close()
+        worker.wait()
+    assert worker.returncode == 75, heard
     assert '"code": "disk_full"' in heard
     assert checkpoint.latest(run / "checkpoints") is not None
     assert not list(run.glob("checkpoints/.partial-*"))
