@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from run_job import start_job
 from test_train_job import SPEC, EndsAt, data, job, model_folder, of, recipe_of, said, steps_saved, weights
 
 from mistudiod.engine.lm import LM
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.paths import Paths
+from mistudiod.paths import Paths, newest_checkpoint
 from mistudiod.specs import Train
 from mistudiod.worker import train
 from mistudiod.worker.link import Asked, Link, Refused
@@ -170,3 +174,28 @@ def test_a_grid_says_the_same_again_when_it_died_after_saving(data, capsys):
     assert json.dumps(of(events, "result")[0].result) == json.dumps(first)
     assert [event.name for event in of(events, "artifact")] == NAMES
     assert of(events, "metric") == []
+
+
+def test_two_saes_whose_worker_is_killed_at_random_end_with_the_same_bits(data, capsys):
+    spec = {"hook": HOOKS[0], "width": [32, 64], "steps": 800, "checkpoint_every_s": 0.02}
+    job(data, run=2, name="straight", **spec | {"checkpoint_every_s": 1e6})
+    checkpoints = data / "runs" / "1" / "checkpoints"
+    newest = 0
+    for delay_s in np.random.default_rng(0).uniform(0, 0.1, 2):
+        worker = start_job(data, "train", **SPEC | spec)
+        try:
+            until = time.monotonic() + 100
+            while (found := newest_checkpoint(checkpoints.parent) or 0) <= newest:
+                assert worker.poll() is None, (data / "runs" / "1" / "log.txt").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.002)
+            newest = found
+            time.sleep(delay_s)
+        finally:
+            worker.kill()
+            worker.communicate()
+        assert worker.returncode == -signal.SIGKILL
+    assert newest < 800
+    job(data, **spec)
+    for width in (32, 64):
+        assert equal(data, f"s-w{width}", f"straight-w{width}")
