@@ -51,12 +51,12 @@ def test_a_grid_is_trained_from_one_reading_of_the_text(data, monkeypatch, capsy
         return read(self, ids, hooks)
 
     monkeypatch.setattr(LM, "activations_at", counted)
-    job(data, name="alone", buffer_tokens=1024)
+    job(data, name="alone", buffer_tokens=1024, evaluate_every=1000)
     alone, told = len(passes), len(of(said(capsys), "metric"))
     assert told
     passes.clear()
     measured = 3 * 4  # passes over the held-out windows: calibrated, measured, and beside what costs nothing
-    grid(data, run=2)
+    grid(data, run=2, evaluate_every=1000)
     assert folder_names(data) == ["alone", *NAMES]
     assert set(passes) == {2}
     assert len(passes) <= alone + measured  # training read the text once, for four

@@ -17,7 +17,7 @@ from mistudiod.worker.train_source import Source
 # Of the spec: what may be another when a training goes on, because it says how long and with what means.
 MAY_DIFFER = {
     *("name", "extends", "preset", "tokens", "steps", "checkpoint_every_s", "keep_checkpoints", "evaluate_every"),
-    *("keep_activations", "saes_at_once", "whole_model", "forward_tokens", "micro_tokens", "threads"),
+    *("saes_at_once", "whole_model", "forward_tokens", "micro_tokens", "threads"),
 }
 _SETTLED = ("precision", "buffer_tokens")  # that the plan may have chosen
 
