@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -154,6 +155,13 @@ def require_space(folder: Path, needed_bytes: int) -> None:
             f"the disk is full: {needed_bytes / 1e6:,.1f} MB and a reserve of {FLOOR_BYTES / 1e6:,.0f} MB are needed "
             f"under {folder}, {free / 1e6:,.1f} MB are free; free some space and try again"
         )
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error says that the disk, or what a person may have of it, is used up."""
+    if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return True
+    return "No space left on device" in str(error)  # safetensors and arrow wrap the errno away
 
 
 def publish(partial: Path, final: Path) -> None:

@@ -33,7 +33,7 @@ def events(data: Path, kind: str, **fields: Any) -> list[dict[str, Any]]:
 def start_job(data: Path, kind: str, **fields: Any) -> subprocess.Popen[bytes]:
     """A worker process at this job; it lives until it is done or its stdin ends."""
     run = data / "runs" / "1"
-    run.mkdir(parents=True)
+    run.mkdir(parents=True, exist_ok=True)
     (run / "spec.json").write_text(json.dumps({"job": 1, "data": str(data), "spec": {"kind": kind, **fields}}))
     command = [sys.executable, "-m", "mistudiod.worker", str(run)]
     with open(run / "log.txt", "wb") as log:

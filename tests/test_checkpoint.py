@@ -33,7 +33,7 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     about = {"tokens": 12, "batches": {"pass": 1, "block": 2, "offset": 3}, "scale": 0.1 + 0.2}
     checkpoint.save(tmp_path, 7, tensors(7), about, publish)
     found = checkpoint.latest(tmp_path)
-    assert found.step == 7
+    assert found.number == 7
     assert found.about == about
     for name, tensor in tensors(7).items():
         assert torch.equal(found.tensors[name], tensor)
@@ -44,7 +44,7 @@ def test_the_newest_two_are_kept(tmp_path):
     for step in (1, 20, 300):
         checkpoint.save(tmp_path, step, tensors(step), {}, publish)
     assert steps(tmp_path) == [20, 300]
-    assert checkpoint.latest(tmp_path).step == 300
+    assert checkpoint.latest(tmp_path).number == 300
 
 
 def test_there_is_none_before_the_first(tmp_path):
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_passed_by_with_a_word_in_the_log(tmp_path, capl
     for step in (1, 2):
         checkpoint.save(tmp_path, step, tensors(step), {}, publish)
     damage(tmp_path / "2")
-    assert checkpoint.latest(tmp_path).step == 1
+    assert checkpoint.latest(tmp_path).number == 1
     assert "checkpoint 2 cannot be used" in caplog.text
 
 
@@ -91,7 +91,7 @@ def test_saving_goes_on_over_a_damaged_checkpoint_of_the_same_step(tmp_path):
     checkpoint.save(tmp_path, 2, tensors(2), {}, publish)
     assert steps(tmp_path) == [1, 2]  # not the damaged one, which would stand before a whole one
     checkpoint.save(tmp_path, 3, tensors(3), {}, publish)
-    assert checkpoint.latest(tmp_path).step == 3
+    assert checkpoint.latest(tmp_path).number == 3
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path):
@@ -130,16 +130,36 @@ checkpoint.save(folder, 2, {"W": torch.zeros(3)}, {}, die)
 def test_a_kill_between_writing_and_renaming_leaves_the_checkpoint_before(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_RENAME, str(tmp_path)], timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert checkpoint.latest(tmp_path).step == 1
+    assert checkpoint.latest(tmp_path).number == 1
     checkpoint.save(tmp_path, 2, tensors(2), {}, publish)
     assert steps(tmp_path) == [1, 2]
 
 
-def test_manifest_names_step_and_sha256(tmp_path):
+def test_a_manifest_names_number_size_and_sha256(tmp_path):
     folder = checkpoint.save(tmp_path, 9, tensors(9), {"tokens": 1}, publish)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["step"] == 9
+    assert manifest["number"] == 9
+    assert manifest["bytes"] == (folder / "state.safetensors").stat().st_size
     assert len(manifest["sha256"]) == 64
+
+
+def test_as_many_as_asked_are_kept_and_the_best_beside_them(tmp_path):
+    for number, fvu in ((1, None), (2, 0.3), (3, 0.2), (4, 0.4), (5, 0.5), (6, None)):
+        checkpoint.save(tmp_path, number, tensors(number), {"held_out_fvu": fvu}, publish, keep=2)
+    assert steps(tmp_path) == [3, 5, 6]
+    checkpoint.save(tmp_path, 7, tensors(7), {"held_out_fvu": 0.1}, publish, keep=1)
+    assert steps(tmp_path) == [7]
+
+
+def test_checkpoints_of_other_autoencoders_stay(tmp_path):
+    for number, saes in ((1, ["a"]), (2, ["b"]), (3, ["b"]), (4, ["b"])):
+        checkpoint.save(tmp_path, number, tensors(number), {"saes": saes}, publish, keep=2)
+    assert steps(tmp_path) == [1, 3, 4]
+    assert checkpoint.latest(tmp_path, lambda about: about["saes"] == ["a"]).number == 1
+    assert checkpoint.exists(tmp_path, lambda about: about["saes"] == ["b"])
+    assert not checkpoint.exists(tmp_path, lambda about: about["saes"] == ["c"])
+    checkpoint.keep_only(tmp_path, {1, 4})
+    assert steps(tmp_path) == [1, 4]
 
 
 def test_saving_a_small_state_often_is_cheap(tmp_path):

@@ -1,7 +1,7 @@
-"""The kill drill, by its own command (``./run-tests.sh drill``): a real training job killed twenty times.
+"""The kill drill, by its own command (``./run-tests.sh drill``): a real training of two SAEs, killed twenty times.
 
 Worker, daemon and both are killed in turn. In most rounds the worker is frozen (SIGSTOP) first, while a checkpoint
-has been written but not renamed, so that the kill certainly falls between the two. At the end the SAE must be the one
+has been written but not renamed, so that the kill certainly falls between the two. At the end both SAEs must be those
 that an undisturbed run makes, bit for bit.
 """
 
@@ -44,8 +44,8 @@ class RealDaemon(Daemon):
 
 def train_spec(name: str) -> dict[str, Any]:
     return {
-        "kind": "train", "name": name, "tokenization": "t", "hook": "blocks.0.hook_resid_post", "width": 4096,
-        "k": 8, "steps": STEPS, "batch_tokens": 64, "checkpoint_every_s": 0.2,
+        "kind": "train", "name": name, "tokenization": "t", "hook": "blocks.0.hook_resid_post",
+        "width": [2048, 4096], "k": 8, "steps": STEPS, "batch_tokens": 64, "checkpoint_every_s": 0.2,
     }  # fmt: skip
 
 
@@ -85,7 +85,8 @@ def test_twenty_kills_lose_nothing(data: Path) -> None:
     plain = daemon.call("/api/jobs", {"spec": train_spec("plain")})["id"]
     daemon.until(plain, "done", 600)
     assert daemon.end() == 0
-    assert _digest(data / "saes" / "killed") == _digest(data / "saes" / "plain")
+    for width in (2048, 4096):
+        assert _digest(data / "saes" / f"killed-w{width}") == _digest(data / "saes" / f"plain-w{width}")
 
 
 def _trained_further(daemon: RealDaemon, job: int, checkpoints: Path) -> int:

@@ -185,7 +185,10 @@ def test_metrics_say_what_was_trained():
     fit(run, lambda step, values: heard.__setitem__(step, values[0]), nothing, checkpoint_every_s=1e9)
     assert {1, 30} <= heard.keys()
     last = heard[30]
-    assert last.keys() == {"loss", "fvu", "l0", "dead", "lr", "tokens", "tokens_per_s"}
+    told = {"loss", "fvu", "l0", "alive", "dead", "grad_norm", "lr", "tokens", "tokens_per_s"}
+    assert last.keys() == told
+    assert last["alive"] == 1
+    assert 0 < last["grad_norm"] < math.inf
     assert last["tokens"] == 30 * 256
     assert 0 < last["l0"] <= ACTIVE
     assert last["dead"] == 0

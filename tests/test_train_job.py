@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import time
@@ -15,9 +16,10 @@ from run_job import folders, start_job
 from safetensors.torch import load_file
 from tiny_models import tiny_model
 
+from mistudiod.engine import checkpoint
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.events import from_line
-from mistudiod.paths import Paths
+from mistudiod.paths import Paths, publish
 from mistudiod.specs import Train
 from mistudiod.worker import train
 from mistudiod.worker.link import Asked, Link, Refused
@@ -94,6 +96,11 @@ def weights(data: Path, name: str = "s") -> dict[str, torch.Tensor]:
     return load_file(data / "saes" / name / "sae_weights.safetensors")
 
 
+def recipe_of(data: Path, name: str = "s") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((data / "saes" / name / "recipe.json").read_text())
+    return found
+
+
 def steps_saved(data: Path, run: int = 1) -> list[int]:
     return sorted(int(path.name) for path in (data / "runs" / str(run) / "checkpoints").iterdir())
 
@@ -103,8 +110,8 @@ class EndsAt(Link):
 
     wish = "pause"
 
-    def metric(self, step: int, values: dict[str, float | None]) -> None:
-        super().metric(step, values)
+    def metric(self, step: int, values: dict[str, float | None], sae: str | None = None) -> None:
+        super().metric(step, values, sae)
         self.asked = self.wish  # type: ignore[assignment]
 
 
@@ -161,7 +168,10 @@ def test_metrics_and_progress_are_told(data, capsys):
     job(data)
     events = said(capsys)
     assert [event.step for event in of(events, "metric")][-1] == 30
-    assert set(of(events, "metric")[-1].values) == {"loss", "fvu", "l0", "dead", "lr", "tokens", "tokens_per_s"}
+    last = of(events, "metric")[-1]
+    told = {"loss", "fvu", "l0", "alive", "dead", "lr", "grad_norm", "tokens", "tokens_per_s", "outliers"}
+    assert set(last.values) >= told | {"memory_bytes"}
+    assert last.sae == "s"
     stages = dict.fromkeys(event.stage for event in of(events, "progress"))
     assert list(stages) == ["load model", "train", "measure"]
     assert [event for event in of(events, "progress") if event.stage == "train"][-1].done == 30 * 64
@@ -172,7 +182,7 @@ def test_ended_training_keeps_its_last_checkpoint(data, link):
     with pytest.raises(Asked):
         job(data, link=link)
     assert steps_saved(data) == [1]
-    assert folders(data, "saes") == []
+    assert folders(data, "saes") == ([] if link is EndsAt else ["s"])
 
 
 def test_paused_training_goes_on_to_the_same_bits(data):
@@ -193,9 +203,10 @@ def test_an_end_while_measuring_costs_no_training(data, capsys):
     assert of(said(capsys), "metric") == []
 
 
-def test_checkpoints_of_a_finished_sae_are_removed(data):
+def test_of_a_finished_training_the_last_checkpoint_stays(data):
     job(data, checkpoint_every_s=1e-6)
-    assert not (data / "runs" / "1" / "checkpoints").exists()
+    assert steps_saved(data) == [30]
+    assert recipe_of(data)["checkpoint"] == 30
 
 
 def test_a_checkpoint_of_another_tokenization_is_not_gone_on_from(data, capsys):
@@ -205,6 +216,37 @@ def test_a_checkpoint_of_another_tokenization_is_not_gone_on_from(data, capsys):
     said(capsys)
     job(data)
     assert of(said(capsys), "metric")[0].step == 1
+
+
+def test_a_checkpoint_of_an_older_version_is_not_gone_on_from_and_the_log_says_so(data, capsys, caplog):
+    folder = data / "runs" / "1" / "checkpoints"
+    about = {"made_of": {"d_in": 32}, "scale": 1.0, "step": 5, "tokens": 320, "batches": {}}
+    checkpoint.save(folder, 5, {"topk.W_dec": torch.zeros(2)}, about, publish)
+    job(data)
+    assert of(said(capsys), "metric")[0].step == 1
+    assert "training begins anew" in caplog.text
+
+
+def test_a_recipe_s_spec_and_what_it_resolved_make_the_same_bits_again(data):
+    job(data, name="first", seed=3, micro_tokens=32, threads=1)
+    written = recipe_of(data, "first")
+    chosen = ("precision", "forward_tokens", "buffer_tokens", "micro_tokens", "threads")
+    again = written["spec"] | {field: written["resolved"][field] for field in chosen} | {"name": "again"}
+    job(data, run=2, **again)
+    first, second = weights(data, "first"), weights(data, "again")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_recipe_names_the_data_the_code_and_the_machine_by_what_they_are(data):
+    job(data)
+    written = recipe_of(data)
+    tokens = (data / "tokens" / "t" / "tokens.bin").read_bytes()
+    sha256 = hashlib.sha256(tokens).hexdigest()
+    assert written["data"]["tokens.bin"] == {"bytes": len(tokens), "sha256": sha256}
+    assert len(written["code"]["sha256"]) == 64
+    assert written["resolved"]["threads"] == torch.get_num_threads()
+    assert written["machine"].keys() == {"cpu", "system"}
+    assert (written["finished"], written["steps"], written["planned_steps"]) == (True, 30, 30)
 
 
 def test_a_job_that_died_after_saving_says_the_same_again(data, capsys):
@@ -232,6 +274,11 @@ def test_the_name_of_another_job_s_sae_is_refused(data, changes):
         ({"hook": "blocks.9.hook_resid_post"}, "hook", "blocks"),
         ({"hook": "blocks.0.hook_nonsense"}, "hook", "blocks"),
         ({"batch_tokens": 100_000}, "batch_tokens", "fewer training tokens"),
+        (
+            {"architecture": "transcoder", "hook": "blocks.0.mlp.hook_post", "hook_out": "blocks.0.hook_mlp_out"},
+            "hook_out",
+            "blocks.0.mlp.hook_post has 64 and blocks.0.hook_mlp_out has 32",
+        ),
     ],
 )
 def test_a_bad_spec_is_refused_before_anything_is_written(data, changes, field, message):
@@ -249,6 +296,13 @@ def test_a_tokenization_without_held_out_text_is_refused(data):
     put_tokens(data, held_out=0)
     with pytest.raises(Refused, match="no held-out text"):
         job(data)
+
+
+def test_a_tokenization_of_another_tokenizer_is_refused(data):
+    put_tokens(data, tokenizer_sha256="0" * 64)
+    with pytest.raises(Refused, match="t was made with another tokenizer than the model tiny has") as refused:
+        job(data)
+    assert refused.value.field == "tokenization"
 
 
 def test_a_damaged_tokenization_is_refused(data):

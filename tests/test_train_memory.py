@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train_job import SPEC, EndsAt, data, job, model_folder, of, said, steps_saved, weights
+from test_train_job import SPEC, data, job, model_folder, of, said, weights
 
-from mistudiod.engine import checkpoint
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.sizing import WontFit
-from mistudiod.paths import Paths, publish
+from mistudiod.paths import Paths
 from mistudiod.specs import Train
 from mistudiod.worker import train
-from mistudiod.worker.link import Asked, Link
+from mistudiod.worker.link import Link
 from mistudiod.worker.train_size import fitting_tokens
 from mistudiod.worker.trained import open_trained
 
@@ -76,30 +75,9 @@ def test_a_job_tells_the_most_memory_that_it_had(data, capsys):
     assert 100e6 < peak <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_a_checkpoint_of_version_0_2_is_gone_on_from(data, capsys):
-    with pytest.raises(Asked):
-        job(data, link=EndsAt)
-    (step,) = steps_saved(data)
-    folder = data / "runs" / "1" / "checkpoints"
-    found = checkpoint.latest(folder)
-    assert found is not None
-    made_of = dict(found.about["made_of"])
-    for name in ("buffer_tokens", "precision"):
-        del made_of[name]
-    for name in CHOICES:
-        del made_of["spec"][name]
-    shutil.rmtree(folder)
-    folder.mkdir()
-    about = {name: value for name, value in found.about.items() if name != "made_of"} | {"made_of": made_of}
-    checkpoint.save(folder, step, found.tensors, about, publish)
-    said(capsys)
-    job(data)
-    assert of(said(capsys), "metric")[0].step > step
-
-
 def test_tokens_of_a_pass_are_found_by_measuring(model_folder):
     lm = load_lm(model_folder, layers=2)
-    fits = partial(fitting_tokens, lm, "blocks.1.hook_resid_post", 16, 1024)
+    fits = partial(fitting_tokens, lm, ["blocks.1.hook_resid_post"], 16, 1024)
     assert fits(budget_bytes=1 << 40, unified=False) == 1024
     assert fits(budget_bytes=1 << 40, unified=True) == 1024
     with pytest.raises(WontFit, match="not even 1 at a time fits"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WARM_UP_SHARE = 0.05  # of the steps, but never more than WARM_UP_STEPS
 WARM_UP_STEPS = 1_000
@@ -17,16 +17,31 @@ LEAST_DEAD_STEPS = 20
 
 @dataclass(frozen=True)
 class Schedule:
-    """A linear warm-up, a level stretch at ``peak_lr``, a linear decay to 0 over the last fifth."""
+    """A linear warm-up, a level stretch at ``peak_lr``, a linear decay to 0 over the last fifth.
+
+    All of it lies between steps ``start`` and ``steps``: what was made before, another schedule led to its end.
+    """
 
     steps: int
     peak_lr: float
+    start: int = 0
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of the warm-up."""
+        return min(WARM_UP_STEPS, math.ceil((self.steps - self.start) * WARM_UP_SHARE))
 
     def lr(self, step: int) -> float:
-        """Learning rate of step 0 … steps - 1."""
-        warm_up = min(WARM_UP_STEPS, math.ceil(self.steps * WARM_UP_SHARE))
-        decay = math.ceil(self.steps * DECAY_SHARE)
-        return self.peak_lr * min(1.0, (step + 1) / warm_up, (self.steps - step) / decay)
+        """Learning rate of step start … steps - 1."""
+        decay = math.ceil((self.steps - self.start) * DECAY_SHARE)
+        return self.peak_lr * min(1.0, (step - self.start + 1) / self.warm_up, (self.steps - step) / decay)
+
+    def done(self, step: int) -> float:
+        """How far what grows during a training has come, 0 to 1; in one that is gone on with it has grown."""
+        return 1.0 if self.start else step / self.steps
+
+    def halved(self) -> Schedule:
+        return replace(self, peak_lr=self.peak_lr / 2)
 
 
 def plan(width: int, batch_tokens: int, tokens: int, steps: int | None = None, lr: float | None = None) -> Schedule:

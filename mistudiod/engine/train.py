@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from mistudiod.engine.trainer import Trainer, under
+from mistudiod.engine.trainer import WORST_FVU, Diverged, Trainer, under
 
 METRICS_EVERY_S = 0.5
 Metrics = dict[str, float | None]
@@ -37,17 +37,16 @@ class Training:
     """
 
     def __init__(self, trainers: Sequence[Trainer], batches: Batches, micro_tokens: int | None = None) -> None:
-        self.trainers, self.batches = trainers, batches
+        self.trainers, self.batches = list(trainers), batches
+        self.steps = self.trainers[0].schedule.steps
         self._micro_tokens = micro_tokens
+        self.batch = Tensor()  # the latest
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0  # spent so far, harvesting and checkpoints included
+        self.good = True  # False while, in the warm-up, an FVU is so bad that the state is not worth saving
         self.whole = True  # False while a step is half done: the state must not be saved then
         self._began = (0, 0.0)  # tokens and seconds when this process took over
-
-    @property
-    def steps(self) -> int:
-        return self.trainers[0].schedule.steps
 
     def advance(self) -> None:
         """One step of every trainer.
@@ -57,7 +56,7 @@ class Training:
         before = self.batches.state()
         self.whole = False
         try:
-            batch = next(self.batches)
+            batch = self.batch = next(self.batches)
         except BaseException:
             self.batches.load(before)
             self.whole = True
@@ -68,11 +67,20 @@ class Training:
         self.tokens += len(batch)
         self.whole = True
 
-    def metrics(self) -> list[Metrics]:
-        """Of each trainer: measurements of the latest batch, and the mean speed of this process. Raises Diverged."""
+    def metrics(self, thorough: bool = False) -> list[Metrics]:
+        """Of each trainer: measurements of the latest batch, and the mean speed of this process. Raises Diverged.
+
+        ``thorough``: look at every parameter, before the state is saved.
+        """
+        measured = [trainer.metrics(self.step) for trainer in self.trainers]
+        pairs = list(zip(self.trainers, measured, strict=True))
+        wrong = {number: trainer.wrong(self.step, one, thorough) for number, (trainer, one) in enumerate(pairs)}
+        if which := {number: what for number, what in wrong.items() if what}:
+            raise Diverged(which)
+        self.good = all(one["fvu"] <= WORST_FVU for one in measured)
         tokens, seconds = self.tokens - self._began[0], self.seconds - self._began[1]
         way = {"tokens": self.tokens, "tokens_per_s": tokens / seconds if seconds else None}
-        return [{**trainer.metrics(self.step), **way} for trainer in self.trainers]
+        return [{**one, **way} for one in measured]
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the state by name; not copies, the next step changes them."""
@@ -90,6 +98,7 @@ class Training:
             "seconds": self.seconds,
             "batches": self.batches.state(),
             "scales": [[one.x.scale, one.y.scale if one.y else None] for one in self.trainers],
+            "schedules": [[one.schedule.peak_lr, one.schedule.start] for one in self.trainers],
         }
 
     def load(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -106,12 +115,13 @@ def fit(
     report: Callable[[int, list[Metrics]], None],
     save: Callable[[], None],
     checkpoint_every_s: float,
+    after_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the end of the schedule, and ``save`` every ``checkpoint_every_s`` seconds and at the end.
 
     ``report`` hears (step, metrics of each trainer) of the first step and the last, and every METRICS_EVERY_S seconds
-    between. It and the harvesting may raise to end the run; ``training`` is then good to save if it is ``whole``. A
-    state whose loss is no number is never saved: Diverged is raised.
+    between; ``after_step`` is called after every step. Both and the harvesting may raise to end the run; ``training``
+    is then good to save if it is ``whole``. Raises Diverged, and never saves a state that is not good.
     """
     ticked = saved_at = time.monotonic()
     reported_at = -math.inf
@@ -123,10 +133,11 @@ def fit(
         last = training.step == training.steps
         reporting = last or now - reported_at >= METRICS_EVERY_S
         saving = last or now - saved_at >= checkpoint_every_s
-        metrics = training.metrics() if reporting or saving else []
+        metrics = training.metrics(thorough=saving) if reporting or saving else []
+        after_step()
+        if saving and training.good:
+            save()
+            saved_at = time.monotonic()
         if reporting:
             report(training.step, metrics)
             reported_at = now
-        if saving:
-            save()
-            saved_at = time.monotonic()

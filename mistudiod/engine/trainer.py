@@ -16,6 +16,7 @@ from mistudiod.engine.schedule import Schedule
 
 CLIP_NORM = 1.0
 BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. 2024, appendix A: the gradients of rare latents are tiny
+WORST_FVU = 100.0  # after the warm-up; the mean alone has 1, and a start may have hundreds
 _SAE, _ADAM = "sae.", "adam."  # what names of tensors begin with
 
 
@@ -31,7 +32,11 @@ class View:
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number."""
+    """Some autoencoders no longer learn anything: ``which`` says of the number of each what is wrong with it."""
+
+    def __init__(self, which: Mapping[int, str]) -> None:
+        super().__init__("; ".join(which.values()))
+        self.which = dict(which)
 
 
 class Trainer:
@@ -41,12 +46,12 @@ class Trainer:
         self.sae, self.schedule, self.x, self.y = sae, schedule, x, y
         self._adam = torch.optim.Adam(sae.params.values(), lr=schedule.peak_lr, betas=BETAS, eps=EPS, fused=True)
         self._last: StepResult | None = None
+        self._grad_norm = torch.zeros(())  # of the latest step, before clipping
 
     def advance(self, step: int, batch: Tensor, micro_tokens: int | None) -> None:
         """Step number ``step``, from 0: loss and gradients, clipped Adam, the decoder back to unit rows."""
         y = None if self.y is None else self.y.of(batch)
-        done = step / self.schedule.steps
-        self._last = self.sae.loss_and_grads(self.x.of(batch), y, micro_tokens, done)
+        self._last = self.sae.loss_and_grads(self.x.of(batch), y, micro_tokens, self.schedule.done(step))
         self._update(self._last.grads, self.schedule.lr(step))
         self.sae.after_step()
 
@@ -55,19 +60,36 @@ class Trainer:
             parameter.grad = grads[name]
         self._adam.param_groups[0]["lr"] = lr
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
+        self._grad_norm = norm
         # The fused kernel divides the gradients by grad_scale as it reads them: clipping without a pass or a wait.
         self._adam.grad_scale = (norm / CLIP_NORM).clamp_(min=1.0)  # type: ignore[attr-defined]
         self._adam.step()
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Measurements of the latest step's batch; ``step`` have been made. Raises Diverged."""
+        """Measurements of the latest step's batch; ``step`` have been made. Waits for the device."""
         last = self._last
         assert last is not None, "no step has been made"
-        measured = torch.stack([last.loss, last.fvu, last.l0, self.sae.dead.float().mean()])
-        loss, fvu, l0, dead = measured.tolist()
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss at step {step} is {loss}")
-        return {"loss": loss, "fvu": fvu, "l0": l0, "dead": dead, "lr": self.schedule.lr(step - 1)}
+        grad_norm = self._grad_norm.to(last.loss.device)
+        measured = torch.stack([last.loss, last.fvu, last.l0, self.sae.dead.float().mean(), grad_norm])
+        loss, fvu, l0, dead, norm = measured.tolist()
+        alive = 1 - dead
+        named = {"loss": loss, "fvu": fvu, "l0": l0, "alive": alive, "dead": dead, "grad_norm": norm}
+        return named | {"lr": self.schedule.lr(step - 1)}
+
+    def wrong(self, step: int, metrics: Mapping[str, float], thorough: bool) -> str | None:
+        """What shows that the training has diverged, in the ``metrics`` after ``step`` steps; None when nothing does.
+
+        ``thorough``: look at every parameter as well, which costs a pass over them.
+        """
+        for name, shown in (("loss", "loss"), ("grad_norm", "norm of the gradient")):
+            if not math.isfinite(metrics[name]):
+                return f"the {shown} at step {step} is {metrics[name]}"
+        warm = step > self.schedule.start + self.schedule.warm_up or step == self.schedule.steps
+        if warm and metrics["fvu"] > WORST_FVU:
+            return f"the FVU at step {step} is {metrics['fvu']:.3g}"
+        if thorough and not all(bool(parameter.isfinite().all()) for parameter in self.sae.params.values()):
+            return f"a parameter at step {step} is not finite"
+        return None
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the state by name; not copies, the next step changes them."""

@@ -93,6 +93,7 @@ class Train(Spec):
     seed: Many[Seed] = Field(
         default=[0], description="seed of initialisation, and the first of the order of the text; may be several"
     )
+    data_seed: Seed | None = Field(None, description="seed of the order of the text, where it is not the first seed")
     outliers: bool = Field(
         False, description="train and measure on outliers too: tokens whose norm is over 10 times the median"
     )
@@ -191,12 +192,18 @@ class Train(Spec):
         )
 
     def only(self, one: One) -> Train:
-        """The spec that makes this one alone."""
+        """The spec that makes this one alone, from the text in the same order."""
         values = {axis: None if (value := getattr(one, axis)) is None else [value] for axis in _AXES}
-        more = {"name": one.name, "hook_out": one.hook_out, "skip": one.skip}
+        more: dict[str, Any] = {"name": one.name, "hook_out": one.hook_out, "skip": one.skip}
+        more["data_seed"] = None if self.order_seed == one.seed else self.order_seed
         if one.architecture != "jumprelu":
             more["tanh"] = None
         return self.model_copy(update=values | more)
+
+    @property
+    def order_seed(self) -> int:
+        """Of the order of the text, which all autoencoders of a grid see alike."""
+        return self.seed[0] if self.data_seed is None else self.data_seed
 
     @property
     def hooks(self) -> list[str]:

@@ -13,9 +13,12 @@ import torch
 import transformers
 
 import mistudiod
+from mistudiod.engine.tokens import TOKENS
 from mistudiod.specs import Train
 
-HASHED_BYTES = 1 << 30  # weights up to here are named by their sha256, larger ones by their size alone
+HASHED_BYTES = 1 << 30  # files up to here, together, are named by their sha256, larger ones by their size alone
+SOURCES = Path(mistudiod.__file__).parent
+MADE_BY = ("engine", "worker", "specs")  # folders of the code that makes an SAE
 
 
 def metadata(
@@ -41,23 +44,19 @@ def metadata(
     }
 
 
-def recipe(
-    job: int | None,
-    spec: Train,
-    tokenization: dict[str, Any],
-    model: dict[str, Any],
-    resolved: dict[str, object],
-    measures: dict[str, object],
-) -> dict[str, Any]:
-    """What recipe.json says: ``measures`` is what came out, ``resolved`` what the spec left open."""
+def origins(tokenization: dict[str, Any], tokens: Path, model: dict[str, Any]) -> dict[str, Any]:
+    """What an SAE comes from, each file with its size and, where there is not too much to read, its sha256.
+
+    ``tokens``: the folder of the tokenization. The same for all SAEs of a job; reads the files.
+    """
+    folder = Path(model["path"])
+    kept = ("name", "source", "revision", "path", "family", "dtype", "parameters")
+    named = {name: model[name] for name in kept if name in model}
     return {
-        "job": job,
-        **measures,
-        "spec": spec.model_dump(),
-        "resolved": resolved,
         "tokenization": tokenization,
-        "model": {name: model[name] for name in ("name", "source", "path", "family", "dtype", "parameters")}
-        | {"weights": _weights(Path(model["path"]))},
+        "data": _hashed([tokens / TOKENS]),
+        "model": named | {"weights": _hashed(sorted(folder.glob("*.safetensors")))},
+        "code": {"sha256": code_sha256()},
         "versions": {
             "mistudio": mistudiod.__version__,
             "python": platform.python_version(),
@@ -66,17 +65,33 @@ def recipe(
             "safetensors": safetensors.__version__,
             "numpy": numpy.__version__,
         },
+        "machine": {"cpu": _cpu(), "system": platform.platform()},
     }
 
 
-def _weights(folder: Path) -> dict[str, dict[str, object]]:
-    """Size and sha256 of each weight file; no sha256 when there is much to read."""
-    files = sorted(folder.glob("*.safetensors"))
+def code_sha256() -> str:
+    """Of the sources that make an SAE, with their names."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in MADE_BY for path in (SOURCES / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(SOURCES).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cpu() -> str | None:
+    """As the kernel calls it; ARM's has no name there."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _hashed(files: list[Path]) -> dict[str, dict[str, object]]:
     hashed = sum(file.stat().st_size for file in files) <= HASHED_BYTES
-    return {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file) if hashed else None} for file in files}
+    return {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file) if hashed else None} for file in files}
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

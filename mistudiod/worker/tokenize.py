@@ -84,6 +84,7 @@ def _tokenization(spec: Tokenize, link: Link, final: Path) -> dict[str, Any]:
         "dataset": spec.dataset,
         "model": spec.model,
         "settings": _settings(spec),
+        "tokenizer_sha256": sha256_of(model.tokenizer_file),
         "fingerprint": _fingerprint(spec, dataset, model, vocabulary, link),
     }
     return _shared(about, link, final) or _tokenize(spec, dataset, encoding, vocabulary, about, link, final)

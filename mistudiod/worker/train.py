@@ -1,211 +1,190 @@
-"""Train a sparse autoencoder on one hook of a model, measure it on held-out text, and save it with its recipe."""
+"""Train sparse autoencoders on hooks of a model, measure them on held-out text, and save them with their recipes."""
 
 from __future__ import annotations
 
-import json
 import logging
-import resource
-import shutil
-import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import ActivationBatches
-from mistudiod.engine.harvest import Harvest, NoActivations
-from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import load_lm
-from mistudiod.engine.precision import NoPrecision, stamp
-from mistudiod.engine.schedule import Schedule, plan
-from mistudiod.engine.train import Metrics, Training, fit
-from mistudiod.engine.trainer import Diverged
-from mistudiod.facts import UnknownModel
-from mistudiod.paths import publish, require_space
-from mistudiod.specs import Train
+from mistudiod.engine.harvest import NoActivations
+from mistudiod.engine.lm import LM
+from mistudiod.paths import is_disk_full, require_space
+from mistudiod.specs import One, Train
 from mistudiod.worker.link import Asked, Link, Refused
-from mistudiod.worker.new_folder import new_folder
-from mistudiod.worker.recipe import metadata, recipe
-from mistudiod.worker.train_begin import begin, resumed
-from mistudiod.worker.train_measure import measured
-from mistudiod.worker.train_size import fitting_tokens
-from mistudiod.worker.train_source import Source, find_source, state_bytes
+from mistudiod.worker.recipe import origins
+from mistudiod.worker.train_begin import Pass
+from mistudiod.worker.train_extend import checkpoint_to_extend, extending, origin
+from mistudiod.worker.train_harvest import harvest, load_model
+from mistudiod.worker.train_pass import Running, held_by_disk
+from mistudiod.worker.train_save import RESULT, Saver, Trained, own_recipe, trained
+from mistudiod.worker.train_source import Source, find_source
 
-# What the job's result and recipe.json both hold; the result has the folder as well.
-RESULT = (
-    *(
-        "sae",
-        "architecture",
-        "hook",
-        "hook_out",
-        "width",
-        "k",
-        "fvu",
-        "l0",
-        "alive",
-        "pca_fvu",
-        "random_fvu",
-        "held_out_tokens",
-    ),
-    *("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes"),
-)
-
-_CONTEXT_BYTES = 500 << 20  # what CUDA and its libraries take of a GPU beside the tensors
+OF_A_PASS = ("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes")  # what a recipe says and the result sums up
 
 log = logging.getLogger(__name__)
 
 
 def run(spec: Train, link: Link) -> None:
-    """Write ``saes/<name>``, a SAELens folder with a recipe.json. Goes on from the run's latest checkpoint."""
-    final = link.paths.artifact("sae", spec.name)
-    result = _finished(final, spec, link) if final.exists() else _train(final, spec, find_source(spec, link), link)
-    link.artifact("sae", spec.name)
-    link.result({**result, "folder": str(final)})
-    shutil.rmtree(link.run / "checkpoints", ignore_errors=True)  # the SAE is there: nothing will go on from them
+    """Write ``saes/<name>`` for every autoencoder of the spec: a SAELens folder with a recipe.json.
 
-
-def _finished(final: Path, spec: Train, link: Link) -> dict[str, Any]:
-    """The result of this very job, which was cut off after saving; raises Refused when the SAE is another's."""
-    try:
-        written: dict[str, Any] = json.loads((final / "recipe.json").read_text())
-    except (OSError, ValueError):
-        written = {}
-    if (written.get("job"), _spec(written)) != (_job(link), spec):
-        raise Refused(f"there is already an SAE called {spec.name}: choose another name, or delete it", field="name")
-    return {name: written.get(name) for name in RESULT}
-
-
-def _spec(written: dict[str, Any]) -> Train | None:
-    """The spec that something was made of, by an older version too; None when it says none."""
-    try:
-        return Train.model_validate(written.get("spec"))
-    except ValueError:
-        return None
-
-
-def _job(link: Link) -> int | None:
-    """The job's id, which its folder is named after; None when the folder is not one of the daemon's."""
-    return int(link.run.name) if link.run.name.isdigit() else None
-
-
-def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, Any]:
-    """Train, measure and save; returns the measures. Raises Refused, DiskFull, Asked."""
+    Goes on from the run's latest checkpoint, and makes what is not yet made. Raises Refused, Held, DiskFull, Asked.
+    """
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed[0])  # what is drawn here has its own generators; this is for anything that has not
-    link.progress("load model", 0, 1)
-    harvest = _harvest(spec, source, link)
-    link.progress("load model", 1, 1)
-    schedule = plan(spec.width[0], spec.batch_tokens, spec.tokens, spec.steps, spec.lr)
+    recipes = {one.name: own_recipe(one, spec, link) for one in spec.saes()}
+    missing = [one for one in spec.saes() if not _is_finished(recipes[one.name])]
+    for one in spec.saes():
+        if one not in missing:
+            link.artifact("sae", one.name)
     try:
-        batches = ActivationBatches(
-            harvest, source.windows.train, spec.batch_tokens, spec.seed[0], source.chosen.buffer_tokens
-        )
-        training = _trained(batches, schedule, spec, source, link)
-    except NoActivations as error:
-        raise Refused(
-            f"{spec.hook[0]} of {source.model['name']} cannot be trained on: {error}", field="hook"
-        ) from error
-    except Diverged as error:
-        raise Refused(
-            f"training diverged ({error}): either {spec.hook[0]} has values that are not finite, or the learning rate "
-            f"of {schedule.peak_lr:.2g} is too high",
-            field="lr",
-        ) from error
-    [trainer] = training.trainers
-    sae = trainer.to_sae(metadata(spec, source.tokenization, source.model, training.tokens, source.chosen.precision))
-    trained = {
-        "tokens": training.tokens,
-        "steps": training.step,
-        "seconds": training.seconds,
-        "tokens_per_s": training.tokens / training.seconds,
-    }
-    resolved = {
-        "lr": schedule.peak_lr,
-        "scale": trainer.x.scale,
-        "scale_out": trainer.y.scale if trainer.y else None,
-        "l1": trainer.sae.settings.l1 or None,
-        **asdict(source.chosen),
-        "forward_tokens": harvest.lm_tokens,
-        **stamp(source.chosen.precision),
-        "dead_after_tokens": trainer.sae.settings.dead_after_tokens,
-        "d_in": source.d_in,
-        "device": source.device.type,
-    }
-    del training, trainer  # Adam's moments make room for the measuring
-    sae, measures, sparsity = measured(sae, batches, spec, source, link)
-    measures |= trained | {"peak_bytes": _peak_bytes(source.device)}
-    with new_folder(final, state_bytes(spec, source.widths)) as partial:
-        sae.save(partial, sparsity=sparsity)
-        written = recipe(_job(link), spec, source.tokenization, source.model, resolved, measures)
-        (partial / "recipe.json").write_text(json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False))
-    return measures
-
-
-def _harvest(spec: Train, source: Source, link: Link) -> Harvest:
-    """The model's first blocks, on the GPU when there is one; a wish to end is heard between forward passes."""
-    layers = max(map(layers_needed, spec.hooks))
-    try:
-        lm = load_lm(Path(source.model["path"]), source.device, source.chosen.precision, layers)
-    except UnknownModel as error:
-        raise Refused(str(error), field="tokenization") from error
-    except NoPrecision as error:
-        raise Refused(str(error), field="precision") from error
-
-    tokens = source.chosen.forward_tokens
-    if "size" in link.choices:
-        tokens = fitting_tokens(lm, spec.hooks, source.windows.context, tokens, **link.choices["size"])
-
-    def forward(ids: Tensor) -> Tensor:
-        link.check()
-        values = lm.activations_at(ids, spec.hooks)
-        return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
-
-    return Harvest(source.windows, forward, source.widths, source.device, tokens)
-
-
-def _trained(batches: ActivationBatches, schedule: Schedule, spec: Train, source: Source, link: Link) -> Training:
-    """Train to the end, from this run's latest checkpoint if there is one. Asked to end, saves and raises Asked."""
-    folder = link.run / "checkpoints"
-    made_of = {
-        "spec": spec.model_dump(),
-        "tokenization": source.tokenization,
-        "widths": list(source.widths),
-        "buffer_tokens": source.chosen.buffer_tokens,
-        "precision": source.chosen.precision,
-    }
-    training = resumed(folder, made_of, spec, source, batches, schedule)
-    if training is None:
-        began = time.monotonic()
-        training = begin(spec, source, batches, schedule)
-        training.seconds = time.monotonic() - began  # the first block is harvested by now
-    saved = training.step
-
-    def save() -> None:
-        nonlocal saved
-        folder.mkdir(parents=True, exist_ok=True)
-        require_space(folder, state_bytes(spec, source.widths))
-        checkpoint.save(folder, training.step, training.tensors(), training.about() | {"made_of": made_of}, publish)
-        saved = training.step
-
-    def report(step: int, values: list[Metrics]) -> None:
-        link.metric(step, values[0])
-        link.progress("train", training.tokens, schedule.steps * spec.batch_tokens, "tokens")
-        link.check()
-
-    link.progress("train", training.tokens, schedule.steps * spec.batch_tokens, "tokens")
-    try:
-        fit(training, report, save, spec.checkpoint_every_s)
-    except Asked:
-        if training.whole and training.step > saved:
-            save()
+        lost = _train(spec, missing, link) if missing else {}
+    except Asked as asked:
+        if asked.what == "stop":  # what there is by now
+            _tell(spec, link)
         raise
-    return training
+    if link.finalize and not any(own_recipe(one, spec, link) for one in missing):
+        raise Refused("there is nothing to finalize: no checkpoint was made yet; resume the job, or delete it")
+    _tell(spec, link)
+    if lost:
+        raise _diverged(spec, lost)
 
 
-def _peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has had: on the GPU, or where there is none, of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_reserved(device)) + _CONTEXT_BYTES
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def _is_finished(recipe: Mapping[str, Any] | None) -> bool:
+    return recipe is not None and bool(recipe.get("finished", True))
+
+
+def _train(spec: Train, missing: Sequence[One], link: Link) -> dict[str, str]:
+    """Train what is missing; returns those that were lost, and why."""
+    source = find_source(spec, link)
+    if spec.extends:
+        source = extending(spec, source, link)
+    passes = _passes(spec, missing, source, link)
+    checkpoints = link.run / "checkpoints"
+    if spec.extends and not checkpoint.exists(checkpoints, passes[0].is_of):
+        checkpoint_to_extend(passes[0], link)  # refused before anything is loaded
+    _require_space(spec, passes, link)
+    lm = load_model(source, link)
+    made_of = origins(source.tokenization, link.paths.artifact("tokenization", spec.tokenization), source.model)
+    saver = Saver(spec, made_of | {"extends": origin(spec, link)}, link)
+    lost: dict[str, str] = {}
+    for one_pass in passes:
+        if link.finalize and not checkpoint.exists(checkpoints, one_pass.is_of):
+            log.warning("not trained, as the training was finalized before: %s", ", ".join(one_pass.names))
+            continue
+        try:
+            lost |= _run_pass(one_pass, lm, saver, link)
+        except NoActivations as error:
+            hook = one_pass.ones[0].hook
+            raise Refused(f"{hook} of {source.model['name']} cannot be trained on: {error}", field="hook") from error
+    return lost
+
+
+def _passes(spec: Train, missing: Sequence[One], source: Source, link: Link) -> list[Pass]:
+    """The grid in the order of its names, so many at once; without what is made already."""
+    ones = spec.saes()
+    size = spec.saes_at_once or link.choices.get("saes_at_once") or len(ones)
+    parts = [ones[start : start + size] for start in range(0, len(ones), size)]
+    wanted = [[one for one in part if one in missing] for part in parts]
+    return [Pass(part, spec, source.of(part), n, len(parts)) for n, part in enumerate(wanted) if part]
+
+
+def _require_space(spec: Train, passes: Sequence[Pass], link: Link) -> None:
+    """Raises DiskFull unless there is room for the checkpoints that there are at once, and for the SAEs."""
+    states = [one_pass.source.state_bytes(one_pass.ones) for one_pass in passes]  # the last of each pass is kept
+    saes = sum(one_pass.source.sae_bytes(one) for one_pass in passes for one in one_pass.ones)
+    kept = sum(path.stat().st_size for path in (link.run / "checkpoints").glob("*/*"))
+    require_space(link.paths.data, max(0, sum(states) + spec.keep_checkpoints * max(states) - kept) + saes)
+
+
+def _run_pass(one_pass: Pass, lm: LM, saver: Saver, link: Link) -> dict[str, str]:
+    """Train, measure and save the autoencoders of a pass; returns those that were lost, and why."""
+    spec, source = one_pass.spec, one_pass.source
+    batches = ActivationBatches(
+        harvest(lm, source, link), source.windows.train, spec.batch_tokens, spec.order_seed, source.chosen.buffer_tokens
+    )
+    to_extend = partial(checkpoint_to_extend, one_pass, link) if spec.extends else None
+    running = Running(one_pass, batches, link, to_extend=to_extend)
+    ended: list[Trained] = []
+    try:
+        if not link.finalize:
+            _train_until_asked(running, link)
+        ended = _ended(running)
+        if ended:
+            saver.save_measured(ended, running.one_pass, batches)
+    except Asked as asked:
+        running.keep()
+        if asked.what == "stop" and link.asked == "stop":  # and not by a signal, which leaves no time
+            _leave_as_they_are(ended or _ended(running), running, saver, link)
+        raise
+    except Exception as error:
+        if is_disk_full(error) and running.is_saved:
+            raise held_by_disk(error, running.checkpoint) from error
+        raise
+    return running.lost
+
+
+def _train_until_asked(running: Running, link: Link) -> None:
+    """Train to the end, or until the job is to be finalized."""
+    try:
+        running.train()
+    except Asked as asked:
+        if asked.what != "finalize":
+            raise
+        link.asked, link.finalize = None, True  # heard
+        running.keep()
+
+
+def _ended(running: Running) -> list[Trained]:
+    """The autoencoders as they are; their trainers, with Adam's moments, make room for the measuring."""
+    if not running.training.step:
+        return []
+    found = trained(running.training, running.one_pass, running.batches, running.checkpoint)
+    running.training.trainers.clear()
+    return found
+
+
+def _leave_as_they_are(some: Sequence[Trained], running: Running, saver: Saver, link: Link) -> None:
+    """Save usable autoencoders of a training that is stopped, soon: the daemon waits for a few seconds only."""
+    asked, link.asked = link.asked, None  # heard; the model must be read once more
+    try:
+        if some:
+            saver.save_at_a_glance(some, running.one_pass, running.batches)
+    finally:
+        link.asked = asked
+
+
+def _tell(spec: Train, link: Link) -> None:
+    """Say what was made, and keep the checkpoints from which it can be gone on with."""
+    made = [recipe for one in spec.saes() if (recipe := own_recipe(one, spec, link))]
+    if not made:
+        return
+    if len(made) == len(spec.saes()) and all(map(_is_finished, made)):
+        checkpoint.keep_only(link.run / "checkpoints", {recipe.get("checkpoint") for recipe in made})
+    by_pass = list({recipe.get("checkpoint"): recipe for recipe in made}.values())
+    result: dict[str, Any] = {name: by_pass[0].get(name) for name in OF_A_PASS}
+    if len(by_pass) > 1:
+        seconds, tokens = (sum(recipe[name] for recipe in by_pass) for name in ("seconds", "tokens"))
+        result |= {"seconds": seconds, "tokens_per_s": tokens / seconds if seconds else None}
+        result["peak_bytes"] = max(recipe["peak_bytes"] for recipe in by_pass)
+    saes = [{name: recipe.get(name) for name in RESULT} for recipe in made]
+    if len(spec.saes()) == 1:
+        result |= saes[0] | {"folder": str(link.paths.artifact("sae", spec.name))}
+    link.result({**result, "saes": saes})
+
+
+def _diverged(spec: Train, lost: Mapping[str, str]) -> Refused:
+    """The sentence for those that diverged twice."""
+    told = "; ".join(f"{name}: {why}" for name, why in lost.items())
+    others = [one.name for one in spec.saes() if one.name not in lost]
+    rest = f" ({', '.join(others)} ended well)" if others else ""
+    return Refused(
+        f"training diverged, at half the learning rate too ({told}): choose a lower lr, or leave it out; if that does "
+        f"not help, the hook has values that are not finite{rest}",
+        field="lr",
+    )

@@ -1,91 +1,155 @@
-"""The trainers of a spec: at the beginning, or as a checkpoint has left them."""
+"""The trainers of a pass: at the beginning, or as a checkpoint has left them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.base import Settings, Shape
-from mistudiod.engine.schedule import Schedule, dead_after_tokens
+from mistudiod.engine.checkpoint import Checkpoint
+from mistudiod.engine.schedule import Schedule, dead_after_tokens, plan
 from mistudiod.engine.train import Training
-from mistudiod.engine.trainer import Trainer, View
-from mistudiod.specs import Train
+from mistudiod.engine.trainer import Trainer, View, under
+from mistudiod.specs import One, Train
 from mistudiod.worker.train_source import Source
 
-_SAE = "sae."  # trainer.py
+FORMAT = 2  # of checkpoints; those of version 0.3 and before had none, and another order of the text
 USUAL_L1 = {"standard": 0.1, "gated": 0.1}
 
 log = logging.getLogger(__name__)
 
 
-def settings(spec: Train, schedule: Schedule) -> Settings:
-    return Settings(
-        k=spec.k[0],
-        dead_after_tokens=dead_after_tokens(schedule.steps, spec.batch_tokens),
-        l1=spec.saes()[0].l1 or USUAL_L1.get(spec.architecture[0], 0.0),
-        tanh=spec.tanh,
-    )
+@dataclass(frozen=True)
+class Pass:
+    """Several autoencoders that are trained side by side, from one reading of the text."""
+
+    ones: list[One]
+    spec: Train  # of the whole grid
+    source: Source  # with the hooks of this pass
+    number: int  # of the pass, from 0
+    passes: int
+
+    @property
+    def names(self) -> list[str]:
+        return [one.name for one in self.ones]
+
+    def schedule(self, one: One) -> Schedule:
+        spec = self.spec
+        return plan(one.width, spec.batch_tokens, spec.tokens, spec.steps, spec.lr)
+
+    def is_of(self, about: dict[str, Any]) -> bool:
+        """Whether a checkpoint is of this job and holds every autoencoder of the pass."""
+        return about.get("made_of") == self.made_of() and set(self.names) <= set(about["saes"])
+
+    def made_of(self) -> dict[str, Any]:
+        """What a checkpoint must have been made of to be gone on from."""
+        made: dict[str, Any] = {
+            "format": FORMAT,
+            "spec": self.spec.model_dump(),
+            "tokenization": self.source.tokenization,
+            "buffer_tokens": self.source.chosen.buffer_tokens,
+            "precision": self.source.chosen.precision,
+        }
+        return made
 
 
-def begin(spec: Train, source: Source, batches: ActivationBatches, schedule: Schedule) -> Training:
-    """A new training: x scaled to a mean norm of sqrt(d), biases at the mean. Raises NoActivations."""
-    scale, mean = batches.statistics(source.read)
-    x, y, mean_out = View(source.read, scale), None, None
-    if spec.hook_out:
-        scale_out, mean_out = batches.statistics(source.rebuilt)
-        y, mean_out = View(source.rebuilt, scale_out), mean_out * scale_out
-    trainer = _trainer(spec, source, schedule, x, y, mean * scale, mean_out)
-    trainer.sae.prepare(x.of(batches.sample()[: spec.batch_tokens]))
-    return Training([trainer], batches, source.chosen.micro_tokens)
+def found_checkpoint(folder: Path, one_pass: Pass) -> Checkpoint | None:
+    """The newest one under ``folder`` of this job that holds every autoencoder of the pass."""
+    found = checkpoint.latest(folder, one_pass.is_of)
+    if found is None and checkpoint.exists(folder, lambda about: about.get("made_of") != one_pass.made_of()):
+        log.warning("the checkpoints are of another version or were made of something else: training begins anew")
+    return found
 
 
-def resumed(
-    folder: Path, made_of: dict[str, Any], spec: Train, source: Source, batches: ActivationBatches, schedule: Schedule
-) -> Training | None:
-    """The training as the latest checkpoint under ``folder`` has it; None when there is none of this training."""
-    found = checkpoint.latest(folder)
-    if found is None:
-        return None
-    about, tensors = _as_now(found.about, found.tensors)
-    if _completed(about["made_of"], made_of) != made_of:
-        log.warning("checkpoint %d was made of something else: training begins anew", found.step)
-        return None
-    [(scale, scale_out)] = about["scales"]
-    y = View(source.rebuilt, scale_out) if spec.hook_out else None
-    trainer = _trainer(spec, source, schedule, View(source.read, scale), y, None, None)
-    training = Training([trainer], batches, source.chosen.micro_tokens)
-    training.load(tensors, about)
+def begin(one_pass: Pass, batches: ActivationBatches) -> Training:
+    """New trainers: activations scaled to a mean norm of sqrt(d), biases at their middle. Raises NoActivations."""
+    source = one_pass.source
+    found = {hook: batches.statistics(source.columns(hook)) for hook in source.hooks}
+    first = batches.sample()[: one_pass.spec.batch_tokens]
+    trainers = []
+    for one in one_pass.ones:
+        (scale, middle), (scale_out, middle_out) = found[one.hook], found[one.hook_out or one.hook]
+        scales = (scale, scale_out if one.hook_out else None)
+        trainer = _trainer(one_pass, one, scales, one_pass.schedule(one), middle * scale, middle_out * scale_out)
+        trainer.sae.prepare(trainer.x.of(first))
+        trainers.append(trainer)
+    return Training(trainers, batches, source.chosen.micro_tokens)
+
+
+def gone_on_with(one_pass: Pass, batches: ActivationBatches, found: Checkpoint) -> Training:
+    """The trainers as a checkpoint of this job has them; it may hold others too."""
+    where = [found.about["saes"].index(name) for name in one_pass.names]
+    schedules = [
+        replace(one_pass.schedule(one), peak_lr=found.about["schedules"][n][0], start=found.about["schedules"][n][1])
+        for one, n in zip(one_pass.ones, where, strict=True)
+    ]
+    training = _loaded(one_pass, batches, found, where, schedules)
     log.warning("training goes on from step %d", training.step)
     return training
 
 
+def extended(one_pass: Pass, batches: ActivationBatches, found: Checkpoint, name: str) -> Training:
+    """The one trainer of another training, which was called ``name`` there, with a schedule for the steps to come.
+
+    The learning rate is that of a training as long as both, never above the one it had.
+    """
+    number = found.about["saes"].index(name)
+    usual = one_pass.schedule(one_pass.ones[0])
+    peak_lr = min(usual.peak_lr, found.about["schedules"][number][0])
+    schedule = Schedule(usual.steps, peak_lr, found.about["step"])
+    return _loaded(one_pass, batches, found, [number], [schedule])
+
+
+def _loaded(
+    one_pass: Pass,
+    batches: ActivationBatches,
+    found: Checkpoint,
+    where: Sequence[int],
+    schedules: Sequence[Schedule],
+) -> Training:
+    """``where``: the number of each autoencoder in the checkpoint."""
+    scales = found.about["scales"]
+    trainers = [
+        _trainer(one_pass, one, scales[number], schedule)
+        for one, number, schedule in zip(one_pass.ones, where, schedules, strict=True)
+    ]
+    training = Training(trainers, batches, one_pass.source.chosen.micro_tokens)
+    mine = {
+        f"{new}.{name}": tensor
+        for new, old in enumerate(where)
+        for name, tensor in under(f"{old}.", found.tensors).items()
+    }
+    training.load(mine, found.about)
+    return training
+
+
 def _trainer(
-    spec: Train, source: Source, schedule: Schedule, x: View, y: View | None, mean: Tensor | None, out: Tensor | None
+    one_pass: Pass,
+    one: One,
+    scales: Sequence[float | None],
+    schedule: Schedule,
+    middle: Tensor | None = None,
+    middle_out: Tensor | None = None,
 ) -> Trainer:
-    kind, shape = ARCHITECTURES[spec.architecture[0]], Shape(source.d_in, spec.width[0], source.d_out, spec.skip)
-    sae = kind.init(shape, settings(spec, schedule), spec.seed[0], mean, out, torch.device(source.device))
-    return Trainer(sae, schedule, x, y)
-
-
-def _as_now(about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A checkpoint of version 0.3 or before, of its one SAE, as one of several has it now."""
-    if "scales" in about:
-        return about, tensors
-    now = {f"0.{_SAE}{name.removeprefix('topk.')}" if name.startswith("topk.") else f"0.{name}": one
-           for name, one in tensors.items()}  # fmt: skip
-    return {**about, "scales": [[about["scale"], None]]}, now
-
-
-def _completed(known: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of an older version was made of, in which some things could not be chosen yet."""
-    missing = {"buffer_tokens": usual["buffer_tokens"], "precision": usual["precision"], "widths": [known.get("d_in")]}
-    now = {**missing, **known, "spec": Train.model_validate(known["spec"]).model_dump()}
-    now.pop("d_in", None)
-    return now
+    """``scales`` of what is read and, for a transcoder, of what is rebuilt."""
+    spec, source = one_pass.spec, one_pass.source.as_seen_by(one)
+    settings = Settings(
+        k=one.k,
+        dead_after_tokens=dead_after_tokens(schedule.steps, spec.batch_tokens),
+        l1=one.l1 or USUAL_L1.get(one.architecture, 0.0),
+        tanh=spec.tanh if one.architecture == "jumprelu" else None,
+    )
+    shape = Shape(source.d_in, one.width, source.d_out, one.skip)
+    sae = ARCHITECTURES[one.architecture].init(shape, settings, one.seed, middle, middle_out, source.device)
+    scale, scale_out = scales
+    assert scale is not None
+    y = None if scale_out is None else View(source.rebuilt, scale_out)
+    return Trainer(sae, schedule, View(source.read, scale), y)

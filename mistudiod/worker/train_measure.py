@@ -47,10 +47,13 @@ def measured(
     found = measure(sae, ((x[:, source.read], x[:, source.rebuilt]) for x in held_out(n)))
     pca = random = None
     if not spec.hook_out:
-        block = batches.sample()
-        pca = pca_fvu(torch.split(block, 4096), held_out(n), min(round(found.l0), sae.d_in))
+        block = batches.sample()[:, source.read]  # training activations that are at hand
+        pca = pca_fvu(
+            torch.split(block, 4096), (x[:, source.read] for x in held_out(n)), min(round(found.l0), sae.d_in)
+        )
         mean, k = block.mean(0, dtype=torch.float64), min(spec.k[0], sae.d_in)
-        random = random_dictionary_fvu(held_out(RANDOM_TOKENS), mean, sae.d_sae, k, spec.seed[0])
+        some = (x[:, source.read] for x in held_out(RANDOM_TOKENS))
+        random = random_dictionary_fvu(some, mean, sae.d_sae, k, spec.seed[0])
     measures = {
         "sae": spec.name,
         "architecture": spec.architecture[0],

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mistudiod.engine import checkpoint
+from mistudiod.engine.activations import BLOCK_TOKENS
 from mistudiod.engine.lm import PASS_TOKENS
 from mistudiod.engine.precision import DTYPES
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.facts import ModelFacts, UnknownHook, UnknownModel, check_hook, read_facts
-from mistudiod.mixing import BUFFER_TOKENS
-from mistudiod.paths import require_space
-from mistudiod.specs import Train
+from mistudiod.specs import One, Train
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.recipe import sha256_of
 
 HELD_OUT_TOKENS = 100_000  # to measure on, when there are as many
+SMALL_FILES_BYTES = 1 << 20  # beside the weights of an SAE
 STORED = {str(DTYPES[name]).removeprefix("torch."): name for name in ("fp32", "bf16", "fp16")}
 
 
@@ -40,47 +41,71 @@ class Source:
     tokenization: dict[str, Any]  # tokenization.json
     model: dict[str, Any]  # model.json
     windows: TokenWindows
-    widths: tuple[int, ...]  # of the hooks, whose activations lie side by side: what is read, what is rebuilt
+    widths: dict[str, int]  # of the hooks that are read, whose activations lie side by side in this order
+    hook: str  # of one autoencoder: what it reads
+    hook_out: str | None  # and what it rebuilds, when that is something else
     held_out_tokens: int  # to measure on
     device: torch.device
     chosen: Chosen
 
+    def of(self, ones: Sequence[One]) -> Source:
+        """What a pass reads that trains these and no others."""
+        hooks = dict.fromkeys(hook for one in ones for hook in (one.hook, one.hook_out) if hook)
+        widths = {hook: width for hook, width in self.widths.items() if hook in hooks}
+        return replace(self, widths=widths, hook=ones[0].hook, hook_out=ones[0].hook_out)
+
+    def as_seen_by(self, one: One) -> Source:
+        """The same, and the columns of this one."""
+        return replace(self, hook=one.hook, hook_out=one.hook_out)
+
+    @property
+    def hooks(self) -> list[str]:
+        return list(self.widths)
+
     @property
     def d_in(self) -> int:
-        return self.widths[0]
+        return self.widths[self.hook]
 
     @property
     def d_out(self) -> int:
-        return self.widths[-1]
+        return self.widths[self.hook_out or self.hook]
 
     @property
     def read(self) -> slice:
         """The columns of what is read."""
-        return slice(0, self.d_in)
+        return self.columns(self.hook)
 
     @property
     def rebuilt(self) -> slice:
         """The columns of what is rebuilt: the same, but for a transcoder."""
-        return slice(sum(self.widths[:-1]), sum(self.widths))
+        return self.columns(self.hook_out or self.hook)
+
+    def columns(self, hook: str) -> slice:
+        start = sum(self.widths[before] for before in self.hooks[: self.hooks.index(hook)])
+        return slice(start, start + self.widths[hook])
+
+    def state_bytes(self, ones: Sequence[One]) -> int:
+        """Of a checkpoint of these: parameters, Adam's two moments of each, a counter of each latent; all but exact."""
+        return sum(12 * self._parameters(one) + 8 * one.width for one in ones)
+
+    def sae_bytes(self, one: One) -> int:
+        """Of the folder of this one."""
+        return 4 * self._parameters(one) + 4 * one.width + SMALL_FILES_BYTES
+
+    def _parameters(self, one: One) -> int:
+        return one.parameters(self.widths[one.hook], self.widths[one.hook_out or one.hook])
 
 
 def find_source(spec: Train, link: Link) -> Source:
-    """Check all that can be checked before anything is loaded or written; raises Refused, DiskFull."""
+    """Check all that can be checked before anything is loaded or written; raises Refused."""
     folder = link.paths.artifact("tokenization", spec.tokenization)
     if not (folder / "tokenization.json").is_file():
         raise Refused(f"there is no tokenization called {spec.tokenization}: tokenize first", field="tokenization")
     tokenization = json.loads((folder / "tokenization.json").read_text())
-    registered = link.paths.artifact("model", tokenization["model"]) / "model.json"
-    if not registered.is_file():
-        raise Refused(
-            f"the model {tokenization['model']} of the tokenization {spec.tokenization} is not here: add it again",
-            field="tokenization",
-        )
-    model = json.loads(registered.read_text())
+    model, facts = _model(spec, tokenization, link)
     try:
-        facts = read_facts(Path(model["path"]))
         windows = TokenWindows(folder)
-    except (UnknownModel, ValueError) as error:
+    except ValueError as error:
         raise Refused(str(error), field="tokenization") from error
     widths = _widths(spec, facts)
     if _text_tokens(windows, range(windows.train), spec.batch_tokens) < spec.batch_tokens:
@@ -95,28 +120,55 @@ def find_source(spec: Train, link: Link) -> Source:
             f"the tokenization {spec.tokenization} has no held-out text to measure on: tokenize more text",
             field="tokenization",
         )
-    require_space(link.paths.data, (checkpoint.KEPT + 1) * state_bytes(spec, widths))
     # Half precision is slow on most CPUs; on a GPU it is what the model was made for.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stored = facts.quantized or ("fp32" if device.type == "cpu" else STORED.get(facts.dtype, "fp32"))
     usual = {
         "precision": stored,
         "forward_tokens": PASS_TOKENS[device.type],
-        "buffer_tokens": BUFFER_TOKENS,
+        "buffer_tokens": BLOCK_TOKENS,
         "micro_tokens": spec.batch_tokens,
     }
-    return Source(tokenization, model, windows, widths, held_out_tokens, device, _chosen(spec, link, usual))
+    chosen = _chosen(spec, link, usual)
+    return Source(tokenization, model, windows, widths, spec.hook[0], spec.hook_out, held_out_tokens, device, chosen)
 
 
-def _widths(spec: Train, facts: ModelFacts) -> tuple[int, ...]:
+def _model(spec: Train, tokenization: dict[str, Any], link: Link) -> tuple[dict[str, Any], ModelFacts]:
+    """model.json of the model that the tokenization is for, and what its folder says. Raises Refused."""
+    name, text = tokenization["model"], spec.tokenization
+    registered = link.paths.artifact("model", name) / "model.json"
+    if not registered.is_file():
+        raise Refused(f"the model {name} of the tokenization {text} is not here: add it again", "tokenization")
+    model = json.loads(registered.read_text())
+    try:
+        facts = read_facts(Path(model["path"]))
+    except (UnknownModel, ValueError) as error:
+        raise Refused(str(error), field="tokenization") from error
+    made_with, tokenizer = tokenization.get("tokenizer_sha256"), Path(model["path"]) / "tokenizer.json"
+    # Version 0.3 did not write it down; without a tokenizer the model cannot be loaded, which is said then.
+    if made_with and tokenizer.is_file() and sha256_of(tokenizer) != made_with:
+        raise Refused(
+            f"the tokenization {text} was made with another tokenizer than the model {name} has now: tokenize again",
+            "tokenization",
+        )
+    return model, facts
+
+
+def _widths(spec: Train, facts: ModelFacts) -> dict[str, int]:
     """Of the hooks; raises Refused, naming the field."""
-    found = []
-    for field, hook in zip(("hook", "hook_out"), spec.hooks, strict=False):
+    found = {}
+    for hook in spec.hooks:
         try:
-            found.append(check_hook(facts, hook))
+            found[hook] = check_hook(facts, hook)
         except UnknownHook as error:
-            raise Refused(str(error), field=field) from error
-    return tuple(found)
+            raise Refused(str(error), field="hook" if hook in spec.hook else "hook_out") from error
+    if spec.hook_out and found[spec.hook[0]] != found[spec.hook_out]:
+        raise Refused(
+            f"a transcoder's two hooks must be of one width: {spec.hook[0]} has {found[spec.hook[0]]} and "
+            f"{spec.hook_out} has {found[spec.hook_out]}",
+            field="hook_out",
+        )
+    return found
 
 
 def _chosen(spec: Train, link: Link, usual: dict[str, Any]) -> Chosen:
@@ -139,9 +191,3 @@ def _text_tokens(windows: TokenWindows, numbers: range, enough: int) -> int:
         if found >= enough:
             return enough
     return found
-
-
-def state_bytes(spec: Train, widths: tuple[int, ...]) -> int:
-    """Of one checkpoint: the parameters, Adam's two moments of each, and a counter of each latent; all but exactly."""
-    [one] = spec.saes()
-    return 3 * 4 * one.parameters(widths[0], widths[-1]) + 8 * one.width
