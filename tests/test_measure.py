@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
+from mistudiod.engine.baselines import pca_fvu, random_dictionary_fvu
+from mistudiod.engine.measure import measure
 from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 

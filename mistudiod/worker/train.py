@@ -29,26 +29,14 @@ from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import metadata, recipe
 from mistudiod.worker.train_begin import begin, resumed
-from mistudiod.worker.train_measure import measured
+from mistudiod.worker.train_measure import MEASURES, Bench, measured
 from mistudiod.worker.train_size import fitting_tokens
-from mistudiod.worker.train_source import Source, find_source, state_bytes
+from mistudiod.worker.train_source import Source, find_source, held_out_windows, state_bytes
 
 # What the job's result and recipe.json both hold; the result has the folder as well.
 RESULT = (
-    *(
-        "sae",
-        "architecture",
-        "hook",
-        "hook_out",
-        "width",
-        "k",
-        "fvu",
-        "l0",
-        "alive",
-        "pca_fvu",
-        "random_fvu",
-        "held_out_tokens",
-    ),
+    *("sae", "architecture", "hook", "hook_out", "width", "k"),
+    *MEASURES,
     *("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes"),
 )
 
@@ -132,9 +120,16 @@ def _train(final: Path, spec: Train, source: Source, link: Link) -> dict[str, An
         "d_in": source.d_in,
         "device": source.device.type,
     }
+    [one] = spec.saes()
+    x, y, dead = trainer.x, trainer.y, trainer.sae.dead.double().mean().item()
     del training, trainer  # Adam's moments make room for the measuring
-    sae, measures, sparsity = measured(sae, batches, spec, source, link)
-    measures |= trained | {"peak_bytes": _peak_bytes(source.device)}
+    bench = Bench(harvest, held_out_windows(source.windows), batches.block(), link)
+    sae, measures, sparsity = measured(sae, one, x, y, bench, dead, tanh=spec.tanh is not None)
+    about = {
+        "sae": one.name,
+        **{name: getattr(one, name) for name in ("architecture", "hook", "hook_out", "width", "k")},
+    }
+    measures = about | measures | trained | {"peak_bytes": _peak_bytes(source.device)}
     with new_folder(final, state_bytes(spec, source.widths)) as partial:
         sae.save(partial, sparsity=sparsity)
         written = recipe(_job(link), spec, source.tokenization, source.model, resolved, measures)
