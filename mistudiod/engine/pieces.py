@@ -33,7 +33,8 @@ class Pieces:
         up_to = [self._decode(around[:i]) for i in (start, end)]
         whole = self._decode(around[: self._whole_end(around, end)])
         before, token, after = up_to[0], up_to[1][len(up_to[0]) :], whole[len(up_to[1]) :]
-        return before.lstrip(self.BROKEN)[-self.MOST :], token[: self.MOST], after[: self.MOST]
+        before = before.lstrip(self.BROKEN) if before else before
+        return before[-self.MOST :], token.lstrip(self.BROKEN)[: self.MOST] or token, after[: self.MOST]
 
     def _character(self, ids: list[int], at: int) -> tuple[int, int]:
         """First and last + 1 of the tokens that hold whole characters and the one at ``at``."""

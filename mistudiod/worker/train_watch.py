@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from mistudiod.engine.activations import Harvest
-from mistudiod.engine.live import LOOK_TOKENS, Live, Shown
+from mistudiod.engine.live import Live, Shown
 from mistudiod.engine.lm import LM
 from mistudiod.engine.measure import Meter, measure
 from mistudiod.engine.pieces import Pieces
@@ -24,6 +24,7 @@ from mistudiod.engine.tokens import TokenWindows
 from mistudiod.engine.trainer import Trainer
 
 EVALUATE_TOKENS = 4_096  # held out, for each evaluation
+LIVE_EVERY_S = 0.5
 LIVE_SHARE = 0.01  # of the time that passes, for the live features of all SAEs together
 
 
@@ -80,13 +81,11 @@ class Watch:
             return None
         live = self._live.get(number)
         if live is None:
-            live = self._live[number] = Live(trainer.sae.d_sae, self._seed + number, self._windows.context)
-        scale = (trainer.y or trainer.x).scale
-        shown = live.look(trainer.sae, trainer.x.of(batch[:LOOK_TOKENS]), where[:LOOK_TOKENS], scale)
-        told = [self._told(one) for one in shown]
+            live = self._live[number] = Live(trainer.sae.d_sae, self._windows.context, self._seed + number)
+        told = [self._told(one) for one in live.look(trainer, batch, where)]
         self._forget()
         took = time.monotonic() - began
-        self._next[number] = began + took * len(self._hooks) / LIVE_SHARE
+        self._next[number] = began + max(LIVE_EVERY_S, took * len(self._hooks) / LIVE_SHARE)
         return told
 
     def _told(self, one: Shown) -> dict[str, Any]:
