@@ -20,7 +20,7 @@ from mistudiod.specs import Train
 from mistudiod.worker.train_source import Source
 
 _SAE = "sae."  # trainer.py
-USUAL_L1 = {"standard": 0.1, "gated": 0.1}
+USUAL_L1 = {"standard": 0.1, "gated": 0.3}
 
 log = logging.getLogger(__name__)
 
