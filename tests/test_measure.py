@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike, NDArray
 
-from mistudiod.engine.measure import measure, pca_fvu, random_dictionary_fvu
-from mistudiod.engine.rules import TopKRule
+from mistudiod.engine.activations import Harvest
+from mistudiod.engine.baselines import pca_fvu, random_dictionary_fvu
+from mistudiod.engine.calibrate import calibrated
+from mistudiod.engine.held_out import HeldOut, harvest_held_out, most_tokens
+from mistudiod.engine.measure import decoder_cosine, density_histogram, measure
+from mistudiod.engine.rules import JumpReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 
 
@@ -147,3 +154,113 @@ def test_a_k_that_least_squares_cannot_use_is_refused(d_sae: int, k: int) -> Non
     x = activations(20)
     with pytest.raises(ValueError, match="between 1 and the smaller"):
         random_dictionary_fvu([x], x.mean(0), d_sae, k, seed=0)
+
+
+def test_shrinkage_dense_latents_and_copies_are_seen() -> None:
+    x = activations(300)
+    sae = random_sae(x, k=15)
+    found = measure(sae, same(x.split(70)))
+    z = sae.encode(x)
+    x_hat, target = sae.decode(z).double(), x.double()
+    ratio = torch.linalg.vector_norm(x_hat, dim=1) / torch.linalg.vector_norm(target, dim=1)
+    assert found.l2_ratio == pytest.approx(ratio.mean().item(), rel=1e-6)
+    assert found.bias == pytest.approx((x_hat.square().sum() / (x_hat * target).sum()).item(), rel=1e-5)
+    assert found.dense == pytest.approx(((z > 0).double().mean(0) > 0.1).double().mean().item())
+    rows = sae.W_dec @ sae.W_dec.t() - 2 * torch.eye(30)
+    assert decoder_cosine(sae) == pytest.approx(rows.amax(1).mean().item(), rel=1e-5)
+    sae.W_dec[1::2] = sae.W_dec[::2]
+    assert decoder_cosine(sae) == pytest.approx(1)
+
+
+def test_the_density_histogram_counts_every_latent_once() -> None:
+    fired = torch.tensor([0, 0, 1, 10, 99, 100, 1_000_000, 316_228, 0])
+    found = density_histogram(fired, 1_000_000)
+    assert found["never"] == 3
+    assert found["log10_edges"] == [edge / 2 for edge in range(-12, 1)]
+    assert found["latents"] == [1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 2]
+    json.dumps(found, allow_nan=False)
+    assert density_histogram(torch.tensor([1]), 10**9)["latents"][0] == 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("k", [0.5, 3, 17.3, 29])
+def test_the_threshold_is_found_among_any_number_of_values_in_fixed_memory(k: float) -> None:
+    x = activations(2000)
+    sae = replace(random_sae(x), rule=JumpReLURule(torch.full((30,), 123.0)))
+    passes: list[int] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        passes.append(1)
+        return iter(x.split(333))
+
+    found = calibrated(sae, k, batches)
+    values = replace(sae, rule=JumpReLURule(torch.zeros(30))).encode(x).flatten()
+    values = values[values > 0].sort(descending=True).values
+    wanted = round(k * 2000)
+    expected = values[wanted].item() if wanted < len(values) else 0.0
+    assert (
+        isinstance(found.rule, JumpReLURule)
+        and found.rule.threshold.tolist() == [pytest.approx(expected, rel=1e-6)] * 30
+    )
+    assert (found.encode(x) > 0).sum() == min(wanted, len(values))
+    assert len(passes) <= 2
+
+
+def test_a_threshold_needs_tokens() -> None:
+    sae = replace(random_sae(activations(20)), rule=JumpReLURule(torch.zeros(30)))
+    with pytest.raises(ValueError, match="no activations to calibrate on"):
+        calibrated(sae, 3, list)
+
+
+# -- held-out activations --------------------------------------------------------------------------------------------
+
+
+class Numbered:
+    """Windows of 8 tokens that say where they are; the first of each, and all but two of every fifth, are special."""
+
+    context = 8
+
+    def rows(self, indices: ArrayLike) -> NDArray[np.int64]:
+        return np.asarray(indices)[:, None] * 8 + np.arange(8)
+
+    def special_mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (rows % 8 == 0) | ((rows // 8 % 5 == 0) & (rows % 8 > 2))
+
+
+def held_out(windows: int, tokens: int, drop: int = 0) -> HeldOut:
+    """From activations that are the token's number, three times; those that ``drop`` divides are outliers."""
+
+    class Dropping(Harvest):
+        def batches(self, numbers: NDArray[np.integer]) -> Iterator[torch.Tensor]:
+            for x in super().batches(numbers):
+                yield x[x[:, 0] % drop != 0] if drop else x
+
+    harvest = Dropping(Numbered(), lambda ids: ids[..., None].repeat(1, 1, 3).float(), 3)
+    return harvest_held_out(harvest, np.arange(100, 100 + windows), tokens, slice(1, 3), lambda came: None)
+
+
+def test_a_threshold_is_chosen_on_other_windows_than_it_is_measured_on() -> None:
+    found = held_out(4000, 10_000)
+    assert found.apart and found.calibration.shape[1] == found.test.shape[1] == 2
+    one, other = (set((part[:, 0] // 8).long().tolist()) for part in (found.calibration, found.test))
+    assert not one & other and abs(len(one) - len(other)) <= 1
+    assert 9_900 < len(found.calibration) + len(found.test) <= 10_000
+    assert max(one) > 3800 + 100 - 1 > 500 > min(one)  # from everywhere
+    assert found.outliers == 0
+    assert all(torch.equal(held_out(4000, 10_000).test, found.test) for _ in range(2))
+
+
+def test_of_little_text_all_is_used_for_both() -> None:
+    found = held_out(50, 10_000)
+    assert not found.apart and torch.equal(found.calibration, found.test)
+    assert len(found.test) == 40 * 7 + 10 * 2
+
+
+def test_outliers_are_counted() -> None:
+    found = held_out(50, 10_000, drop=3)
+    numbers = torch.arange(800, 1200)
+    text = numbers[~torch.from_numpy(Numbered().special_mask(numbers.numpy()))]
+    assert found.outliers == pytest.approx((text % 3 == 0).double().mean().item())
+
+
+def test_what_is_kept_is_bounded() -> None:
+    assert most_tokens(512) == 65_536 and most_tokens(1 << 20) == 16_384

@@ -1,22 +1,13 @@
-"""What we save loads in SAELens itself and computes the same there.
-
-sae-lens pins an older transformers than ours, so it lives in an environment of its own: MISTUDIO_SAELENS_PYTHON, or
-.venv-saelens in the checkout (python -m venv .venv-saelens, then pip install sae-lens==6.54.12 in it).
-"""
+"""What we save loads in SAELens itself and computes the same there."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from autoencoders import adam_of, perturbed, sparse_data, train
-from safetensors import safe_open
-from safetensors.torch import save_file
+from autoencoders import adam_of, perturbed, rebuilt_from, sparse_data, train
+from saelens import ask_saelens, needs_saelens
 from torch import Tensor
 
 from mistudiod.engine.calibrate import calibrated
@@ -24,8 +15,6 @@ from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.worker.train_measure import CALIBRATED
 
-ROOT = Path(__file__).parent.parent
-PYTHON = Path(os.environ.get("MISTUDIO_SAELENS_PYTHON", ROOT / ".venv-saelens/bin/python"))
 METADATA: dict[str, object] = {
     "model_name": "pico",
     "hook_name": "blocks.1.hook_resid_post",
@@ -48,36 +37,7 @@ THEIR_NAME = {
     "transcoder skip": "jumprelu_skip_transcoder",
 }
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason=f"no sae-lens: {PYTHON} does not exist (set MISTUDIO_SAELENS_PYTHON)"
-)
-
-
-@dataclass
-class Theirs:
-    """What SAELens makes of one folder."""
-
-    z: Tensor
-    rebuilt: Tensor
-    W_dec: Tensor
-    read: dict[str, object]
-
-
-def ask_saelens(folders: list[Path], x: Tensor, workplace: Path) -> list[Theirs]:
-    inputs, outputs = workplace / "inputs.safetensors", workplace / "outputs.safetensors"
-    save_file({"x": x}, inputs)
-    done = subprocess.run(
-        [PYTHON, ROOT / "tests/saelens_check.py", inputs, outputs, *folders],
-        env={"PATH": os.defpath, "HOME": str(workplace), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    with safe_open(outputs, framework="pt") as file:
-        read = json.loads(file.metadata()["read"])
-        names = ("z", "rebuilt", "W_dec")
-        return [Theirs(*(file.get_tensor(f"{i}.{name}") for name in names), about) for i, about in enumerate(read)]
+pytestmark = needs_saelens
 
 
 def trained_sae(kind: str) -> tuple[SparseAutoencoder, Tensor, int]:
@@ -97,7 +57,8 @@ def test_saelens_loads_every_folder_and_computes_the_same(tmp_path: Path) -> Non
     for kind, (sae, _, _) in saes.items():
         sae.save(tmp_path / kind, sparsity=torch.full((512,), 16 / 512))
     x = next(iter(saes.values()))[1]
-    found = ask_saelens([tmp_path / kind for kind in saes], x, tmp_path)
+    y = [rebuilt_from(x * 0.3, d_out) / 0.5 if sae.transcodes else x for sae, _, d_out in saes.values()]
+    found = ask_saelens([tmp_path / kind for kind in saes], [x] * len(saes), y, tmp_path)
     for (kind, (sae, _, d_out)), theirs in zip(saes.items(), found, strict=True):
         named = {name: METADATA[name] for name in ("model_name", "hook_name", "prepend_bos", "context_size")}
         expected = {**named, "architecture": THEIR_NAME[kind], "d_in": 48, "d_sae": 512}

@@ -1,4 +1,4 @@
-"""How good an SAE is on activations that it did not train on, and what costs nothing to beat.
+"""How good an SAE is on activations that it did not train on.
 
 FVU is sum ||y - y_hat||^2 / sum ||y - mean||^2 with one mean over all measured tokens; a mean per batch would make it
 depend on the batch size. Sums run in float64 over a stream of batches (tokens, d_in).
@@ -6,7 +6,6 @@ depend on the batch size. Sums run in float64 over a stream of batches (tokens, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,23 +14,27 @@ from torch import Tensor
 
 from mistudiod.engine.sae import SparseAutoencoder
 
-RIDGE = 1e-8  # on the Gram matrix of chosen atoms, whose diagonal is 1: two equal atoms would make it singular
-RANDOM_ROWS = 256  # tokens whose atoms are gathered at once
+DENSE_SHARE = 0.1  # of tokens: a latent that fires on more is dense
+DENSITY_EDGES = [edge / 2 for edge in range(-12, 1)]  # log10 of firing shares, from 1e-6 to 1, two bins a decade
+NEIGHBOURS = 1_024  # latents whose nearest neighbour is looked for
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What ``measure`` found."""
+    """What ``Meter`` found."""
 
     fvu: float  # 0 is perfect, 1 is no better than the mean
     l0: float  # latents that fire, mean over tokens
     alive: float  # share of latents that fired at least once
+    dense: float  # share of latents that fired on more than DENSE_SHARE of the tokens
     tokens: int
     cosine: float  # of y and y_hat, mean over tokens
+    l2_ratio: float  # ||y_hat|| / ||y||, mean over tokens; below 1 is shrinkage
+    bias: float | None  # sum ||y_hat||^2 / sum <y, y_hat> (Rajamanoharan et al. 2024, arXiv:2404.16014, equation 10)
     fired: Tensor  # (d_sae,) int64, tokens on which each latent fired
 
 
-class _Variance:
+class Variance:
     """sum ||x - mean||^2 of a stream, in float64, taken about the first batch's mean so that no digits cancel."""
 
     def __init__(self) -> None:
@@ -61,93 +64,89 @@ class _Variance:
         return total
 
 
-@torch.no_grad()
+class Meter:
+    """Sums up, batch by batch, what an SAE makes of activations."""
+
+    def __init__(self, sae: SparseAutoencoder) -> None:
+        self._sae, self._variance = sae, Variance()
+        self._fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
+        # squared error, cosines, ratios of norms, ||y_hat||^2, <y, y_hat>
+        self._sums = torch.zeros(5, dtype=torch.float64, device=sae.W_dec.device)
+
+    @torch.no_grad()
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Rebuild y (tokens, d_out), for an SAE x itself, from x (tokens, d_in): y_hat, float32."""
+        values, latents = self._sae.encode_active(x)
+        rebuilt = self._sae.decode_active(values, latents, x)
+        self._fired += torch.bincount(latents[values > 0], minlength=self._sae.d_sae)
+        y, y_hat = y.double(), rebuilt.double()
+        self._variance.add(y)
+        norm = torch.linalg.vector_norm(y, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+        self._sums += torch.stack(
+            [
+                (y - y_hat).square().sum(),
+                torch.cosine_similarity(y, y_hat, dim=1).sum(),
+                (torch.linalg.vector_norm(y_hat, dim=1) / norm).sum(),
+                y_hat.square().sum(),
+                (y * y_hat).sum(),
+            ]
+        )
+        return rebuilt
+
+    def measures(self) -> Measures:
+        """Raises ValueError when there is no variance in what is to be rebuilt, or it is not finite."""
+        total, tokens = self._variance.total(), self._variance.tokens
+        lost, cosine, ratio, squares, products = self._sums.tolist()
+        return Measures(
+            fvu=lost / total.item(),
+            l0=self._fired.sum().item() / tokens,
+            alive=(self._fired > 0).double().mean().item(),
+            dense=(self._fired > DENSE_SHARE * tokens).double().mean().item(),
+            tokens=tokens,
+            cosine=cosine / tokens,
+            l2_ratio=ratio / tokens,
+            bias=squares / products if products > 0 else None,
+            fired=self._fired,
+        )
+
+
 def measure(sae: SparseAutoencoder, batches: Iterable[tuple[Tensor, Tensor]]) -> Measures:
     """Rebuild from every x (tokens, d_in) its y (tokens, d_out), for an SAE the same tensor, and sum up.
 
     Raises ValueError when there is no variance in what is to be rebuilt.
     """
-    variance = _Variance()
-    fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
-    lost = torch.zeros((), dtype=torch.float64, device=sae.W_dec.device)
-    cosine = torch.zeros_like(lost)
+    meter = Meter(sae)
     for x, y in batches:
-        values, latents = sae.encode_active(x)
-        y_hat = sae.decode_active(values, latents, x).double()
-        fired += torch.bincount(latents[values > 0], minlength=sae.d_sae)
-        y = y.double()
-        variance.add(y)
-        lost += (y - y_hat).square().sum()
-        cosine += torch.cosine_similarity(y, y_hat, dim=1).sum()
-    total = variance.total()
-    return Measures(
-        fvu=(lost / total).item(),
-        l0=fired.sum().item() / variance.tokens,
-        alive=(fired > 0).double().mean().item(),
-        tokens=variance.tokens,
-        cosine=cosine.item() / variance.tokens,
-        fired=fired,
-    )
+        meter.add(x, y)
+    return meter.measures()
 
 
-@torch.no_grad()
-def pca_fvu(train: Iterable[Tensor], test: Iterable[Tensor], n_components: int) -> float:
-    """FVU on ``test`` of the first principal components of ``train``: dense, but the best linear map of that rank."""
-    mean, covariance = _moments(train)
-    if not 0 <= n_components <= len(mean):
-        raise ValueError(f"n_components ({n_components}) must be between 0 and d_in ({len(mean)})")
-    axes = torch.linalg.eigh(covariance).eigenvectors[:, len(mean) - n_components :]  # (d_in, n), largest last
-    variance, lost = _Variance(), torch.zeros_like(mean[0])
-    for x in test:
-        x = x.double()
-        variance.add(x)
-        about = x - mean
-        lost += (about - about @ axes @ axes.t()).square().sum()
-    return (lost / variance.total()).item()
+def density_histogram(fired: Tensor, tokens: int) -> dict[str, list[float] | list[int] | int]:
+    """How often latents fire, JSON-ready: how many have log10 of their firing share between one edge and the next.
 
-
-def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean (d_in,) and covariance (d_in, d_in) of a stream, float64, taken about the first batch's mean."""
-    stream = iter(batches)
-    batch = next(stream, None)
-    if batch is None:
-        raise ValueError("there are no activations to fit principal components to")
-    shift, tokens = batch.double().mean(0), 0
-    first, second = torch.zeros_like(shift), torch.zeros_like(torch.outer(shift, shift))
-    for x in itertools.chain([batch], stream):
-        about = x.double() - shift
-        first += about.sum(0)
-        second += about.t() @ about
-        tokens += len(x)
-    offset = first / tokens
-    return shift + offset, second / tokens - torch.outer(offset, offset)
-
-
-@torch.no_grad()
-def random_dictionary_fvu(test: Iterable[Tensor], mean: Tensor, d_sae: int, k: int, seed: int) -> float:
-    """FVU on ``test`` of a dictionary that learned nothing: d_sae random unit atoms, k of them a token.
-
-    A token's atoms are those with the largest |<x - mean, atom>|, its coefficients the least-squares ones. A trained
-    SAE of this width and k that is no better has learned nothing. mean: (d_in,); k <= d_in.
+    fired: (d_sae,) int64, of ``tokens``. Those that never fired are counted as ``never``; a share below the first edge
+    falls into the first bin.
     """
-    d_in = len(mean)
-    if not 1 <= k <= min(d_sae, d_in):
-        raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in})")
-    atoms = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device)
-    variance, lost = _Variance(), torch.zeros((), dtype=torch.float64, device=mean.device)
-    for batch in test:
-        for start in range(0, len(batch), RANDOM_ROWS):
-            x = batch[start : start + RANDOM_ROWS].double()
-            variance.add(x)
-            lost += _least_squares_residual(x - mean, atoms, k).square().sum()
-    return (lost / variance.total()).item()
+    shares = fired[fired > 0].double().cpu() / tokens
+    edges = torch.tensor(DENSITY_EDGES, dtype=torch.float64)
+    # 1e-9: a share of exactly 0.1 lies at its edge, whatever the rounding of its logarithm
+    bins = (torch.bucketize(shares.log10() + 1e-9, edges, right=True) - 1).clamp(0, len(edges) - 2)
+    counts = torch.bincount(bins, minlength=len(edges) - 1).tolist()
+    return {"log10_edges": DENSITY_EDGES, "latents": counts, "never": int((fired == 0).sum())}
 
 
-def _least_squares_residual(x: Tensor, atoms: Tensor, k: int) -> Tensor:
-    """What of x (tokens, d_in) the k best-aligned atoms leave, by least squares on them."""
-    chosen = atoms[(x @ atoms.t()).abs().topk(k, dim=1, sorted=False).indices]  # (tokens, k, d_in)
-    gram = chosen @ chosen.mT + RIDGE * torch.eye(k, dtype=x.dtype, device=x.device)
-    coefficients: Tensor = torch.linalg.solve(gram, chosen @ x[:, :, None])  # (tokens, k, 1)
-    fitted: Tensor = (chosen.mT @ coefficients).squeeze(2)
-    return x - fitted
+@torch.no_grad()
+def decoder_cosine(sae: SparseAutoencoder, seed: int = 0) -> float | None:
+    """The largest cosine of a decoder row with another one, mean over at most NEIGHBOURS rows; None of a single row.
+
+    Near 1, latents come in copies of each other.
+    """
+    if sae.d_sae < 2:
+        return None
+    rows = torch.nn.functional.normalize(sae.W_dec, dim=1)
+    drawn = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(seed))[:NEIGHBOURS].to(rows.device)
+    found = []
+    for some in drawn.split(64):
+        cosines = rows[some] @ rows.t()
+        found.append(cosines.scatter_(1, some[:, None], -1.0).amax(1))
+    return torch.cat(found).double().mean().item()

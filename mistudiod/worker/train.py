@@ -11,7 +11,7 @@ import torch
 
 from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import ActivationBatches
-from mistudiod.engine.harvest import NoActivations
+from mistudiod.engine.harvest import Harvest, NoActivations
 from mistudiod.engine.lm import LM
 from mistudiod.paths import is_disk_full, require_space
 from mistudiod.specs import One, Train
@@ -19,12 +19,15 @@ from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.recipe import origins
 from mistudiod.worker.train_begin import Pass
 from mistudiod.worker.train_extend import checkpoint_to_extend, extending, origin
-from mistudiod.worker.train_harvest import harvest, load_model
+from mistudiod.worker.train_harvest import harvest, load_model, open_stores
 from mistudiod.worker.train_pass import Running, held_by_disk
 from mistudiod.worker.train_save import RESULT, Saver, Trained, own_recipe, trained
 from mistudiod.worker.train_source import Source, find_source
+from mistudiod.worker.train_watch import watch
 
 OF_A_PASS = ("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes")  # what a recipe says and the result sums up
+
+NOBODY: Mapping[str, str] = {}
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +53,9 @@ def run(spec: Train, link: Link) -> None:
         raise
     if link.finalize and not any(own_recipe(one, spec, link) for one in missing):
         raise Refused("there is nothing to finalize: no checkpoint was made yet; resume the job, or delete it")
-    _tell(spec, link)
-    if lost:
-        raise _diverged(spec, lost)
+    if lost and len(lost) == len(spec.saes()):
+        raise _diverged(lost)
+    _tell(spec, link, lost)
 
 
 def _is_finished(recipe: Mapping[str, Any] | None) -> bool:
@@ -87,8 +90,7 @@ def _train(spec: Train, missing: Sequence[One], link: Link) -> dict[str, str]:
 
 def _passes(spec: Train, missing: Sequence[One], source: Source, link: Link) -> list[Pass]:
     """The grid in the order of its names, so many at once; without what is made already."""
-    ones = spec.saes()
-    size = spec.saes_at_once or link.choices.get("saes_at_once") or len(ones)
+    ones, size = spec.saes(), source.chosen.saes_at_once
     parts = [ones[start : start + size] for start in range(0, len(ones), size)]
     wanted = [[one for one in part if one in missing] for part in parts]
     return [Pass(part, spec, source.of(part), n, len(parts)) for n, part in enumerate(wanted) if part]
@@ -104,19 +106,25 @@ def _require_space(spec: Train, passes: Sequence[Pass], link: Link) -> None:
 
 def _run_pass(one_pass: Pass, lm: LM, saver: Saver, link: Link) -> dict[str, str]:
     """Train, measure and save the autoencoders of a pass; returns those that were lost, and why."""
+    source = one_pass.source
+    with open_stores(one_pass.spec.keep_activations, source, link) as stores:
+        return _run_reading(one_pass, lm, harvest(lm, source, stores, link), saver, link)
+
+
+def _run_reading(one_pass: Pass, lm: LM, reading: Harvest, saver: Saver, link: Link) -> dict[str, str]:
     spec, source = one_pass.spec, one_pass.source
     batches = ActivationBatches(
-        harvest(lm, source, link), source.windows.train, spec.batch_tokens, spec.order_seed, source.chosen.buffer_tokens
+        reading, source.windows.train, spec.batch_tokens, spec.order_seed, source.chosen.buffer_tokens
     )
     to_extend = partial(checkpoint_to_extend, one_pass, link) if spec.extends else None
-    running = Running(one_pass, batches, link, to_extend=to_extend)
+    running = Running(one_pass, batches, link, partial(watch, lm, batches.harvest), to_extend)
     ended: list[Trained] = []
     try:
         if not link.finalize:
             _train_until_asked(running, link)
         ended = _ended(running)
         if ended:
-            saver.save_measured(ended, running.one_pass, batches)
+            saver.save_measured(ended, running.one_pass, batches, lm)
     except Asked as asked:
         running.keep()
         if asked.what == "stop" and link.asked == "stop":  # and not by a signal, which leaves no time
@@ -136,7 +144,6 @@ def _train_until_asked(running: Running, link: Link) -> None:
     except Asked as asked:
         if asked.what != "finalize":
             raise
-        link.asked, link.finalize = None, True  # heard
         running.keep()
 
 
@@ -159,8 +166,8 @@ def _leave_as_they_are(some: Sequence[Trained], running: Running, saver: Saver, 
         link.asked = asked
 
 
-def _tell(spec: Train, link: Link) -> None:
-    """Say what was made, and keep the checkpoints from which it can be gone on with."""
+def _tell(spec: Train, link: Link, lost: Mapping[str, str] = NOBODY) -> None:
+    """Say what was made and who was ``lost``, and keep the checkpoints from which it can be gone on with."""
     made = [recipe for one in spec.saes() if (recipe := own_recipe(one, spec, link))]
     if not made:
         return
@@ -175,16 +182,16 @@ def _tell(spec: Train, link: Link) -> None:
     saes = [{name: recipe.get(name) for name in RESULT} for recipe in made]
     if len(spec.saes()) == 1:
         result |= saes[0] | {"folder": str(link.paths.artifact("sae", spec.name))}
+    if lost:
+        result["failed"] = [{"sae": name, "message": f"training diverged ({why})"} for name, why in lost.items()]
     link.result({**result, "saes": saes})
 
 
-def _diverged(spec: Train, lost: Mapping[str, str]) -> Refused:
-    """The sentence for those that diverged twice."""
+def _diverged(lost: Mapping[str, str]) -> Refused:
+    """The sentence for a training of which nothing is left."""
     told = "; ".join(f"{name}: {why}" for name, why in lost.items())
-    others = [one.name for one in spec.saes() if one.name not in lost]
-    rest = f" ({', '.join(others)} ended well)" if others else ""
     return Refused(
         f"training diverged, at half the learning rate too ({told}): choose a lower lr, or leave it out; if that does "
-        f"not help, the hook has values that are not finite{rest}",
+        "not help, the hook has values that are not finite",
         field="lr",
     )

@@ -56,13 +56,13 @@ class Running:
     ) -> None:
         self.one_pass, self.batches, self.lost = one_pass, batches, dict[str, str]()
         self._link, self._to_extend, self._make_watch = link, to_extend, watch
-        self._watch = watch(one_pass) if watch else None
         self._folder, self._first = link.run / "checkpoints", batches.state()
         self._slowed: dict[str, float] = {}  # learning rates of those that diverged once
         self._figures: dict[str, dict[str, float | None]] = {}  # from the latest evaluation, not told yet
         self._held_out_fvu: float | None = None
         self.checkpoint: int | None = None  # the latest one
         self.training = self._start()
+        self._watch = watch(one_pass) if watch else None  # outliers are known by now
 
     @property
     def is_saved(self) -> bool:

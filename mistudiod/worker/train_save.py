@@ -15,23 +15,23 @@ from torch import Tensor
 
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.calibrate import calibrated
+from mistudiod.engine.lm import LM
 from mistudiod.engine.measure import measure
 from mistudiod.engine.precision import stamp
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.train import Training
+from mistudiod.engine.trainer import View
 from mistudiod.specs import One, Train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import metadata
 from mistudiod.worker.train_begin import Pass
-from mistudiod.worker.train_measure import CALIBRATED, measured
+from mistudiod.worker.train_measure import CALIBRATED, MEASURES, SPLICE_TOKENS, Bench, measured
 from mistudiod.worker.train_source import held_out_windows
+from mistudiod.worker.train_watch import spliced
 
 # Of recipe.json: what a job's result says of each SAE too.
-RESULT = (
-    *("sae", "architecture", "hook", "hook_out", "width", "k", "fvu", "l0", "alive", "pca_fvu", "random_fvu"),
-    *("held_out_tokens", "finished"),
-)
+RESULT = (*("sae", "architecture", "hook", "hook_out", "width", "k", *MEASURES, "finished"),)
 GLANCE_TOKENS, GLANCE_S = 4_096, 3.0  # what an SAE of a stopped training is measured on: the daemon waits, but not long
 _CONTEXT_BYTES = 500 << 20  # what CUDA and its libraries take of a GPU beside the tensors
 
@@ -42,6 +42,9 @@ class Trained:
 
     one: One
     sae: SparseAutoencoder
+    x: View  # what it reads, and what it rebuilds when that is something else
+    y: View | None
+    dead: float  # share of its latents that training counts as dead
     resolved: dict[str, Any]  # what the spec left open
     way: dict[str, Any]  # how far it was trained
 
@@ -74,7 +77,8 @@ def trained(training: Training, one_pass: Pass, batches: ActivationBatches, chec
             "d_in": seen.d_in,
             "device": source.device.type,
         }
-        found.append(Trained(one, trainer.to_sae(about), resolved, way))
+        dead = trainer.sae.dead.double().mean().item()
+        found.append(Trained(one, trainer.to_sae(about), trainer.x, trainer.y, dead, resolved, way))
     return found
 
 
@@ -84,11 +88,14 @@ class Saver:
     def __init__(self, spec: Train, origins: Mapping[str, Any], link: Link) -> None:
         self._spec, self._origins, self._link = spec, origins, link
 
-    def save_measured(self, some: Sequence[Trained], one_pass: Pass, batches: ActivationBatches) -> None:
+    def save_measured(self, some: Sequence[Trained], one_pass: Pass, batches: ActivationBatches, lm: LM) -> None:
         """Measure each as well as can be, save and tell of it. Raises Asked, DiskFull."""
+        splice = spliced(lm, one_pass.source, batches.harvest, SPLICE_TOKENS)
+        held_out = held_out_windows(one_pass.source.windows)
+        bench = Bench(batches.harvest, held_out, batches.sample(), self._link, splice)
         for one in some:
-            source = one_pass.source.as_seen_by(one.one)
-            sae, measures, fired = measured(one.sae, batches, self._spec.only(one.one), source, self._link)
+            tanh = self._spec.tanh is not None and one.one.architecture == "jumprelu"
+            sae, measures, fired = measured(one.sae, one.one, one.x, one.y, bench, one.dead, tanh)
             self._save(replace(one, sae=sae), one_pass, measures, fired, finished=True)
 
     def save_at_a_glance(self, some: Sequence[Trained], one_pass: Pass, batches: ActivationBatches) -> None:
@@ -107,8 +114,11 @@ class Saver:
     def _save(self, one: Trained, one_pass: Pass, measures: dict[str, Any], fired: Tensor, finished: bool) -> None:
         """``fired``: each latent's share of tokens. ``finished``: the training will not go on by itself."""
         ends = {"finished": finished, "peak_bytes": _peak_bytes(one_pass.source.device)}
+        point = {name: getattr(one.one, name) for name in ("architecture", "hook", "hook_out", "width", "k")}
         recipe = {
             "job": job_number(self._link),
+            "sae": one.one.name,
+            **point,
             **measures,
             **one.way,
             **ends,
@@ -130,10 +140,11 @@ def _at_a_glance(one: Trained, x: Tensor, one_pass: Pass) -> tuple[SparseAutoenc
         sae = calibrated(sae, one.one.k, lambda: [read])
     found = measure(sae, [(read, rebuilt)])
     measures = {
-        "sae": one.one.name,
-        **{name: getattr(one.one, name) for name in ("architecture", "hook", "hook_out", "width", "k")},
-        **{name: getattr(found, name) for name in ("fvu", "l0", "alive")},
+        **dict.fromkeys(MEASURES),
+        **{name: getattr(found, name) for name in ("fvu", "l0", "alive", "dense", "cosine")},
+        "dead": one.dead,
         "held_out_tokens": found.tokens,
+        "verdict": ["its training was stopped: it has seen a part of its tokens, and was measured on few"],
     }
     return sae, measures, found.fired.double() / found.tokens
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from mistudiod.engine.activations import BLOCK_TOKENS
 from mistudiod.engine.lm import PASS_TOKENS
 from mistudiod.engine.precision import DTYPES
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.facts import ModelFacts, UnknownHook, UnknownModel, check_hook, read_facts
+from mistudiod.mixing import BUFFER_TOKENS
 from mistudiod.specs import One, Train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.recipe import sha256_of
@@ -32,6 +32,8 @@ class Chosen:
     forward_tokens: int
     buffer_tokens: int
     micro_tokens: int
+    saes_at_once: int  # of a grid, in one pass over the text
+    whole_model: bool  # with all blocks and the head, for its loss
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,10 @@ def find_source(spec: Train, link: Link) -> Source:
     usual = {
         "precision": stored,
         "forward_tokens": PASS_TOKENS[device.type],
-        "buffer_tokens": BLOCK_TOKENS,
+        "buffer_tokens": BUFFER_TOKENS,
         "micro_tokens": spec.batch_tokens,
+        "saes_at_once": len(spec.saes()),
+        "whole_model": False,
     }
     chosen = _chosen(spec, link, usual)
     return Source(tokenization, model, windows, widths, spec.hook[0], spec.hook_out, held_out_tokens, device, chosen)

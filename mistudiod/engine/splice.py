@@ -1,0 +1,170 @@
+"""What an SAE costs the language model that it reads: its loss with what the SAE rebuilds in the place of the hook.
+
+Cross-entropy is in nats, the mean over the tokens that count: those that are kept (no special token, no outlier) and
+have text, no special token, after them. Kept tokens are replaced, whether they count or not; the others never are.
+Beside the SAE stand zeros (zero ablation) and the mean of the kept tokens (mean ablation), which lose all there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mistudiod.engine.harvest import Windows
+from mistudiod.engine.hooks import capture, hooked
+from mistudiod.engine.lm import LM
+
+LOGIT_ELEMENTS = 1 << 23  # of one piece of logits: 32 MiB of float32; the logits of a window never exist whole
+
+Rebuild = Callable[[Tensor, Tensor], Tensor]  # x (n, d_in) and y (n, d_out) of kept tokens → what takes y's place
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of the language model with something in the place of what is at a hook, over all counted tokens."""
+
+    clean: float  # cross-entropy in nats, nothing replaced
+    spliced: float
+    kl: float  # KL(clean || spliced) in nats
+    zero: float  # cross-entropy with zeros
+    mean: float  # cross-entropy with the mean
+    tokens: int  # that counted
+
+    def figures(self) -> dict[str, float | None]:
+        """What is told of it, JSON-ready; what is recovered is None where an ablation costs nothing."""
+        return {
+            "ce_clean": self.clean,
+            "ce_delta": self.spliced - self.clean,
+            "ce_recovered_zero": _recovered(self.zero, self.spliced, self.clean),
+            "ce_recovered_mean": _recovered(self.mean, self.spliced, self.clean),
+            "kl": self.kl,
+        }
+
+
+NO_FIGURES: dict[str, float | None] = dict.fromkeys(
+    ("ce_clean", "ce_delta", "ce_recovered_zero", "ce_recovered_mean", "kl")
+)
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """Some windows as the model reads them."""
+
+    ids: Tensor  # (n, T)
+    kept: Tensor  # (n, T) bool
+    counts: Tensor  # (n, T) bool, the last position never
+    values: Mapping[str, Tensor]  # at each hook (n, T, width)
+    hidden: Tensor  # (n, T, d_model), what the head reads
+
+
+class Splice:
+    """A whole language model on some windows, and what it loses when a hook's values are replaced there.
+
+    ``windows`` and ``numbers`` say which text. ``outlier_norms``: of each of ``hooks``, tokens of a larger norm are
+    outliers. ``lm_tokens`` go through the model at once. Raises ValueError when no token counts.
+    """
+
+    def __init__(
+        self,
+        lm: LM,
+        windows: Windows,
+        numbers: NDArray[np.integer],
+        hooks: Sequence[str],
+        outlier_norms: Sequence[float] | None = None,
+        lm_tokens: int = 2_048,
+    ) -> None:
+        self._lm, self._windows, self._numbers, self._hooks = lm, windows, numbers, list(hooks)
+        self._norms = dict(zip(hooks, outlier_norms, strict=True)) if outlier_norms else {}
+        self._size = max(1, lm_tokens // windows.context)
+        self._ablated: dict[str, tuple[float, float]] = {}  # by hook: cross-entropy with zeros, with the mean
+
+    def loss(self, hook: str, rebuild: Rebuild, hook_out: str | None = None) -> Loss:
+        """With ``rebuild`` of what is at ``hook`` in the place of what is there, for a transcoder at ``hook_out``."""
+        out = hook_out or hook
+        if out not in self._ablated:
+            self._ablated[out] = self._ablations(out)
+        clean, spliced, kl, tokens = self._sums(hook, out, rebuild)
+        return Loss(clean / tokens, spliced / tokens, max(kl / tokens, 0.0), *self._ablated[out], tokens)
+
+    def _ablations(self, hook: str) -> tuple[float, float]:
+        """Cross-entropy with zeros and with the mean at ``hook``."""
+        total, tokens = torch.zeros((), dtype=torch.float64), 0
+        for clean in self._clean():
+            kept = clean.values[hook][clean.kept]
+            total, tokens = total + kept.double().sum(0).cpu(), tokens + len(kept)
+        mean = total / max(tokens, 1)
+        results = []
+        for replacement in (torch.zeros_like(mean), mean):
+            _, spliced, _, counted = self._sums(hook, hook, lambda x, y, by=replacement: by.to(y).expand_as(y))
+            results.append(spliced / counted)
+        return results[0], results[1]
+
+    @torch.no_grad()
+    def _sums(self, hook: str, out: str, rebuild: Rebuild) -> tuple[float, float, float, int]:
+        """Sums over counted tokens: cross-entropy clean and spliced, KL; and how many tokens those are."""
+        sums, tokens = torch.zeros(3, dtype=torch.float64, device=self._lm.device), 0
+        for clean in self._clean():
+            x, y = clean.values[hook][clean.kept].float(), clean.values[out][clean.kept].float()
+            replaced = clean.values[out].clone()
+            replaced[clean.kept] = rebuild(x, y).to(replaced.dtype)
+            with hooked(self._lm.model, {out: lambda _, by=replaced: by}):
+                hidden = self._hidden(clean.ids)
+            targets = clean.ids.roll(-1, 1)[clean.counts]
+            sums += self._compare(clean.hidden[clean.counts], hidden[clean.counts], targets)
+            tokens += len(targets)
+        if not tokens:
+            raise ValueError("no token of the held-out windows has text after it")
+        clean_sum, spliced, kl = sums.tolist()
+        return clean_sum, spliced, kl, tokens
+
+    def _clean(self) -> Iterator[_Clean]:
+        for start in range(0, len(self._numbers), self._size):
+            rows = self._windows.rows(self._numbers[start : start + self._size])
+            text = torch.from_numpy(~self._windows.special_mask(rows)).to(self._lm.device)
+            ids = torch.from_numpy(rows).to(self._lm.device)
+            with capture(self._lm.model, self._hooks) as values:
+                hidden = self._hidden(ids)
+            kept = text.clone()
+            for hook, norm in self._norms.items():
+                kept &= torch.linalg.vector_norm(values[hook].float(), dim=-1) <= norm
+            counts = torch.zeros_like(kept)
+            counts[:, :-1] = kept[:, :-1] & text[:, 1:]
+            yield _Clean(ids, kept, counts, values, hidden)
+
+    @torch.no_grad()
+    def _hidden(self, ids: Tensor) -> Tensor:
+        hidden: Tensor = self._lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def _compare(self, clean: Tensor, spliced: Tensor, targets: Tensor) -> Tensor:
+        """Sums of cross-entropy clean and spliced, and of KL, of hidden states (n, d_model): (3,) float64."""
+        sums = torch.zeros(3, dtype=torch.float64, device=targets.device)
+        rows = max(1, LOGIT_ELEMENTS // self._lm.facts.vocab_size)
+        for part in range(0, len(targets), rows):
+            one, other = (self._log_probabilities(hidden[part : part + rows]) for hidden in (clean, spliced))
+            target = targets[part : part + rows, None]
+            kl = (one.exp() * (one - other)).sum(dtype=torch.float64)
+            losses = [-each.gather(1, target).sum(dtype=torch.float64) for each in (one, other)]
+            sums += torch.stack([*losses, kl])
+        return sums
+
+    def _log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Of the next token, (n, vocabulary), float32, as the model itself has them."""
+        logits = self._lm.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self._lm.model.config, "final_logit_softcapping", None)  # Gemma 2's
+        return torch.log_softmax(logits if cap is None else cap * torch.tanh(logits / cap), dim=-1)
+
+
+def has_head(lm: LM) -> bool:
+    """Whether ``lm`` is the whole model, so that it has a loss."""
+    return lm.model.get_output_embeddings() is not None
+
+
+def _recovered(ablated: float, spliced: float, clean: float) -> float | None:
+    """The share of what an ablation costs that is not lost."""
+    return (ablated - spliced) / (ablated - clean) if ablated > clean else None

@@ -1,0 +1,126 @@
+"""What the measures of a trained SAE mean, in plain words and with what to do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MANY_DEAD = 0.1  # share of latents
+MANY_DENSE = 0.05  # share of latents that fire on more than a tenth of the tokens
+L0_OFF = 0.1  # share of k
+HIGH_FVU = 0.4
+LITTLE_RECOVERED = 0.9  # of what mean ablation costs
+SHRUNK = 0.9  # ratio of norms
+MANY_OUTLIERS = 0.01  # share of tokens
+COPIES = 0.9  # cosine of a decoder row with its nearest other one
+FEW_TOKENS = 10_000  # held out: the figures are rough
+
+
+def verdict(measures: Mapping[str, Any]) -> list[str]:
+    """Sentences about ``measures``, as ``train_measure`` makes them; a good one when there is nothing to say.
+
+    A measure that is missing or None is not spoken of.
+    """
+    found = [sentence for check in _CHECKS if (sentence := check(measures))] or [_good(measures)]
+    return found + ([few] if (few := _few(measures)) else [])
+
+
+def _dead(of: Mapping[str, Any]) -> str | None:
+    dead = of.get("dead")
+    if dead is None or dead < MANY_DEAD:
+        return None
+    return f"{_percent(dead)} of the latents are dead: train longer, or choose a smaller width"
+
+
+def _baselines(of: Mapping[str, Any]) -> str | None:
+    fvu, pca, random = of.get("fvu"), of.get("pca_fvu"), of.get("random_fvu")
+    if fvu is None:
+        return None
+    if random is not None and fvu >= random:
+        return (
+            f"FVU is {fvu:.3f}, no better than the {random:.3f} of random directions: it has learned nothing; train "
+            "longer, or with another learning rate"
+        )
+    if pca is not None and fvu >= pca:
+        return (
+            f"FVU is {fvu:.3f}, no better than the {pca:.3f} of as many principal components as latents fire: train "
+            "longer, or choose a larger width"
+        )
+    if fvu > HIGH_FVU:
+        return f"FVU is {fvu:.3f}: much is not rebuilt; train longer, or choose a larger width or k"
+    return None
+
+
+def _sparsity(of: Mapping[str, Any]) -> str | None:
+    l0, asked = of.get("l0"), of.get("asked_l0")
+    if l0 is None or not asked or abs(l0 - asked) <= L0_OFF * asked:
+        return None
+    why = "fewer latents have something to say; choose a smaller k or a larger width" if l0 < asked else "train longer"
+    return f"L0 is {l0:.3g} where {asked} was asked: {why}"
+
+
+def _dense(of: Mapping[str, Any]) -> str | None:
+    dense = of.get("dense")
+    if dense is None or dense < MANY_DENSE:
+        return None
+    return f"{_percent(dense)} of the latents fire on over a tenth of the tokens: choose a smaller k or a larger l1"
+
+
+def _loss(of: Mapping[str, Any]) -> str | None:
+    recovered, delta = of.get("ce_recovered_mean"), of.get("ce_delta")
+    if recovered is None or delta is None or recovered >= LITTLE_RECOVERED:
+        return None
+    return (
+        f"read through it, the model's loss rises by {delta:.3f} nats, and {_percent(max(recovered, 0.0))} of what the "
+        "hook is worth is kept: train longer, or choose a larger width or k"
+    )
+
+
+def _shrinkage(of: Mapping[str, Any]) -> str | None:
+    ratio = of.get("l2_ratio")
+    if ratio is None or ratio >= SHRUNK:
+        return None
+    return (
+        f"what it rebuilds has {_percent(ratio)} of the norm that it should have: choose a smaller l1, or another "
+        "architecture"
+    )
+
+
+def _copies(of: Mapping[str, Any]) -> str | None:
+    cosine = of.get("decoder_cosine")
+    if cosine is None or cosine < COPIES:
+        return None
+    return f"latents come in copies (a cosine of {cosine:.2f} with the nearest other one): choose a smaller width"
+
+
+def _outliers(of: Mapping[str, Any]) -> str | None:
+    share = of.get("outliers")
+    if share is None or share < MANY_OUTLIERS:
+        return None
+    return f"{_percent(share)} of the tokens were left out as outliers: look at them, or train with outliers"
+
+
+def _few(of: Mapping[str, Any]) -> str | None:
+    tokens = of.get("held_out_tokens")
+    if tokens is None or tokens >= FEW_TOKENS:
+        return None
+    return f"it was measured on {tokens} held-out tokens only, so the figures are rough: tokenize more text"
+
+
+def _good(of: Mapping[str, Any]) -> str:
+    facts = []
+    if of.get("fvu") is not None:
+        facts.append(f"{_percent(1 - of['fvu'])} of the variance is rebuilt")
+    if of.get("l0") is not None:
+        facts.append(f"by {of['l0']:.3g} latents a token")
+    if of.get("ce_delta") is not None:
+        facts.append(f"at a cost of {of['ce_delta']:.3f} nats of the model's loss")
+    return f"This is a good SAE: {' '.join(facts)}" if facts else "Nothing was measured"
+
+
+def _percent(share: float) -> str:
+    """As 22 %; a share that would look like none or all of it keeps its digits."""
+    return f"{100 * share:.0f} %" if 0.01 <= share <= 0.99 or share in (0, 1) else f"{100 * share:.3g} %"
+
+
+_CHECKS = (_dead, _baselines, _sparsity, _dense, _loss, _shrinkage, _copies, _outliers)
