@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import importlib
 import json
@@ -13,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from mistudiod.oom import classify
-from mistudiod.paths import DiskFull, Paths
+from mistudiod.paths import DiskFull, Paths, is_disk_full
 from mistudiod.specs import KINDS, PREVIEWS
 from mistudiod.worker.link import (
     EVENTS_FD,
@@ -74,12 +73,10 @@ def main() -> int:
 
 
 def _classify(error: Exception) -> tuple[str, int]:
-    if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if is_disk_full(error):
         return "disk_full", EXIT_DISK
     if classify(f"{type(error).__name__}: {error}"):
         return "out_of_memory", EXIT_MEMORY
-    if "No space left on device" in str(error):  # safetensors and arrow wrap the errno away
-        return "disk_full", EXIT_DISK
     return "internal", EXIT_INTERNAL
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,25 +11,23 @@ import torch
 
 from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import ActivationBatches
-from mistudiod.engine.harvest import Harvest, NoActivations
+from mistudiod.engine.harvest import NoActivations
 from mistudiod.engine.lm import LM
+from mistudiod.engine.splice import Splice
 from mistudiod.paths import is_disk_full, require_space
 from mistudiod.specs import One, Train
-from mistudiod.worker.link import Asked, Link, Refused
+from mistudiod.worker.link import Asked, Held, Link, Refused
 from mistudiod.worker.recipe import origins
 from mistudiod.worker.train_begin import Pass
 from mistudiod.worker.train_extend import checkpoint_to_extend, extending, origin
 from mistudiod.worker.train_harvest import harvest, load_model, open_stores
+from mistudiod.worker.train_measure import FEW_TOKENS, SPLICE_TOKENS, Bench, splice_numbers
 from mistudiod.worker.train_pass import Running, held_by_disk
 from mistudiod.worker.train_save import RESULT, Saver, Trained, own_recipe, trained
-from mistudiod.worker.train_source import Source, find_source
-from mistudiod.worker.train_watch import watch
+from mistudiod.worker.train_source import HELD_OUT_TOKENS, Source, find_source, held_out_windows
+from mistudiod.worker.train_watch import EVALUATE_TOKENS, Watch
 
 OF_A_PASS = ("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes")  # what a recipe says and the result sums up
-
-NOBODY: Mapping[str, str] = {}
-
-log = logging.getLogger(__name__)
 
 
 def run(spec: Train, link: Link) -> None:
@@ -51,7 +49,7 @@ def run(spec: Train, link: Link) -> None:
         if asked.what == "stop":  # what there is by now
             _tell(spec, link)
         raise
-    if link.finalize and not any(own_recipe(one, spec, link) for one in missing):
+    if link.finalize and not any(own_recipe(one, spec, link) for one in spec.saes()):
         raise Refused("there is nothing to finalize: no checkpoint was made yet; resume the job, or delete it")
     if lost and len(lost) == len(spec.saes()):
         raise _diverged(lost)
@@ -67,7 +65,7 @@ def _train(spec: Train, missing: Sequence[One], link: Link) -> dict[str, str]:
     source = find_source(spec, link)
     if spec.extends:
         source = extending(spec, source, link)
-    passes = _passes(spec, missing, source, link)
+    passes = _passes(spec, missing, source)
     checkpoints = link.run / "checkpoints"
     if spec.extends and not checkpoint.exists(checkpoints, passes[0].is_of):
         checkpoint_to_extend(passes[0], link)  # refused before anything is loaded
@@ -78,7 +76,7 @@ def _train(spec: Train, missing: Sequence[One], link: Link) -> dict[str, str]:
     lost: dict[str, str] = {}
     for one_pass in passes:
         if link.finalize and not checkpoint.exists(checkpoints, one_pass.is_of):
-            log.warning("not trained, as the training was finalized before: %s", ", ".join(one_pass.names))
+            lost |= dict.fromkeys(one_pass.names, "it was not begun when the training was finalized")
             continue
         try:
             lost |= _run_pass(one_pass, lm, saver, link)
@@ -88,7 +86,7 @@ def _train(spec: Train, missing: Sequence[One], link: Link) -> dict[str, str]:
     return lost
 
 
-def _passes(spec: Train, missing: Sequence[One], source: Source, link: Link) -> list[Pass]:
+def _passes(spec: Train, missing: Sequence[One], source: Source) -> list[Pass]:
     """The grid in the order of its names, so many at once; without what is made already."""
     ones, size = spec.saes(), source.chosen.saes_at_once
     parts = [ones[start : start + size] for start in range(0, len(ones), size)]
@@ -106,35 +104,41 @@ def _require_space(spec: Train, passes: Sequence[Pass], link: Link) -> None:
 
 def _run_pass(one_pass: Pass, lm: LM, saver: Saver, link: Link) -> dict[str, str]:
     """Train, measure and save the autoencoders of a pass; returns those that were lost, and why."""
-    source = one_pass.source
-    with open_stores(one_pass.spec.keep_activations, source, link) as stores:
-        return _run_reading(one_pass, lm, harvest(lm, source, stores, link), saver, link)
-
-
-def _run_reading(one_pass: Pass, lm: LM, reading: Harvest, saver: Saver, link: Link) -> dict[str, str]:
     spec, source = one_pass.spec, one_pass.source
-    batches = ActivationBatches(
-        reading, source.windows.train, spec.batch_tokens, spec.order_seed, source.chosen.buffer_tokens
-    )
-    to_extend = partial(checkpoint_to_extend, one_pass, link) if spec.extends else None
-    running = Running(one_pass, batches, link, partial(watch, lm, batches.harvest), to_extend)
+    with open_stores(spec.keep_activations, source, link) as stores:
+        batches = ActivationBatches(
+            harvest(lm, source, stores, link),
+            source.windows.train,
+            spec.batch_tokens,
+            spec.order_seed,
+            source.chosen.buffer_tokens,
+        )
+        to_extend = partial(checkpoint_to_extend, one_pass, link) if spec.extends else None
+        running = Running(one_pass, batches, link, partial(_watch, lm, batches), to_extend)
+        try:
+            _end(running, lm, saver, link)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            with suppress(Held):  # there may be room for a checkpoint where there was none for activations or an SAE
+                running.keep()
+            raise held_by_disk(error, running.checkpoint) from error
+    return running.lost
+
+
+def _end(running: Running, lm: LM, saver: Saver, link: Link) -> None:
+    """Train, unless the job is to be finalized, and save."""
     ended: list[Trained] = []
     try:
         if not link.finalize:
             _train_until_asked(running, link)
-        ended = _ended(running)
-        if ended:
-            saver.save_measured(ended, running.one_pass, batches, lm)
+        if ended := _ended(running):
+            saver.save(ended, running.one_pass, _bench(running, lm, link))
     except Asked as asked:
         running.keep()
         if asked.what == "stop" and link.asked == "stop":  # and not by a signal, which leaves no time
-            _leave_as_they_are(ended or _ended(running), running, saver, link)
+            _leave_as_they_are(ended or _ended(running), running, lm, saver, link)
         raise
-    except Exception as error:
-        if is_disk_full(error) and running.is_saved:
-            raise held_by_disk(error, running.checkpoint) from error
-        raise
-    return running.lost
 
 
 def _train_until_asked(running: Running, link: Link) -> None:
@@ -156,18 +160,41 @@ def _ended(running: Running) -> list[Trained]:
     return found
 
 
-def _leave_as_they_are(some: Sequence[Trained], running: Running, saver: Saver, link: Link) -> None:
-    """Save usable autoencoders of a training that is stopped, soon: the daemon waits for a few seconds only."""
+def _leave_as_they_are(some: Sequence[Trained], running: Running, lm: LM, saver: Saver, link: Link) -> None:
+    """Save usable autoencoders of a training that is stopped, soon: the daemon waits, but not long."""
     asked, link.asked = link.asked, None  # heard; the model must be read once more
     try:
         if some:
-            saver.save_at_a_glance(some, running.one_pass, running.batches)
+            saver.save(some, running.one_pass, _bench(running, lm, link, FEW_TOKENS), finished=False)
     finally:
-        link.asked = asked
+        link.asked = link.asked or asked
 
 
-def _tell(spec: Train, link: Link, lost: Mapping[str, str] = NOBODY) -> None:
-    """Say what was made and who was ``lost``, and keep the checkpoints from which it can be gone on with."""
+def _bench(running: Running, lm: LM, link: Link, tokens: int = HELD_OUT_TOKENS) -> Bench:
+    """What the SAEs of a pass are measured on; ``tokens`` at most."""
+    batches, windows = running.batches, running.one_pass.source.windows
+    splice = _splice(running.one_pass, lm, batches, min(tokens, SPLICE_TOKENS))
+    return Bench(batches.harvest, held_out_windows(windows), batches.sample(), link, splice, tokens)
+
+
+def _watch(lm: LM, batches: ActivationBatches, one_pass: Pass) -> Watch:
+    windows = one_pass.source.windows
+    hooks = [(one.hook, one.hook_out) for one in one_pass.ones]
+    splice = _splice(one_pass, lm, batches, EVALUATE_TOKENS)
+    return Watch(hooks, batches.harvest, windows, held_out_windows(windows), lm, one_pass.spec.order_seed, splice)
+
+
+def _splice(one_pass: Pass, lm: LM, batches: ActivationBatches, tokens: int) -> Splice | None:
+    """The language model with something in the place of its activations; None when only a part of it is here."""
+    source, harvest = one_pass.source, batches.harvest
+    if not source.chosen.whole_model:
+        return None
+    numbers = splice_numbers(source.windows, tokens)
+    return Splice(lm, source.windows, numbers, source.hooks, harvest.outlier_norms, harvest.lm_tokens)
+
+
+def _tell(spec: Train, link: Link, failed: Mapping[str, str] | None = None) -> None:
+    """Say what was made and what failed, and keep the checkpoints from which it can be gone on with."""
     made = [recipe for one in spec.saes() if (recipe := own_recipe(one, spec, link))]
     if not made:
         return
@@ -182,13 +209,12 @@ def _tell(spec: Train, link: Link, lost: Mapping[str, str] = NOBODY) -> None:
     saes = [{name: recipe.get(name) for name in RESULT} for recipe in made]
     if len(spec.saes()) == 1:
         result |= saes[0] | {"folder": str(link.paths.artifact("sae", spec.name))}
-    if lost:
-        result["failed"] = [{"sae": name, "message": f"training diverged ({why})"} for name, why in lost.items()]
+    if failed:
+        result["failed"] = [{"sae": name, "message": why} for name, why in failed.items()]
     link.result({**result, "saes": saes})
 
 
 def _diverged(lost: Mapping[str, str]) -> Refused:
-    """The sentence for a training of which nothing is left."""
     told = "; ".join(f"{name}: {why}" for name, why in lost.items())
     return Refused(
         f"training diverged, at half the learning rate too ({told}): choose a lower lr, or leave it out; if that does "

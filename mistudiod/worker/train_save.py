@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import resource
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mistudiod.engine.activations import ActivationBatches
-from mistudiod.engine.calibrate import calibrated
-from mistudiod.engine.lm import LM
-from mistudiod.engine.measure import measure
 from mistudiod.engine.precision import stamp
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.train import Training
@@ -26,13 +21,10 @@ from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import metadata
 from mistudiod.worker.train_begin import Pass
-from mistudiod.worker.train_measure import CALIBRATED, MEASURES, SPLICE_TOKENS, Bench, measured
-from mistudiod.worker.train_source import held_out_windows
-from mistudiod.worker.train_watch import spliced
+from mistudiod.worker.train_measure import MEASURES, Bench, measured
 
 # Of recipe.json: what a job's result says of each SAE too.
-RESULT = (*("sae", "architecture", "hook", "hook_out", "width", "k", *MEASURES, "finished"),)
-GLANCE_TOKENS, GLANCE_S = 4_096, 3.0  # what an SAE of a stopped training is measured on: the daemon waits, but not long
+RESULT = ("sae", "architecture", "hook", "hook_out", "width", "k", *MEASURES, "finished")
 _CONTEXT_BYTES = 500 << 20  # what CUDA and its libraries take of a GPU beside the tensors
 
 
@@ -42,9 +34,9 @@ class Trained:
 
     one: One
     sae: SparseAutoencoder
-    x: View  # what it reads, and what it rebuilds when that is something else
+    x: View
     y: View | None
-    dead: float  # share of its latents that training counts as dead
+    dead: float  # share of latents that training counts as dead
     resolved: dict[str, Any]  # what the spec left open
     way: dict[str, Any]  # how far it was trained
 
@@ -88,37 +80,24 @@ class Saver:
     def __init__(self, spec: Train, origins: Mapping[str, Any], link: Link) -> None:
         self._spec, self._origins, self._link = spec, origins, link
 
-    def save_measured(self, some: Sequence[Trained], one_pass: Pass, batches: ActivationBatches, lm: LM) -> None:
-        """Measure each as well as can be, save and tell of it. Raises Asked, DiskFull."""
-        splice = spliced(lm, one_pass.source, batches.harvest, SPLICE_TOKENS)
-        held_out = held_out_windows(one_pass.source.windows)
-        bench = Bench(batches.harvest, held_out, batches.sample(), self._link, splice)
-        for one in some:
-            tanh = self._spec.tanh is not None and one.one.architecture == "jumprelu"
-            sae, measures, fired = measured(one.sae, one.one, one.x, one.y, bench, one.dead, tanh)
-            self._save(replace(one, sae=sae), one_pass, measures, fired, finished=True)
+    def save(self, some: Sequence[Trained], one_pass: Pass, bench: Bench, finished: bool = True) -> None:
+        """Measure each, save it and tell of it. ``finished``: the training will not go on by itself.
 
-    def save_at_a_glance(self, some: Sequence[Trained], one_pass: Pass, batches: ActivationBatches) -> None:
-        """Save each as it is now, measured on as many held-out tokens as go through the model in a few seconds."""
-        harvest = replace(batches.harvest, lm_tokens=one_pass.source.windows.context)
-        numbers, began, glance = np.array(held_out_windows(one_pass.source.windows)), time.monotonic(), []
-        for x in harvest.first(numbers, GLANCE_TOKENS):
-            glance.append(x)
-            if time.monotonic() - began > GLANCE_S:
-                break
-        x = torch.cat(glance)
+        Raises Asked, DiskFull.
+        """
         for one in some:
-            sae, measures, fired = _at_a_glance(one, x, one_pass)
-            self._save(replace(one, sae=sae), one_pass, measures, fired, finished=False)
+            tanh = self._spec.only(one.one).tanh is not None
+            sae, measures, fired = measured(one.sae, one.one, one.x, one.y, bench, one.dead, tanh)
+            self._save(replace(one, sae=sae), one_pass, measures, fired, finished)
 
     def _save(self, one: Trained, one_pass: Pass, measures: dict[str, Any], fired: Tensor, finished: bool) -> None:
-        """``fired``: each latent's share of tokens. ``finished``: the training will not go on by itself."""
+        """``fired``: each latent's share of tokens."""
+        about = {name: getattr(one.one, name) for name in ("architecture", "hook", "hook_out", "width", "k")}
         ends = {"finished": finished, "peak_bytes": _peak_bytes(one_pass.source.device)}
-        point = {name: getattr(one.one, name) for name in ("architecture", "hook", "hook_out", "width", "k")}
         recipe = {
             "job": job_number(self._link),
             "sae": one.one.name,
-            **point,
+            **about,
             **measures,
             **one.way,
             **ends,
@@ -131,22 +110,6 @@ class Saver:
             one.sae.save(partial, sparsity=fired)
             (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False, allow_nan=False))
         self._link.artifact("sae", one.one.name)
-
-
-def _at_a_glance(one: Trained, x: Tensor, one_pass: Pass) -> tuple[SparseAutoencoder, dict[str, Any], Tensor]:
-    source, sae = one_pass.source.as_seen_by(one.one), one.sae
-    read, rebuilt = x[:, source.read], x[:, source.rebuilt]
-    if one.one.architecture in CALIBRATED:
-        sae = calibrated(sae, one.one.k, lambda: [read])
-    found = measure(sae, [(read, rebuilt)])
-    measures = {
-        **dict.fromkeys(MEASURES),
-        **{name: getattr(found, name) for name in ("fvu", "l0", "alive", "dense", "cosine")},
-        "dead": one.dead,
-        "held_out_tokens": found.tokens,
-        "verdict": ["its training was stopped: it has seen a part of its tokens, and was measured on few"],
-    }
-    return sae, measures, found.fired.double() / found.tokens
 
 
 def own_recipe(one: One, spec: Train, link: Link) -> dict[str, Any] | None:

@@ -22,29 +22,10 @@ from mistudiod.engine.pieces import Pieces
 from mistudiod.engine.splice import NO_FIGURES, Splice
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.engine.trainer import Trainer
-from mistudiod.worker.train_begin import Pass
-from mistudiod.worker.train_measure import splice_numbers
-from mistudiod.worker.train_source import Source, held_out_windows
 
 EVALUATE_TOKENS = 4_096  # held out, for each evaluation
 LIVE_EVERY_S = 0.5
 LIVE_SHARE = 0.01  # of the time that passes, for the live features of all SAEs together
-
-
-def watch(lm: LM, harvest: Harvest, one_pass: Pass) -> Watch:
-    """One that watches the trainers of a pass. ``lm`` is the whole model, or the part of it that is read."""
-    source = one_pass.source
-    hooks = [(one.hook, one.hook_out) for one in one_pass.ones]
-    splice = spliced(lm, source, harvest, EVALUATE_TOKENS)
-    return Watch(hooks, harvest, source.windows, held_out_windows(source.windows), lm, one_pass.spec.order_seed, splice)
-
-
-def spliced(lm: LM, source: Source, harvest: Harvest, tokens: int) -> Splice | None:
-    """What tells the loss on so many held-out tokens; None when only a part of the model is here."""
-    if not source.chosen.whole_model:
-        return None
-    numbers = splice_numbers(source.windows, tokens)
-    return Splice(lm, source.windows, numbers, source.hooks, harvest.outlier_norms, harvest.lm_tokens)
 
 
 class Watch:
