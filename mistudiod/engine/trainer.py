@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mistudiod.engine.adam import Adam
 from mistudiod.engine.architectures import TrainingSae
 from mistudiod.engine.architectures.base import StepResult
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.schedule import Schedule
 
-CLIP_NORM = 1.0
-BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. 2024, appendix A: the gradients of rare latents are tiny
 _SAE, _ADAM = "sae.", "adam."  # what names of tensors begin with
 
 
@@ -39,7 +38,7 @@ class Trainer:
 
     def __init__(self, sae: TrainingSae, schedule: Schedule, x: View, y: View | None = None) -> None:
         self.sae, self.schedule, self.x, self.y = sae, schedule, x, y
-        self._adam = torch.optim.Adam(sae.params.values(), lr=schedule.peak_lr, betas=BETAS, eps=EPS, fused=True)
+        self._adam = Adam(sae, schedule.peak_lr)
         self._last: StepResult | None = None
 
     def advance(self, step: int, batch: Tensor, micro_tokens: int | None) -> None:
@@ -47,17 +46,7 @@ class Trainer:
         y = None if self.y is None else self.y.of(batch)
         done = step / self.schedule.steps
         self._last = self.sae.loss_and_grads(self.x.of(batch), y, micro_tokens, done)
-        self._update(self._last.grads, self.schedule.lr(step))
-        self.sae.after_step()
-
-    def _update(self, grads: Mapping[str, Tensor], lr: float) -> None:
-        for name, parameter in self.sae.params.items():
-            parameter.grad = grads[name]
-        self._adam.param_groups[0]["lr"] = lr
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
-        # The fused kernel divides the gradients by grad_scale as it reads them: clipping without a pass or a wait.
-        self._adam.grad_scale = (norm / CLIP_NORM).clamp_(min=1.0)  # type: ignore[attr-defined]
-        self._adam.step()
+        self._adam.update(self._last, self.schedule.lr(step))
 
     def metrics(self, step: int) -> dict[str, float]:
         """Measurements of the latest step's batch; ``step`` have been made. Raises Diverged."""

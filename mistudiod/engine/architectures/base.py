@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,11 +28,14 @@ from mistudiod.engine.kernels import (
 )
 from mistudiod.engine.rules import Rule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.sparse import sparse_step
 
 AUX_COEFFICIENT = 1 / 32  # weight of AuxK in the loss (Gao et al. 2024, arXiv:2406.04093, appendix A.2)
+MOST_TIMES_K = 4  # latents that one token may have, as a multiple of k, where tokens share k n among them
 TINY = 1e-12  # keeps a batch without variance from dividing by zero
 
 Self = TypeVar("Self", bound="TrainingSae")
+Params = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,17 @@ class StepResult:
     fvu: Tensor  # (), of this batch, about the batch's mean
     aux_loss: Tensor  # (), AuxK's, 0 while no latent is dead
     l0: Tensor  # (), latents that fire, mean over tokens
+    norm: Tensor  # (), of all the gradients together
     grads: dict[str, Tensor]  # for every entry of params
+    silent: Tensor | None  # (d_sae,) uint8, 1 where the gradients' rows of both weights are zero; None: unknown
+
+
+class Rebuilt(NamedTuple):
+    """What a forward pass says, AuxK apart; all ()."""
+
+    loss: Tensor
+    fvu: Tensor
+    l0: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class TrainingSae:
         self.tokens_since_fired = torch.zeros(self.d_sae, dtype=torch.int64, device=params["W_dec"].device)
         self._grads = {name: torch.zeros_like(param) for name, param in params.items()}
         self._buffers: dict[str, Tensor] = {}
+        self._step = sparse_step(params["W_enc_T"], max(MOST_TIMES_K * settings.k, self.k_aux))
 
     @classmethod
     def init(
@@ -142,24 +156,36 @@ class TrainingSae:
         ``micro_tokens`` at a time, all at once when not given: the same sums, in another order. The gradient of W_dec
         has no component along its rows: it would only change their norm.
         """
-        target = x if y is None else y
+        x = x.contiguous()
+        target = x if y is None else y.contiguous()
         size = micro_tokens or len(x)
         parts = [slice(i, min(i + size, len(x))) for i in range(0, len(x), size)]
         variance = self._variance(target, parts)
         batch = Batch(x, target, parts, variance, self._buffer("residual", target), done)
         self.tokens += len(x)
         self.tokens_since_fired += len(x)  # until a part says otherwise
-        loss, l0 = self._rebuild(batch)
-        fvu = torch.linalg.vector_norm(batch.residual).square() / variance
+        rebuilt = self._rebuild(batch)
         aux_loss = self._add_auxk(batch)
         grads = self._grads
         if self.centred:  # x - b_dec enters the encoder too
             grads["b_dec"].addmv_(self.params["W_enc_T"].t(), self._encoder_gradient(), alpha=-1)
-        remove_along_rows(grads["W_dec"], self.params["W_dec"])
-        return StepResult(loss + AUX_COEFFICIENT * aux_loss, fvu, aux_loss, l0, grads)
+        norm, silent = self._finished()
+        loss = rebuilt.loss + AUX_COEFFICIENT * aux_loss
+        return StepResult(loss, rebuilt.fvu, aux_loss, rebuilt.l0, norm, grads, silent)
 
-    def _rebuild(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Write every gradient but AuxK's, ``batch.residual`` and what fired; return the loss without AuxK, and L0."""
+    def _rebuild(self, batch: Batch) -> Rebuilt:
+        """Write every gradient but AuxK's, ``batch.residual`` and what fired."""
+        raise NotImplementedError
+
+    def _finished(self) -> tuple[Tensor, Tensor | None]:
+        """Take from the gradient of W_dec what is along its rows; the norm of all gradients, and what is silent."""
+        remove_along_rows(self._grads["W_dec"], self.params["W_dec"])
+        norms = [torch.linalg.vector_norm(grad) for grad in self._grads.values()]
+        return torch.linalg.vector_norm(torch.stack(norms)), None
+
+    @torch.no_grad()
+    def values_of(self, features: Tensor) -> Tensor:
+        """Values of the latents ``features`` (n,) on the latest batch: (tokens, n)."""
         raise NotImplementedError
 
     def _encoder_gradient(self) -> Tensor:
@@ -167,8 +193,10 @@ class TrainingSae:
         return self._grads["b_enc"]
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Give the decoder rows unit norm again; call it after every update of ``params``."""
+    def after_step(self, rows_are_unit: bool = False) -> None:
+        """Give the decoder rows unit norm again, unless they have it; call it after every update of ``params``."""
+        if rows_are_unit:
+            return
         W_dec = self.params["W_dec"]
         W_dec /= torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_min_(TINY)
 
@@ -232,21 +260,33 @@ class TrainingSae:
         dead_grads = {name: torch.empty_like(weight) for name, weight in weights.items()}
         missing = batch.residual.neg_()
         variance, squared = self._variance(missing, batch.parts), missing.new_zeros(())
-        for number, part in enumerate(batch.parts):
-            centred = self._centred(batch.x[part])
-            W_enc_T, b_enc, W_dec = weights.values()
-            k = min(self.k_aux, len(dead))
-            active = rows_active(*encode_topk(centred, W_enc_T.t(), b_enc, None, k, buffer=self._dense(centred)))
-            path = Path(active, W_dec)
-            wrong = torch.sub(path.sums.detach(), missing[part], out=self._buffer("gradient", missing[part]))
-            squared += torch.linalg.vector_norm(wrong).square()
-            path.backward(wrong.mul_(2 * AUX_COEFFICIENT / variance), centred, *dead_grads.values(), add=number > 0)
-        for name, gradient in dead_grads.items():
-            grads[name].index_add_(0, dead, gradient)
+        for part in batch.parts:
+            back = 2 * AUX_COEFFICIENT / variance
+            squared += self._rebuild_missing(self._centred(batch.x[part]), missing[part], weights, back, dead_grads)
+            for name, gradient in dead_grads.items():
+                grads[name].index_add_(0, dead, gradient)
+        self._note_written(dead)
         return squared / variance
+
+    def _note_written(self, latents: Tensor) -> None:
+        """AuxK has added to the gradients of ``latents``."""
+
+    def _rebuild_missing(self, x: Tensor, missing: Tensor, weights: Params, back: Tensor, grads: Params) -> Tensor:
+        """AuxK's squared error with ``weights`` of dead latents, and their gradients; ``back`` is 2 / 32 / variance."""
+        W_enc_T, b_enc, W_dec = weights.values()
+        k = min(self.k_aux, len(b_enc))
+        if self._step is not None:
+            return missing.new_tensor(self._step.rebuild(x, missing, weights, k, float(back), grads))
+        path = Path(rows_active(*encode_topk(x, W_enc_T.t(), b_enc, None, k, buffer=self._dense(x))), W_dec)
+        wrong = torch.sub(path.sums.detach(), missing, out=self._buffer("gradient", missing))
+        squared = torch.linalg.vector_norm(wrong).square()
+        path.backward(wrong.mul_(back), x, *grads.values(), add=False)
+        return squared
 
     def _variance(self, target: Tensor, parts: list[slice]) -> Tensor:
         """sum ||target - mean||^2 over the batch, ()."""
+        if self._step is not None:
+            return target.new_tensor(max(self._step.variance(target), TINY))
         mean, total = target.mean(0), target.new_zeros(())
         for part in parts:
             about_mean = torch.sub(target[part], mean, out=self._buffer("gradient", target[part]))

@@ -6,15 +6,18 @@ back through them; the five products around that are here.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, TrainingSae
+from mistudiod.engine.architectures.base import Batch, Rebuilt, TrainingSae
 from mistudiod.engine.kernels import block_elements
 
 
 class DenseSae(TrainingSae):
-    def _rebuild(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _rebuild(self, batch: Batch) -> Rebuilt:
+        self._latest = batch.x
         for grad in self._grads.values():
             grad.zero_()
         squared, active, extra = (batch.x.new_zeros(()) for _ in range(3))
@@ -26,7 +29,8 @@ class DenseSae(TrainingSae):
                 squared, active, extra = squared + lost, active + fired.sum(), extra + more
                 self.tokens_since_fired.masked_fill_(fired > 0, 0)
         l0 = active / len(batch.x)
-        return squared / batch.variance + extra + self._add_after(batch, l0), l0
+        fvu = squared / batch.variance
+        return Rebuilt(fvu + extra + self._add_after(batch, l0), fvu, l0)
 
     def _rebuild_block(self, batch: Batch, block: slice) -> tuple[Tensor, Tensor, Tensor]:
         """The block's squared error (), how often each latent fired (d_sae,), and what else it adds to the loss ()."""
@@ -35,6 +39,14 @@ class DenseSae(TrainingSae):
     def _add_after(self, batch: Batch, l0: Tensor) -> Tensor:
         """What can be added to the loss and the gradients only when the whole batch is known, ()."""
         return l0.new_zeros(())
+
+    @torch.no_grad()
+    def values_of(self, features: Tensor) -> Tensor:
+        params, rule = self.params, self._rule()
+        centred = self._latest - params["b_dec"]
+        pre = torch.addmm(params["b_enc"][features], centred, params["W_enc_T"][features].t())
+        of_features = {field.name: getattr(rule, field.name)[features] for field in fields(rule)}
+        return replace(rule, **of_features).latents(pre)
 
     def _product(self, centred: Tensor) -> Tensor:
         """The encoder's product (block, d_sae) without a bias, in memory that is used again."""
