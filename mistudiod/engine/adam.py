@@ -51,7 +51,8 @@ class Adam(torch.optim.Adam):
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = native.in_large_pages(torch.zeros_like(parameter))
         state["step"] += 1
         steps = int(state["step"])
         rows = len(parameter) if parameter.dim() > 1 else 1

@@ -24,6 +24,7 @@ from torch import Tensor
 SOURCES = Path(__file__).with_name("c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
 COMPILE_LIMIT_S = 120.0
+LARGE_BYTES = 4 << 20
 _OPENMP = re.compile(r"/lib(?:gomp|iomp5|omp)[-.\w]*\.so[.\w]*$")  # each of them has the entry points that gcc calls
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,13 @@ def _as_c(argument: Tensor | Lists | int | float | None) -> object:
     if argument is None:
         return ctypes.c_void_p()
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int64(argument)
+
+
+def in_large_pages(tensor: Tensor) -> Tensor:
+    """The tensor, its memory in large pages where it is worth it and the machine has them."""
+    if tensor.device.type == "cpu" and tensor.nbytes >= LARGE_BYTES and (found := library()) is not None:
+        found.call("use_large_pages", tensor, tensor.nbytes)
+    return tensor
 
 
 class Unavailable(Exception):

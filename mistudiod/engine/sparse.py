@@ -1,8 +1,8 @@
 """The step of an autoencoder with few active latents on a CPU, in the native code of ``c/``.
 
 Pre-activations never exist but for a tile (bf16 products) or a block of rows: what may be among a token's strongest
-goes into its list at once. Where the processor multiplies bf16, lists are of bf16 products; candidates are then computed
-again in float32, as many as the errors seen leave in doubt, so that values and chosen latents are those of float32.
+goes into its list at once. Where the processor multiplies bf16, lists are of bf16 products; candidates are then
+computed again in float32, as many as the errors seen leave in doubt: values and choice are those of float32.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class SparseStep:
         size = math.prod(shape)
         known = self._memory.get(name)
         if known is None or known.numel() < size:
-            self._memory[name] = known = torch.empty(size, dtype=dtype)
+            self._memory[name] = known = native.in_large_pages(torch.empty(size, dtype=dtype))
         return known[:size].view(shape)
 
 
@@ -244,7 +244,7 @@ def sparse_step(W: Tensor, most: int) -> SparseStep | None:
 def _places(k: int, width: int) -> tuple[int, int]:
     """How many candidates of a token are kept, and the places of its list."""
     keep = min(width, k + max(SPARE, math.ceil(SPARE_SHARE * k)))
-    return keep, _rounded(keep + keep // 2 + 64, 16)
+    return keep, _rounded(keep + keep // 2 + 128, 16)
 
 
 def _lists(held: Sequence[Tensor], cap: int, keep: int) -> Lists:

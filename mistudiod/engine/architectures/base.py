@@ -26,6 +26,7 @@ from mistudiod.engine.kernels import (
     rows_active,
     sum_by_latent,
 )
+from mistudiod.engine.native import in_large_pages
 from mistudiod.engine.rules import Rule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.sparse import sparse_step
@@ -114,6 +115,8 @@ class TrainingSae:
         self.tokens = 0
         self.tokens_since_fired = torch.zeros(self.d_sae, dtype=torch.int64, device=params["W_dec"].device)
         self._grads = {name: torch.zeros_like(param) for name, param in params.items()}
+        for tensor in (*params.values(), *self._grads.values()):
+            in_large_pages(tensor)
         self._buffers: dict[str, Tensor] = {}
         self._step = sparse_step(params["W_enc_T"], max(MOST_TIMES_K * settings.k, self.k_aux))
 
@@ -303,7 +306,7 @@ class TrainingSae:
         """Memory shaped as ``like`` that the next step uses again: new pages are what small steps on a CPU wait for."""
         known = self._buffers.get(name)
         if known is None or len(known) < len(like) or known.shape[1:] != like.shape[1:]:
-            self._buffers[name] = torch.empty_like(like, memory_format=torch.contiguous_format)
+            self._buffers[name] = in_large_pages(torch.empty_like(like, memory_format=torch.contiguous_format))
         return self._buffers[name][: len(like)]
 
 

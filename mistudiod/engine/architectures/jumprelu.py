@@ -40,8 +40,8 @@ class JumpReLU(DenseSae):
         best = z.topk(min(self.settings.k + 1, self.d_sae), dim=1, sorted=False).values
         self.params["threshold"].fill_(best.amin(1).mean().clamp_min(0))
 
-    def after_step(self) -> None:
-        super().after_step()
+    def after_step(self, rows_are_unit: bool = False) -> None:
+        super().after_step(rows_are_unit)
         self.params["threshold"].clamp_min_(0)
 
     def _rule(self) -> Rule:

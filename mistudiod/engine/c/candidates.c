@@ -1,6 +1,8 @@
 /* Which latents may be among the strongest of a token: from exact products, or by products in bf16. */
 #include "lists.h"
 
+#define GROUP 16 /* pre-activations that are looked at together */
+
 /* Adds a block of exact pre-activations z (rows, width) to the empty lists of `rows` tokens. */
 EXPORT void scan(const float *z, i64 rows, i64 width, const Lists *lists, i64 threads) {
 #pragma omp parallel num_threads((int)threads)
@@ -8,16 +10,16 @@ EXPORT void scan(const float *z, i64 rows, i64 width, const Lists *lists, i64 th
         SHARE(rows, 1);
         for (i64 row = first; row < last; row++) {
             lists->counts[row] = 0;
-            lists->least[row] = -INFINITY;
-            for (i64 start = 0; start < width; start += SLACK) {
+            lists->least[row] = NAN;
+            for (i64 start = 0; start < width; start += GROUP) {
                 const float *at = z + row * width + start, least = lists->least[row];
-                const i32 n = width - start < SLACK ? (i32)(width - start) : SLACK;
+                const i32 n = width - start < GROUP ? (i32)(width - start) : GROUP;
                 i32 any = 0;
-                if (n == SLACK) {
+                if (n == GROUP) {
 #pragma omp simd reduction(| : any)
-                    for (i32 c = 0; c < SLACK; c++) any |= !(at[c] <= least);
+                    for (i32 c = 0; c < GROUP; c++) any |= !(at[c] <= least);
                 }
-                if (n == SLACK && !any) continue;
+                if (n == GROUP && !any) continue;
                 float *values = lists->values + row * lists->cap;
                 i32 *latents = lists->latents + row * lists->cap, count = lists->counts[row];
                 for (i32 c = 0; c < n; c++) {
@@ -35,8 +37,9 @@ EXPORT void scan(const float *z, i64 rows, i64 width, const Lists *lists, i64 th
 /* ---- candidates by bf16 products ---- */
 
 #ifdef __AVX512BF16__
-#define COLUMNS 64 /* latents of a panel: four vectors */
-#define ROWS 6     /* tokens of a tile; with them 24 sums are in registers */
+#define VECTORS 3              /* of a panel's latents, and */
+#define ROWS 8                 /* tokens of a tile: 24 sums are in registers */
+#define COLUMNS (16 * VECTORS) /* latents of a panel */
 
 /* Sixteen rows of sixteen 32-bit numbers become sixteen columns. */
 INLINE void transpose(__m512i r[16]) {
@@ -91,42 +94,53 @@ static void pack(const float *W, i64 n, i64 d, i64 pairs, i32 *panel) {
         }
 }
 
+/* Adds to a list those of the pre-activations z of latents from `column` on that are marked. */
+static void note(const Lists *lists, i64 row, i32 column, const __m512 *z, const __mmask16 *found) {
+    const __m512i steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    i32 count = lists->counts[row];
+    for (int c = 0; c < VECTORS; c++) {
+        const i64 at = row * lists->cap + count;
+        const __m512i latents = _mm512_add_epi32(_mm512_set1_epi32(column + 16 * c), steps);
+        _mm512_storeu_ps(lists->values + at, _mm512_maskz_compress_ps(found[c], z[c]));
+        _mm512_storeu_si512(lists->latents + at, _mm512_maskz_compress_epi32(found[c], latents));
+        count += __builtin_popcount(found[c]);
+    }
+    lists->counts[row] = count;
+    make_room(lists, row);
+}
+
 /* Products of `rows` tokens x (bf16 pairs) with a panel; those that may matter go into the lists. */
 INLINE void tile(const int rows, const i32 *x, i64 pairs, const i32 *panel, const float *bias, const __mmask16 *there,
                  i64 row, i32 column, const Lists *lists) {
-    __m512 sums[ROWS][4];
-#pragma GCC unroll 6
+    __m512 sums[ROWS][VECTORS];
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) sums[r][c] = _mm512_setzero_ps();
+#pragma GCC unroll 16
+        for (int c = 0; c < VECTORS; c++) sums[r][c] = _mm512_setzero_ps();
     for (i64 p = 0; p < pairs; p++) {
-        __m512bh w[4];
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) w[c] = (__m512bh)_mm512_load_si512(panel + p * COLUMNS + 16 * c);
-#pragma GCC unroll 6
+        __m512bh w[VECTORS];
+#pragma GCC unroll 16
+        for (int c = 0; c < VECTORS; c++) w[c] = (__m512bh)_mm512_load_si512(panel + p * COLUMNS + 16 * c);
+#pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             const __m512bh one = (__m512bh)_mm512_set1_epi32(x[r * pairs + p]);
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; c++) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], one, w[c]);
+#pragma GCC unroll 16
+            for (int c = 0; c < VECTORS; c++) sums[r][c] = _mm512_dpbf16_ps(sums[r][c], one, w[c]);
         }
     }
-    const __m512i steps = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) {
-            const __m512 z = _mm512_add_ps(sums[r][c], _mm512_loadu_ps(bias + 16 * c));
-            const __m512 least = _mm512_set1_ps(lists->least[row + r]);
-            const __mmask16 found = _mm512_mask_cmp_ps_mask(there[c], z, least, _CMP_NLE_UQ); /* or not a number */
-            if (__builtin_expect(found, 0)) {
-                const i64 at = (row + r) * lists->cap + lists->counts[row + r];
-                const __m512i latents = _mm512_add_epi32(_mm512_set1_epi32(column + 16 * c), steps);
-                _mm512_storeu_ps(lists->values + at, _mm512_maskz_compress_ps(found, z));
-                _mm512_storeu_si512(lists->latents + at, _mm512_maskz_compress_epi32(found, latents));
-                lists->counts[row + r] += __builtin_popcount(found);
-                make_room(lists, row + r);
-            }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        const __m512 least = _mm512_set1_ps(lists->least[row + r]);
+        __m512 z[VECTORS];
+        __mmask16 found[VECTORS], any = 0;
+#pragma GCC unroll 16
+        for (int c = 0; c < VECTORS; c++) {
+            z[c] = _mm512_add_ps(sums[r][c], _mm512_loadu_ps(bias + 16 * c));
+            found[c] = _mm512_mask_cmp_ps_mask(there[c], z[c], least, _CMP_NLE_UQ); /* or not a number */
+            any |= found[c];
         }
+        if (__builtin_expect(any, 0)) note(lists, row + r, column, z, found);
+    }
 }
 
 /* Fills the lists of `tokens` tokens x (tokens, pairs of bf16) with their strongest latents, by products in bf16.
@@ -137,25 +151,19 @@ EXPORT void candidates(const i32 *x, i64 tokens, i64 pairs, const float *W, cons
     {
         SHARE(tokens, ROWS);
         i32 *panel = panels + omp_get_thread_num() * COLUMNS * pairs;
-        for (i64 row = first; row < last; row++) lists->counts[row] = 0, lists->least[row] = -INFINITY;
+        for (i64 row = first; row < last; row++) lists->counts[row] = 0, lists->least[row] = NAN;
         for (i64 column = 0; column < width && first < last; column += COLUMNS) {
             const i64 n = width - column < COLUMNS ? width - column : COLUMNS;
             float biases[COLUMNS];
-            __mmask16 there[4];
+            __mmask16 there[VECTORS];
             for (i64 c = 0; c < COLUMNS; c++) biases[c] = c < n ? bias[column + c] : 0;
-            for (i64 c = 0; c < 4; c++)
+            for (i64 c = 0; c < VECTORS; c++)
                 there[c] = n >= 16 * c + 16 ? 0xffff : n > 16 * c ? (__mmask16)((1u << (n - 16 * c)) - 1) : 0;
             pack(W + column * d, n, d, pairs, panel);
             i64 row = first;
 #define TILE(rows) tile(rows, x + row * pairs, pairs, panel, biases, there, row, (i32)column, lists)
             for (; row + ROWS <= last; row += ROWS) TILE(ROWS);
-            switch (last - row) {
-                case 5: TILE(5); break;
-                case 4: TILE(4); break;
-                case 3: TILE(3); break;
-                case 2: TILE(2); break;
-                case 1: TILE(1); break;
-            }
+            for (; row < last; row++) TILE(1);
         }
     }
 }

@@ -1,8 +1,8 @@
 /* The strongest latents of each token, by lists of those that may be among them: `cap` places a token, `counts` of them
-   used, and `least`, at or below which no other latent of the token can be found. */
+   used, and `least`, at or below which others may be missing from the list; not a number while none is. */
 #include "common.h"
 
-#define SLACK 16 /* places at the end of a list that a whole vector may be written to */
+#define SLACK 80 /* places that are free in a list before a panel is looked at, and a vector more */
 
 /* Integers in the order of the floats; not a number is the largest. */
 INLINE i32 key_of(float v) {
@@ -56,8 +56,18 @@ static inline Cut cut_of(const i32 *keys, i32 n, i32 want, i32 slack) {
 
 /* Keeps what `cut` takes of n entries, in their order; returns how many. */
 static inline i32 compact(const i32 *keys, Cut cut, i32 n, float *values, i32 *latents) {
-    i32 kept = 0, ties = cut.ties;
-    for (i32 i = 0; i < n; i++) {
+    i32 kept = 0, ties = cut.ties, i = 0;
+#ifdef __AVX512F__
+    if (!ties)
+        for (; i + 16 <= n; i += 16) { /* what is written never passes what is read */
+            const __mmask16 take = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(keys + i), _mm512_set1_epi32(cut.above));
+            const __m512i old = _mm512_loadu_si512(latents + i);
+            _mm512_storeu_ps(values + kept, _mm512_maskz_compress_ps(take, _mm512_loadu_ps(values + i)));
+            _mm512_storeu_si512(latents + kept, _mm512_maskz_compress_epi32(take, old));
+            kept += __builtin_popcount(take);
+        }
+#endif
+    for (; i < n; i++) {
         const i32 tie = keys[i] == cut.above && ties > 0, take = keys[i] > cut.above || tie;
         values[kept] = values[i];
         latents[kept] = latents[i];
@@ -86,7 +96,7 @@ static __attribute__((noinline)) void shrink(const Lists *lists, i64 row, i32 ke
     const Cut cut = cut_of(keys, n, keep, slack);
     lists->counts[row] = compact(keys, cut, n, values, latents);
     const float bound = of_key(cut.above);
-    if (bound > lists->least[row]) lists->least[row] = bound;
+    if (!(bound <= lists->least[row])) lists->least[row] = bound;
 }
 
 INLINE void make_room(const Lists *lists, i64 row) {
