@@ -60,7 +60,7 @@ class SparseStep:
     """Its pieces, in memory that the next step uses again."""
 
     def __init__(self, library: Library, in_bf16: bool) -> None:
-        self._call, self._in_bf16 = library.call, in_bf16
+        self.call, self._in_bf16 = library.call, in_bf16
         self._memory: dict[str, Tensor] = {}
         self.unsure = 0  # tokens so far of which an active latent may have been missed, within the error of bf16
 
@@ -71,7 +71,7 @@ class SparseStep:
         halves, pairs = None, _rounded((x.shape[1] + 1) // 2, PAIRS)
         if self._in_bf16:
             halves = self._buffer("halves", (len(x), pairs), torch.int32)
-        self._call("centre", x, b_dec, len(x), x.shape[1], centred, halves, 2 * pairs)
+        self.call("centre", x, b_dec, len(x), x.shape[1], centred, halves, 2 * pairs)
         return Inputs(centred, halves)
 
     def strongest(self, inputs: Inputs, W_enc_T: Tensor, b_enc: Tensor, k: int) -> Active:
@@ -84,7 +84,7 @@ class SparseStep:
             part = slice(start, min(start + rows, tokens))
             lists, _held = self._candidates(inputs, part, W_enc_T, b_enc, keep, cap)
             exact = inputs.x[part], len(inputs.x[part]), None if inputs.halves is None else W_enc_T, b_enc, d, k
-            self.unsure += self._call("strongest", *exact, lists, values[part], latents[part])
+            self.unsure += self.call("strongest", *exact, lists, values[part], latents[part])
         return Active(values.flatten(), latents.flatten(), torch.arange(0, tokens * k + 1, k, dtype=torch.int32))
 
     def strongest_of_batch(self, inputs: Inputs, W_enc_T: Tensor, b_enc: Tensor, k: int, most: int) -> Active:
@@ -96,14 +96,14 @@ class SparseStep:
         keys = self._buffer("keys", (tokens, most), torch.int32)
         if inputs.halves is not None:
             doubtful = min(wanted + math.ceil(DOUBT_SHARE * wanted), tokens * most)
-            bound = self._call("kth_key", tokens, most, doubtful, lists, keys)
-            self._call("rescore_above", inputs.x, tokens, W_enc_T, b_enc, d, bound, most, lists)
+            bound = self.call("kth_key", tokens, most, doubtful, lists, keys)
+            self.call("rescore_above", inputs.x, tokens, W_enc_T, b_enc, d, bound, most, lists)
         else:
-            self._call("rescore_above", inputs.x, tokens, None, b_enc, d, -(1 << 31), most, lists)
-        bound = self._call("kth_key", tokens, most, wanted, lists, keys)
+            self.call("rescore_above", inputs.x, tokens, None, b_enc, d, -(1 << 31), most, lists)
+        bound = self.call("kth_key", tokens, most, wanted, lists, keys)
         values, latents = torch.empty(wanted), torch.empty(wanted, dtype=torch.int32)
         starts = torch.empty(tokens + 1, dtype=torch.int32)
-        self._call("gather", tokens, bound, wanted, lists, values, latents, starts)
+        self.call("gather", tokens, bound, wanted, lists, values, latents, starts)
         return Active(values, latents, starts)
 
     def _candidates(
@@ -123,20 +123,20 @@ class SparseStep:
             pairs = halves.shape[1]
             panels = self._buffer("panels", (torch.get_num_threads() * PANEL * pairs,), torch.int32)
             lists = _lists(held, cap, keep)
-            self._call("candidates", halves, tokens, pairs, W_enc_T, b_enc, width, x.shape[1], lists, panels)
+            self.call("candidates", halves, tokens, pairs, W_enc_T, b_enc, width, x.shape[1], lists, panels)
             return lists, held
         rows = block_elements(width, x.device) // width
         block = self._buffer("block", (min(rows, tokens) * width,))
         for start in range(0, tokens, rows):
             some = x[start : start + rows]
             z = torch.addmm(b_enc, some, W_enc_T.t(), out=block[: len(some) * width].view(len(some), width))
-            self._call("scan", z, len(some), width, _lists([one[start:] for one in held], cap, keep))
+            self.call("scan", z, len(some), width, _lists([one[start:] for one in held], cap, keep))
         return _lists(held, cap, keep), held
 
     def variance(self, y: Tensor) -> float:
         """sum ||y - mean||^2 over the batch y (tokens, d)."""
         squares = torch.empty(len(y))
-        self._call("squares_about", y, self.column_sums(y).div_(len(y)), *y.shape, squares)
+        self.call("squares_about", y, self.column_sums(y).div_(len(y)), *y.shape, squares)
         return _total(squares)
 
     def column_sums(self, table: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class SparseStep:
         tokens, d = table.shape
         pieces = self._buffer("pieces", (math.ceil(tokens / PIECE), d))
         total, sums = torch.empty(d, dtype=torch.float64), torch.empty(d)
-        self._call("column_sums", table, tokens, d, pieces, total, sums)
+        self.call("column_sums", table, tokens, d, pieces, total, sums)
         return sums
 
     def decode(
@@ -163,7 +163,7 @@ class SparseStep:
         """
         squares = self._buffer("squares", (len(into),))
         of = *active, len(into), W_dec, base, y, into.shape[1], int(add), back
-        self._call("decode", *of, into, squares, self._buffer("value_grads", active.values.shape))
+        self.call("decode", *of, into, squares, self._buffer("value_grads", active.values.shape))
         return _total(squares)
 
     def undo_level(
@@ -175,14 +175,14 @@ class SparseStep:
         """
         squares = self._buffer("squares", (len(missing),))
         of = *active, len(missing), W_dec, missing.shape[1], span.start, span.stop, back
-        self._call("undo_level", *of, gradient, missing, squares, self._buffer("value_grads", active.values.shape))
+        self.call("undo_level", *of, gradient, missing, squares, self._buffer("value_grads", active.values.shape))
         return _total(squares)
 
     def by_latent(self, active: Active, d_sae: int) -> Entries:
         shape = active.values.shape
         order, owners = self._buffer("order", shape, torch.int32), self._buffer("owners", shape, torch.int32)
         edges = self._buffer("edges", (d_sae + 1,), torch.int32)
-        self._call("by_latent", *active, len(active.starts) - 1, d_sae, order, owners, edges)
+        self.call("by_latent", *active, len(active.starts) - 1, d_sae, order, owners, edges)
         return Entries(order, owners, edges)
 
     def weight_grads(
@@ -205,7 +205,7 @@ class SparseStep:
         value_grads = self._buffer("value_grads", active.values.shape)
         of = active.values, value_grads, entries.order, entries.owners, entries.edges, span.start, span.stop
         out = into.W_enc_T, into.b_enc, into.W_dec, into.squares, into.silent
-        self._call("weight_grads", *of, x, d_in, gradient, d_out, back, W_dec, *out, rows, tokens)
+        self.call("weight_grads", *of, x, d_in, gradient, d_out, back, W_dec, *out, rows, tokens)
 
     def rebuild(
         self, x: Tensor, y: Tensor, weights: dict[str, Tensor], k: int, back: float, grads: dict[str, Tensor]

@@ -11,11 +11,17 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Rebuilt, TrainingSae
+from mistudiod.engine.architectures.base import Batch, Params, Rebuilt, Settings, TrainingSae
 from mistudiod.engine.kernels import block_elements
+from mistudiod.engine.native import in_large_pages
 
 
 class DenseSae(TrainingSae):
+    def __init__(self, params: Params, settings: Settings) -> None:
+        super().__init__(params, settings)
+        self._blocks: dict[str, Tensor] = {}
+        self._latest = torch.empty(0, self.d_in, device=params["W_dec"].device)
+
     def _rebuild(self, batch: Batch) -> Rebuilt:
         self._latest = batch.x
         for grad in self._grads.values():
@@ -50,8 +56,14 @@ class DenseSae(TrainingSae):
 
     def _product(self, centred: Tensor) -> Tensor:
         """The encoder's product (block, d_sae) without a bias, in memory that is used again."""
-        out = self._dense(centred)[: len(centred) * self.d_sae].view(len(centred), self.d_sae)
-        return torch.mm(centred, self.params["W_enc_T"].t(), out=out)
+        return torch.mm(centred, self.params["W_enc_T"].t(), out=self._block("product", centred))
+
+    def _block(self, name: str, like: Tensor) -> Tensor:
+        """Memory (block, d_sae) for as many tokens as ``like`` has, used again."""
+        size = len(like) * self.d_sae
+        if name not in self._blocks or self._blocks[name].numel() < size:
+            self._blocks[name] = in_large_pages(like.new_empty(size))
+        return self._blocks[name][:size].view(len(like), self.d_sae)
 
     def _missing(self, batch: Batch, block: slice, latents: Tensor) -> Tensor:
         """y_hat - y of the block."""
@@ -62,12 +74,15 @@ class DenseSae(TrainingSae):
         """Add the decoder's gradients, given that of y_hat; return that of the latents, (block, d_sae)."""
         self._grads["W_dec"].addmm_(latents.t(), gradient)
         self._grads["b_dec"] += gradient.sum(0)
-        return gradient @ self.params["W_dec"].t()
+        return torch.mm(gradient, self.params["W_dec"].t(), out=self._block("back", latents))
 
     def _back_through_encoder(self, gradient: Tensor, centred: Tensor) -> None:
-        """Add the encoder's gradients, given that of the product."""
+        """Add the encoder's gradients but b_enc's, given that of the product."""
         self._grads["W_enc_T"].addmm_(gradient.t(), centred)
-        self._grads["b_enc"] += gradient.sum(0)
+
+    def _fired(self) -> Tensor:
+        """Zeros (d_sae,) int32, to count in."""
+        return torch.zeros(self.d_sae, dtype=torch.int32, device=self.params["W_dec"].device)
 
     def _spread(self, batch: Batch) -> Tensor:
         """Root of the variance of a token, (): activations are as large, so a loss divided by it has no unit."""
