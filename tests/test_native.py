@@ -143,7 +143,9 @@ def test_native_and_plain_steps_train_alike(name: str) -> None:
         for number in range(30):
             result = sae.loss_and_grads(*batch(sae, 64, number))
             adam.update(result, 1e-3)
-        moments = {f"{one} {part}": tensor for one in sae.params for part, tensor in adam.state[sae.params[one]].items()}
+        moments = {
+            f"{one} {part}": tensor for one in sae.params for part, tensor in adam.state[sae.params[one]].items()
+        }
         runs.append(({**sae.params, **moments}, result))
     (native_state, native_result), (plain_state, plain_result) = runs
     assert native_result.loss.item() == pytest.approx(plain_result.loss.item(), rel=1e-3)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mistudiod.engine import native
 from mistudiod.engine.architectures import TrainingSae
-from mistudiod.engine.architectures.base import StepResult
+from mistudiod.engine.architectures.step import StepResult
 
 CLIP_NORM = 1.0
 BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. 2024, appendix A: the gradients of rare latents are tiny

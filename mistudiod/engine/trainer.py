@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mistudiod.engine.adam import Adam
 from mistudiod.engine.architectures import TrainingSae
-from mistudiod.engine.architectures.base import StepResult
+from mistudiod.engine.architectures.step import StepResult
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.schedule import Schedule
 

@@ -9,23 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from mistudiod.engine.kernels import (
-    Active,
-    bias_by_latent,
-    block_elements,
-    by_latent,
-    decode_entries,
-    encode_topk,
-    remove_along_rows,
-    rows_active,
-    sum_by_latent,
-)
+from mistudiod.engine.architectures.step import Batch, Params, Rebuilt, Settings, Shape, StepResult
+from mistudiod.engine.kernels import Path, block_elements, encode_topk, remove_along_rows, rows_active
 from mistudiod.engine.native import in_large_pages
 from mistudiod.engine.rules import Rule
 from mistudiod.engine.sae import SparseAutoencoder
@@ -36,60 +26,6 @@ MOST_TIMES_K = 4  # latents that one token may have, as a multiple of k, where t
 TINY = 1e-12  # keeps a batch without variance from dividing by zero
 
 Self = TypeVar("Self", bound="TrainingSae")
-Params = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What can be asked of an architecture; each heeds what concerns it."""
-
-    k: int  # latents active on a token: exactly, on average, or to aim at
-    dead_after_tokens: int  # a latent that was silent for so many is dead, and AuxK works on it
-    l1: float = 0.0  # weight of the L1 loss
-    tanh: float | None = None  # weight of the tanh loss, in place of aiming at k
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Of the weights; ``d_out`` is another than d_in for a transcoder only, and so is ``skip``."""
-
-    d_in: int
-    d_sae: int
-    d_out: int
-    skip: bool = False
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one batch says. ``grads`` are the trainer's own buffers, overwritten by the next step."""
-
-    loss: Tensor  # (), what the gradients are of
-    fvu: Tensor  # (), of this batch, about the batch's mean
-    aux_loss: Tensor  # (), AuxK's, 0 while no latent is dead
-    l0: Tensor  # (), latents that fire, mean over tokens
-    norm: Tensor  # (), of all the gradients together
-    grads: dict[str, Tensor]  # for every entry of params
-    silent: Tensor | None  # (d_sae,) uint8, 1 where the gradients' rows of both weights are zero; None: unknown
-
-
-class Rebuilt(NamedTuple):
-    """What a forward pass says, AuxK apart; all ()."""
-
-    loss: Tensor
-    fvu: Tensor
-    l0: Tensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's tokens, and what is known of them."""
-
-    x: Tensor  # (tokens, d_in)
-    y: Tensor  # (tokens, d_out), what is to be rebuilt; x itself but for a transcoder
-    parts: list[slice]  # of tokens, taken one after another
-    variance: Tensor  # (), sum ||y - mean||^2
-    residual: Tensor  # (tokens, d_out), where y_hat - y is written
-    done: float  # share of the training that is over
 
 
 class TrainingSae:
@@ -308,27 +244,6 @@ class TrainingSae:
         if known is None or len(known) < len(like) or known.shape[1:] != like.shape[1:]:
             self._buffers[name] = in_large_pages(torch.empty_like(like, memory_format=torch.contiguous_format))
         return self._buffers[name][: len(like)]
-
-
-class Path:
-    """A forward pass through active latents, and the way back."""
-
-    def __init__(self, active: Active, W_dec: Tensor) -> None:
-        self.active = active._replace(values=active.values.detach().requires_grad_())
-        with torch.enable_grad():
-            self.sums = decode_entries(self.active, W_dec)  # (tokens, d_out), without b_dec
-
-    def backward(
-        self, gradient: Tensor, centred: Tensor, W_enc_T: Tensor, b_enc: Tensor, W_dec: Tensor, add: bool
-    ) -> None:
-        """Write the weights' gradients into the last three, or add them, given the gradient of ``sums``."""
-        (value_grads,) = torch.autograd.grad(self.sums, self.active.values, gradient)
-        values = self.active.values.detach()
-        value_grads.masked_fill_(values <= 0, 0)
-        entries = by_latent(self.active, len(W_dec))
-        sum_by_latent(entries, value_grads, centred, W_enc_T, add)
-        bias_by_latent(entries, value_grads, b_enc, add)
-        sum_by_latent(entries, values, gradient, W_dec, add)
 
 
 def unit_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import MOST_TIMES_K, Batch, Settings
+from mistudiod.engine.architectures.base import MOST_TIMES_K
+from mistudiod.engine.architectures.step import Batch, Settings
 from mistudiod.engine.architectures.topk import TopK
 from mistudiod.engine.kernels import Active
 from mistudiod.engine.rules import JumpReLURule, Rule

@@ -11,7 +11,8 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Params, Rebuilt, Settings, TrainingSae
+from mistudiod.engine.architectures.base import TrainingSae
+from mistudiod.engine.architectures.step import Batch, Params, Rebuilt, Settings
 from mistudiod.engine.kernels import block_elements
 from mistudiod.engine.native import in_large_pages
 

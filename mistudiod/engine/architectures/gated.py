@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Shape
 from mistudiod.engine.architectures.dense import DenseSae
 from mistudiod.engine.architectures.standard import l1_of
+from mistudiod.engine.architectures.step import Batch, Shape
 from mistudiod.engine.rules import GatedRule, Rule
 
 
@@ -65,7 +65,7 @@ class Gated(DenseSae):
 def _back_through_gates(
     back: Tensor, gate_back: Tensor, a: Tensor, f: Tensor, scale: Tensor, b_enc: Tensor, b_mag: Tensor, r_mag: Tensor
 ) -> None:
-    """From the gradients of f and of the gate's pre-activations: that of a, in place of f's; the last three are added to."""
+    """The gradient of a, in place of f's, from those of f and of the gate; the last three are added to."""
     b_enc += gate_back.sum(0)
     b_mag += back.mul_(f > 0).sum(0)
     r_mag += (back.mul_(scale) * a).sum(0)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Shape
 from mistudiod.engine.architectures.dense import DenseSae
+from mistudiod.engine.architectures.step import Batch, Shape
 from mistudiod.engine.kernels import block_elements
 from mistudiod.engine.rules import JumpReLURule, Rule
 

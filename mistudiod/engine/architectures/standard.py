@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch
 from mistudiod.engine.architectures.dense import DenseSae
+from mistudiod.engine.architectures.step import Batch
 from mistudiod.engine.rules import ReLURule, Rule
 
 WARM_UP_SHARE = 0.05

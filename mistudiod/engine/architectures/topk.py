@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Path, Rebuilt, Settings, TrainingSae
-from mistudiod.engine.kernels import Active, encode_topk, rows_active
+from mistudiod.engine.architectures.base import TrainingSae
+from mistudiod.engine.architectures.step import Batch, Rebuilt, Settings
+from mistudiod.engine.kernels import Active, Path, encode_topk, rows_active
 from mistudiod.engine.rules import Rule, TopKRule
-from mistudiod.engine.sparse import Inputs, SparseStep, WeightGrads
+from mistudiod.engine.sparse import Entries, Inputs, SparseStep, WeightGrads
 
 
 class TopK(TrainingSae):
@@ -61,7 +62,7 @@ class TopK(TrainingSae):
         return Rebuilt(loss / batch.variance, fvu, (active.values > 0).sum() / len(batch.x))
 
     def _rebuild_natively(self, batch: Batch, step: SparseStep) -> Rebuilt:
-        params, grads, x = self.params, self._grads, batch.x
+        params, x = self.params, batch.x
         inputs = step.inputs(x, params["b_dec"] if self.centred else None)
         self._latest = active = self._select(batch, inputs)
         entries = step.by_latent(active, self.d_sae)
@@ -71,25 +72,38 @@ class TopK(TrainingSae):
             torch.mm(x, skip.t(), out=batch.residual)
         levels = self._levels()
         back = 2 / (len(levels) * float(batch.variance))
-        of = active, params["W_dec"], params["b_dec"], batch.y, batch.residual, skip is not None
-        squared = fvu = step.decode(*of, back=back)
-        gradient = batch.residual
-        into = WeightGrads(grads["W_enc_T"], grads["b_enc"], grads["W_dec"], self._squares, self._silent)
-        if len(levels) > 1:
-            gradient, missing = (self._buffer(name, gradient).copy_(gradient) for name in ("gradient", "missing"))
-        for number in reversed(range(len(levels))):
-            span = slice(levels[number - 1] if number else 0, levels[number])
-            if len(levels) > 1:
-                before = step.undo_level(active, params["W_dec"], span, gradient, back, missing)
-            step.weight_grads(active, entries, span, inputs.x, gradient, back, params["W_dec"], into)
-            if number:  # and the gradient of narrower levels
+        of = active, params["W_dec"], params["b_dec"], batch.y, batch.residual
+        fvu = step.decode(*of, add=skip is not None, back=back)
+        gradient, squared = self._back_natively(active, entries, inputs, batch.residual, back, step)
+        torch.mul(step.column_sums(gradient), back, out=self._grads["b_dec"])
+        if skip is not None:
+            torch.mm(gradient.t(), x, out=self._grads["W_skip"]).mul_(back)
+        l0 = entries.edges[-1] / len(x)
+        return Rebuilt((fvu + squared) / len(levels) / batch.variance, fvu / batch.variance, l0)
+
+    def _back_natively(
+        self, active: Active, entries: Entries, inputs: Inputs, residual: Tensor, back: float, step: SparseStep
+    ) -> tuple[Tensor, float]:
+        """Write the gradients of the latents' weights, from the widest level to the narrowest.
+
+        ``back`` times the first that is returned, (tokens, d_out), is the gradient of b_dec on each token; the second
+        is the squared error of all levels but the widest. The value gradients of a lone level are those of ``decode``.
+        """
+        levels, W_dec = self._levels(), self.params["W_dec"]
+        weights = (self._grads[name] for name in ("W_enc_T", "b_enc", "W_dec"))
+        into = WeightGrads(*weights, self._squares, self._silent)
+        if len(levels) == 1:
+            step.weight_grads(active, entries, slice(0, self.d_sae), inputs.x, residual, back, W_dec, into)
+            return residual, 0.0
+        gradient, missing = (self._buffer(name, residual).copy_(residual) for name in ("gradient", "missing"))
+        squared = 0.0
+        for start, stop in reversed(list(zip([0, *levels], levels, strict=False))):
+            before = step.undo_level(active, W_dec, slice(start, stop), gradient, back, missing)
+            step.weight_grads(active, entries, slice(start, stop), inputs.x, gradient, back, W_dec, into)
+            if start:  # a latent is in its own level and in all wider ones
                 gradient += missing
                 squared += before
-        torch.mul(step.column_sums(gradient), back, out=grads["b_dec"])
-        if skip is not None:
-            torch.mm(gradient.t(), x, out=grads["W_skip"]).mul_(back)
-        loss = x.new_tensor(squared / len(levels)) / batch.variance
-        return Rebuilt(loss, fvu / batch.variance, entries.edges[-1] / len(x))
+        return gradient, squared
 
     def _finished(self) -> tuple[Tensor, Tensor | None]:
         if self._step is None:

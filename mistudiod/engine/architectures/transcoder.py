@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Shape, unit_rows
+from mistudiod.engine.architectures.base import unit_rows
 from mistudiod.engine.architectures.batchtopk import BatchTopK
+from mistudiod.engine.architectures.step import Batch, Shape
 from mistudiod.engine.architectures.topk import TopK
 from mistudiod.engine.kernels import Active
 from mistudiod.engine.sparse import Inputs
