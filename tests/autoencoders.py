@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mistudiod.engine.architectures import ARCHITECTURES, TrainingSae
-from mistudiod.engine.architectures.base import Settings, Shape
 from mistudiod.engine.architectures.batchtopk import MOST_TIMES_K
 from mistudiod.engine.architectures.jumprelu import AIM, STEEPNESS, WINDOW
+from mistudiod.engine.architectures.step import Settings, Shape
 
 NEVER = 10**9  # tokens after which a latent is dead
 Params = dict[str, Tensor]

@@ -9,7 +9,7 @@ import torch
 from autoencoders import NEVER, adam_of, batch, new, perturbed, reference, sparse_data, train
 
 from mistudiod.engine.architectures import ARCHITECTURES, TrainingSae
-from mistudiod.engine.architectures.base import StepResult
+from mistudiod.engine.architectures.step import StepResult
 from mistudiod.engine.calibrate import calibrated
 from mistudiod.engine.rules import JumpReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder

@@ -7,7 +7,7 @@ import torch
 from autoencoders import NEVER, adam_of, new, perturbed, reference, sparse_data, train
 
 from mistudiod.engine.architectures import ARCHITECTURES
-from mistudiod.engine.architectures.base import Settings, Shape
+from mistudiod.engine.architectures.step import Settings, Shape
 from mistudiod.engine.architectures.topk import TopK
 
 

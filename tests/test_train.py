@@ -10,7 +10,7 @@ import torch
 
 from mistudiod.engine import checkpoint
 from mistudiod.engine.architectures import ARCHITECTURES
-from mistudiod.engine.architectures.base import Settings, Shape
+from mistudiod.engine.architectures.step import Settings, Shape, StepResult
 from mistudiod.engine.schedule import Schedule, automatic_lr, dead_after_tokens, plan
 from mistudiod.engine.train import Training, fit
 from mistudiod.engine.trainer import Diverged, Trainer, View
@@ -153,21 +153,22 @@ def test_the_same_seed_gives_the_same_bits():
     assert equal(one.tensors(), other.tensors())
 
 
-def test_a_large_gradient_is_clipped_to_norm_one():
+def moment_after(size):
+    """Adam's first moment after a gradient whose every number is ``size``, and that gradient's norm."""
     run = training(lr=1.0)
-    grads = {name: torch.full_like(value, 5.0) for name, value in run.trainers[0].sae.params.items()}
-    run.trainers[0]._update(grads, 1.0)
-    total = math.sqrt(sum(value.numel() * 25 for value in grads.values()))
-    moment = run.tensors()["0.adam.b_dec.exp_avg"]
-    assert torch.allclose(moment, torch.full_like(moment, 0.1 * 5.0 / total), rtol=1e-4)
+    grads = {name: torch.full_like(value, size) for name, value in run.trainers[0].sae.params.items()}
+    norm, none = torch.tensor(size * math.sqrt(sum(value.numel() for value in grads.values()))), torch.zeros(())
+    run.trainers[0]._adam.update(StepResult(none, none, none, none, norm, grads, None), 1.0)
+    return run.tensors()["0.adam.b_dec.exp_avg"], norm
+
+
+def test_a_large_gradient_is_clipped_to_norm_one():
+    moment, norm = moment_after(5.0)
+    assert torch.allclose(moment, 0.1 * 5.0 / norm.expand_as(moment), rtol=1e-4)
 
 
 def test_a_small_gradient_is_not_scaled_up():
-    run = training(lr=1.0)
-    run.trainers[0]._update(
-        {name: torch.full_like(value, 1e-6) for name, value in run.trainers[0].sae.params.items()}, 1.0
-    )
-    moment = run.tensors()["0.adam.b_dec.exp_avg"]
+    moment, _ = moment_after(1e-6)
     assert torch.allclose(moment, torch.full_like(moment, 1e-7), rtol=1e-4)
 
 

@@ -186,3 +186,24 @@ def remove_along_rows(gradient: Tensor, W: Tensor) -> None:
 def _piece_rows(W: Tensor) -> int:
     """Rows of a weight matrix to treat at a time: all of them on a GPU, where there is no cache to stay in."""
     return len(W) if W.is_cuda else max(1, PIECE_ELEMENTS // W.shape[1])
+
+
+class Path:
+    """A forward pass through active latents, and the way back."""
+
+    def __init__(self, active: Active, W_dec: Tensor) -> None:
+        self.active = active._replace(values=active.values.detach().requires_grad_())
+        with torch.enable_grad():
+            self.sums = decode_entries(self.active, W_dec)  # (tokens, d_out), without b_dec
+
+    def backward(
+        self, gradient: Tensor, centred: Tensor, W_enc_T: Tensor, b_enc: Tensor, W_dec: Tensor, add: bool
+    ) -> None:
+        """Write the weights' gradients into the last three, or add them, given the gradient of ``sums``."""
+        (value_grads,) = torch.autograd.grad(self.sums, self.active.values, gradient)
+        values = self.active.values.detach()
+        value_grads.masked_fill_(values <= 0, 0)
+        entries = by_latent(self.active, len(W_dec))
+        sum_by_latent(entries, value_grads, centred, W_enc_T, add)
+        bias_by_latent(entries, value_grads, b_enc, add)
+        sum_by_latent(entries, values, gradient, W_dec, add)

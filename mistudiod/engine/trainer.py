@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mistudiod.engine.adam import Adam
 from mistudiod.engine.architectures import TrainingSae
-from mistudiod.engine.architectures.base import StepResult
+from mistudiod.engine.architectures.step import StepResult
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.schedule import Schedule
 
-CLIP_NORM = 1.0
-BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. 2024, appendix A: the gradients of rare latents are tiny
 WORST_FVU = 100.0  # after the warm-up; the mean alone has 1, and a start may have hundreds
 _SAE, _ADAM = "sae.", "adam."  # what names of tensors begin with
 
@@ -44,36 +43,24 @@ class Trainer:
 
     def __init__(self, sae: TrainingSae, schedule: Schedule, x: View, y: View | None = None) -> None:
         self.sae, self.schedule, self.x, self.y = sae, schedule, x, y
-        self._adam = torch.optim.Adam(sae.params.values(), lr=schedule.peak_lr, betas=BETAS, eps=EPS, fused=True)
+        self._adam = Adam(sae, schedule.peak_lr)
         self._last: StepResult | None = None
-        self._grad_norm = torch.zeros(())  # of the latest step, before clipping
 
     def advance(self, step: int, batch: Tensor, micro_tokens: int | None) -> None:
         """Step number ``step``, from 0: loss and gradients, clipped Adam, the decoder back to unit rows."""
         y = None if self.y is None else self.y.of(batch)
         self._last = self.sae.loss_and_grads(self.x.of(batch), y, micro_tokens, self.schedule.done(step))
-        self._update(self._last.grads, self.schedule.lr(step))
-        self.sae.after_step()
-
-    def _update(self, grads: Mapping[str, Tensor], lr: float) -> None:
-        for name, parameter in self.sae.params.items():
-            parameter.grad = grads[name]
-        self._adam.param_groups[0]["lr"] = lr
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
-        self._grad_norm = norm
-        # The fused kernel divides the gradients by grad_scale as it reads them: clipping without a pass or a wait.
-        self._adam.grad_scale = (norm / CLIP_NORM).clamp_(min=1.0)  # type: ignore[attr-defined]
-        self._adam.step()
+        self._adam.update(self._last, self.schedule.lr(step))
 
     def metrics(self, step: int) -> dict[str, float]:
         """Measurements of the latest step's batch; ``step`` have been made. Waits for the device."""
         last = self._last
         assert last is not None, "no step has been made"
-        grad_norm = self._grad_norm.to(last.loss.device)
-        measured = torch.stack([last.loss, last.fvu, last.l0, self.sae.dead.float().mean(), grad_norm])
-        loss, fvu, l0, dead, norm = measured.tolist()
+        norm = last.norm.to(last.loss)
+        measured = torch.stack([last.loss, last.fvu, last.l0, self.sae.dead.float().mean(), norm])
+        loss, fvu, l0, dead, grad_norm = measured.tolist()
         alive = 1 - dead
-        named = {"loss": loss, "fvu": fvu, "l0": l0, "alive": alive, "dead": dead, "grad_norm": norm}
+        named = {"loss": loss, "fvu": fvu, "l0": l0, "alive": alive, "dead": dead, "grad_norm": grad_norm}
         return named | {"lr": self.schedule.lr(step - 1)}
 
     def wrong(self, step: int, metrics: Mapping[str, float], thorough: bool) -> str | None:

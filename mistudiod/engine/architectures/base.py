@@ -9,73 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from mistudiod.engine.kernels import (
-    Active,
-    bias_by_latent,
-    block_elements,
-    by_latent,
-    decode_entries,
-    encode_topk,
-    remove_along_rows,
-    rows_active,
-    sum_by_latent,
-)
+from mistudiod.engine.architectures.step import Batch, Params, Rebuilt, Settings, Shape, StepResult
+from mistudiod.engine.kernels import Path, block_elements, encode_topk, remove_along_rows, rows_active
+from mistudiod.engine.native import in_large_pages
 from mistudiod.engine.rules import Rule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.sparse import sparse_step
 
 AUX_COEFFICIENT = 1 / 32  # weight of AuxK in the loss (Gao et al. 2024, arXiv:2406.04093, appendix A.2)
+MOST_TIMES_K = 4  # latents that one token may have, as a multiple of k, where tokens share k n among them
 TINY = 1e-12  # keeps a batch without variance from dividing by zero
 
 Self = TypeVar("Self", bound="TrainingSae")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What can be asked of an architecture; each heeds what concerns it."""
-
-    k: int  # latents active on a token: exactly, on average, or to aim at
-    dead_after_tokens: int  # a latent that was silent for so many is dead, and AuxK works on it
-    l1: float = 0.0  # weight of the L1 loss
-    tanh: float | None = None  # weight of the tanh loss, in place of aiming at k
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Of the weights; ``d_out`` is another than d_in for a transcoder only, and so is ``skip``."""
-
-    d_in: int
-    d_sae: int
-    d_out: int
-    skip: bool = False
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one batch says. ``grads`` are the trainer's own buffers, overwritten by the next step."""
-
-    loss: Tensor  # (), what the gradients are of
-    fvu: Tensor  # (), of this batch, about the batch's mean
-    aux_loss: Tensor  # (), AuxK's, 0 while no latent is dead
-    l0: Tensor  # (), latents that fire, mean over tokens
-    grads: dict[str, Tensor]  # for every entry of params
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's tokens, and what is known of them."""
-
-    x: Tensor  # (tokens, d_in)
-    y: Tensor  # (tokens, d_out), what is to be rebuilt; x itself but for a transcoder
-    parts: list[slice]  # of tokens, taken one after another
-    variance: Tensor  # (), sum ||y - mean||^2
-    residual: Tensor  # (tokens, d_out), where y_hat - y is written
-    done: float  # share of the training that is over
 
 
 class TrainingSae:
@@ -101,7 +51,10 @@ class TrainingSae:
         self.tokens = 0
         self.tokens_since_fired = torch.zeros(self.d_sae, dtype=torch.int64, device=params["W_dec"].device)
         self._grads = {name: torch.zeros_like(param) for name, param in params.items()}
+        for tensor in (*params.values(), *self._grads.values()):
+            in_large_pages(tensor)
         self._buffers: dict[str, Tensor] = {}
+        self._step = sparse_step(params["W_enc_T"], max(MOST_TIMES_K * settings.k, self.k_aux))
 
     @classmethod
     def init(
@@ -142,24 +95,36 @@ class TrainingSae:
         ``micro_tokens`` at a time, all at once when not given: the same sums, in another order. The gradient of W_dec
         has no component along its rows: it would only change their norm.
         """
-        target = x if y is None else y
+        x = x.contiguous()
+        target = x if y is None else y.contiguous()
         size = micro_tokens or len(x)
         parts = [slice(i, min(i + size, len(x))) for i in range(0, len(x), size)]
         variance = self._variance(target, parts)
         batch = Batch(x, target, parts, variance, self._buffer("residual", target), done)
         self.tokens += len(x)
         self.tokens_since_fired += len(x)  # until a part says otherwise
-        loss, l0 = self._rebuild(batch)
-        fvu = torch.linalg.vector_norm(batch.residual).square() / variance
+        rebuilt = self._rebuild(batch)
         aux_loss = self._add_auxk(batch)
         grads = self._grads
         if self.centred:  # x - b_dec enters the encoder too
             grads["b_dec"].addmv_(self.params["W_enc_T"].t(), self._encoder_gradient(), alpha=-1)
-        remove_along_rows(grads["W_dec"], self.params["W_dec"])
-        return StepResult(loss + AUX_COEFFICIENT * aux_loss, fvu, aux_loss, l0, grads)
+        norm, silent = self._finished()
+        loss = rebuilt.loss + AUX_COEFFICIENT * aux_loss
+        return StepResult(loss, rebuilt.fvu, aux_loss, rebuilt.l0, norm, grads, silent)
 
-    def _rebuild(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Write every gradient but AuxK's, ``batch.residual`` and what fired; return the loss without AuxK, and L0."""
+    def _rebuild(self, batch: Batch) -> Rebuilt:
+        """Write every gradient but AuxK's, ``batch.residual`` and what fired."""
+        raise NotImplementedError
+
+    def _finished(self) -> tuple[Tensor, Tensor | None]:
+        """Take from the gradient of W_dec what is along its rows; the norm of all gradients, and what is silent."""
+        remove_along_rows(self._grads["W_dec"], self.params["W_dec"])
+        norms = [torch.linalg.vector_norm(grad) for grad in self._grads.values()]
+        return torch.linalg.vector_norm(torch.stack(norms)), None
+
+    @torch.no_grad()
+    def values_of(self, features: Tensor) -> Tensor:
+        """Values of the latents ``features`` (n,) on the latest batch: (tokens, n)."""
         raise NotImplementedError
 
     def _encoder_gradient(self) -> Tensor:
@@ -167,8 +132,10 @@ class TrainingSae:
         return self._grads["b_enc"]
 
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Give the decoder rows unit norm again; call it after every update of ``params``."""
+    def after_step(self, rows_are_unit: bool = False) -> None:
+        """Give the decoder rows unit norm again, unless they have it; call it after every update of ``params``."""
+        if rows_are_unit:
+            return
         W_dec = self.params["W_dec"]
         W_dec /= torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_min_(TINY)
 
@@ -232,21 +199,33 @@ class TrainingSae:
         dead_grads = {name: torch.empty_like(weight) for name, weight in weights.items()}
         missing = batch.residual.neg_()
         variance, squared = self._variance(missing, batch.parts), missing.new_zeros(())
-        for number, part in enumerate(batch.parts):
-            centred = self._centred(batch.x[part])
-            W_enc_T, b_enc, W_dec = weights.values()
-            k = min(self.k_aux, len(dead))
-            active = rows_active(*encode_topk(centred, W_enc_T.t(), b_enc, None, k, buffer=self._dense(centred)))
-            path = Path(active, W_dec)
-            wrong = torch.sub(path.sums.detach(), missing[part], out=self._buffer("gradient", missing[part]))
-            squared += torch.linalg.vector_norm(wrong).square()
-            path.backward(wrong.mul_(2 * AUX_COEFFICIENT / variance), centred, *dead_grads.values(), add=number > 0)
-        for name, gradient in dead_grads.items():
-            grads[name].index_add_(0, dead, gradient)
+        for part in batch.parts:
+            back = 2 * AUX_COEFFICIENT / variance
+            squared += self._rebuild_missing(self._centred(batch.x[part]), missing[part], weights, back, dead_grads)
+            for name, gradient in dead_grads.items():
+                grads[name].index_add_(0, dead, gradient)
+        self._note_written(dead)
         return squared / variance
+
+    def _note_written(self, latents: Tensor) -> None:
+        """AuxK has added to the gradients of ``latents``."""
+
+    def _rebuild_missing(self, x: Tensor, missing: Tensor, weights: Params, back: Tensor, grads: Params) -> Tensor:
+        """AuxK's squared error with ``weights`` of dead latents, and their gradients; ``back`` is 2 / 32 / variance."""
+        W_enc_T, b_enc, W_dec = weights.values()
+        k = min(self.k_aux, len(b_enc))
+        if self._step is not None:
+            return missing.new_tensor(self._step.rebuild(x, missing, weights, k, float(back), grads))
+        path = Path(rows_active(*encode_topk(x, W_enc_T.t(), b_enc, None, k, buffer=self._dense(x))), W_dec)
+        wrong = torch.sub(path.sums.detach(), missing, out=self._buffer("gradient", missing))
+        squared = torch.linalg.vector_norm(wrong).square()
+        path.backward(wrong.mul_(back), x, *grads.values(), add=False)
+        return squared
 
     def _variance(self, target: Tensor, parts: list[slice]) -> Tensor:
         """sum ||target - mean||^2 over the batch, ()."""
+        if self._step is not None:
+            return target.new_tensor(max(self._step.variance(target), TINY))
         mean, total = target.mean(0), target.new_zeros(())
         for part in parts:
             about_mean = torch.sub(target[part], mean, out=self._buffer("gradient", target[part]))
@@ -263,29 +242,8 @@ class TrainingSae:
         """Memory shaped as ``like`` that the next step uses again: new pages are what small steps on a CPU wait for."""
         known = self._buffers.get(name)
         if known is None or len(known) < len(like) or known.shape[1:] != like.shape[1:]:
-            self._buffers[name] = torch.empty_like(like, memory_format=torch.contiguous_format)
+            self._buffers[name] = in_large_pages(torch.empty_like(like, memory_format=torch.contiguous_format))
         return self._buffers[name][: len(like)]
-
-
-class Path:
-    """A forward pass through active latents, and the way back."""
-
-    def __init__(self, active: Active, W_dec: Tensor) -> None:
-        self.active = active._replace(values=active.values.detach().requires_grad_())
-        with torch.enable_grad():
-            self.sums = decode_entries(self.active, W_dec)  # (tokens, d_out), without b_dec
-
-    def backward(
-        self, gradient: Tensor, centred: Tensor, W_enc_T: Tensor, b_enc: Tensor, W_dec: Tensor, add: bool
-    ) -> None:
-        """Write the weights' gradients into the last three, or add them, given the gradient of ``sums``."""
-        (value_grads,) = torch.autograd.grad(self.sums, self.active.values, gradient)
-        values = self.active.values.detach()
-        value_grads.masked_fill_(values <= 0, 0)
-        entries = by_latent(self.active, len(W_dec))
-        sum_by_latent(entries, value_grads, centred, W_enc_T, add)
-        bias_by_latent(entries, value_grads, b_enc, add)
-        sum_by_latent(entries, values, gradient, W_dec, add)
 
 
 def unit_rows(rows: int, columns: int, generator: torch.Generator) -> Tensor:

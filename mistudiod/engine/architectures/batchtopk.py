@@ -10,12 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Settings
+from mistudiod.engine.architectures.base import MOST_TIMES_K
+from mistudiod.engine.architectures.step import Batch, Settings
 from mistudiod.engine.architectures.topk import TopK
 from mistudiod.engine.kernels import Active
 from mistudiod.engine.rules import JumpReLURule, Rule
+from mistudiod.engine.sparse import Inputs
 
-MOST_TIMES_K = 4  # latents that one token may have, as a multiple of k
 MEMORY = 0.99  # of the running mean of thresholds, a step
 
 
@@ -26,9 +27,14 @@ class BatchTopK(TopK):
         super().__init__(params, settings)
         self._threshold = torch.full((), -1.0, device=params["W_dec"].device)  # negative until the first batch
 
-    def _select(self, batch: Batch) -> Active:
-        tokens, k = len(batch.x), self.settings.k
-        values, latents = self._strongest(batch, min(MOST_TIMES_K * k, self.d_sae))
+    def _select(self, batch: Batch, inputs: Inputs | None) -> Active:
+        tokens, k, most = len(batch.x), self.settings.k, min(MOST_TIMES_K * self.settings.k, self.d_sae)
+        if self._step is not None and inputs is not None:
+            weights = self.params["W_enc_T"], self.params["b_enc"]
+            active = self._step.strongest_of_batch(inputs, *weights, k, most)
+            self._remember(active.values.min())
+            return active
+        values, latents = self._strongest(batch, most)
         # exactly k n of them, so that nothing waits for a GPU to count
         best = values.flatten().topk(k * tokens, sorted=False).indices.sort().values
         kept = values.flatten()[best]

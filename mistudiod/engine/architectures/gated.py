@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Shape
 from mistudiod.engine.architectures.dense import DenseSae
 from mistudiod.engine.architectures.standard import l1_of
+from mistudiod.engine.architectures.step import Batch, Shape
 from mistudiod.engine.rules import GatedRule, Rule
 
 
@@ -37,21 +37,36 @@ class Gated(DenseSae):
         params, grads = self.params, self._grads
         centred = self._centred(batch.x[block])
         a = self._product(centred)  # (block, d_sae)
-        scale = params["r_mag"].exp()
-        gate = (a + params["b_enc"]).relu_()
-        opened = gate > 0
-        f = torch.addcmul(params["b_mag"], a, scale).relu_().mul_(opened)
-        fires = f > 0
+        scale, fired, total = params["r_mag"].exp(), self._fired(), torch.zeros_like(params["b_enc"])
+        if self._step is not None:
+            gate, f = self._block("gate", centred), self._block("latents", centred)
+            biases = params["b_enc"], scale, params["b_mag"]
+            self._step.call("gates", a, gate, f, *a.shape, *biases, fired, total)
+        else:
+            gate = (a + params["b_enc"]).relu_()
+            f = torch.addcmul(params["b_mag"], a, scale).relu_().mul_(gate > 0)
+            fired, total = (f > 0).sum(0), gate.sum(0)
         l1 = l1_of(self.settings.l1, batch) / (self._spread(batch) * len(batch.x))
         wrong = torch.addmm(params["b_dec"], gate, params["W_dec"]).sub_(batch.y[block])
-        extra = wrong.square().sum() / batch.variance + l1 * gate.sum()
-        gate_back = (wrong.mul_(2 / batch.variance) @ params["W_dec"].t()).add_(l1).mul_(opened)
+        extra = wrong.square().sum() / batch.variance + l1 * total.sum()
+        gate_back = torch.mm(wrong.mul_(2 / batch.variance), params["W_dec"].t(), out=self._block("gate_back", a))
         missing = self._missing(batch, block, f)
         lost = missing.square().sum()
-        back = self._back_through_decoder(f, missing * (2 / batch.variance)).mul_(fires)
-        grads["b_enc"] += gate_back.sum(0)
-        grads["b_mag"] += back.sum(0)
-        back.mul_(scale)  # of a now
-        grads["r_mag"] += (back * a).sum(0)
-        grads["W_enc_T"].addmm_(gate_back.add_(back).t(), centred)
-        return lost, fires.sum(0), extra
+        back = self._back_through_decoder(f, missing * (2 / batch.variance))
+        sums = grads["b_enc"], grads["b_mag"], grads["r_mag"]
+        if self._step is not None:
+            self._step.call("gates_back", back, gate_back, a, gate, f, *a.shape, float(l1), scale, *sums)
+        else:
+            _back_through_gates(back, gate_back.add_(l1).mul_(gate > 0), a, f, scale, *sums)
+        self._back_through_encoder(back, centred)
+        return lost, fired, extra
+
+
+def _back_through_gates(
+    back: Tensor, gate_back: Tensor, a: Tensor, f: Tensor, scale: Tensor, b_enc: Tensor, b_mag: Tensor, r_mag: Tensor
+) -> None:
+    """The gradient of a, in place of f's, from those of f and of the gate; the last three are added to."""
+    b_enc += gate_back.sum(0)
+    b_mag += back.mul_(f > 0).sum(0)
+    r_mag += (back.mul_(scale) * a).sum(0)
+    back += gate_back

@@ -9,19 +9,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Path, TrainingSae
-from mistudiod.engine.kernels import Active, encode_topk, rows_active
+from mistudiod.engine.architectures.base import TrainingSae
+from mistudiod.engine.architectures.step import Batch, Rebuilt, Settings
+from mistudiod.engine.kernels import Active, Path, encode_topk, rows_active
 from mistudiod.engine.rules import Rule, TopKRule
+from mistudiod.engine.sparse import Entries, Inputs, SparseStep, WeightGrads
 
 
 class TopK(TrainingSae):
     name = "topk"
 
+    def __init__(self, params: dict[str, Tensor], settings: Settings) -> None:
+        super().__init__(params, settings)
+        self._latest = Active(torch.empty(0), torch.empty(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32))
+        self._squares = torch.zeros(self.d_sae, device=params["W_dec"].device)  # squared norms of a latent's gradients
+        self._silent = torch.ones(self.d_sae, dtype=torch.uint8, device=params["W_dec"].device)
+
     def _rule(self) -> Rule:
         return TopKRule(self.settings.k)
 
-    def _select(self, batch: Batch) -> Active:
-        """The active latents of every token."""
+    def _select(self, batch: Batch, inputs: Inputs | None) -> Active:
+        """The active latents of every token; ``inputs`` where there is native code."""
+        if self._step is not None and inputs is not None:
+            return self._step.strongest(inputs, self.params["W_enc_T"], self.params["b_enc"], self.settings.k)
         return rows_active(*self._strongest(batch, self.settings.k))
 
     def _levels(self) -> list[int]:
@@ -37,8 +47,10 @@ class TopK(TrainingSae):
         ]
         return found[0] if len(found) == 1 else tuple(torch.cat(one) for one in zip(*found, strict=True))  # type: ignore[return-value]
 
-    def _rebuild(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        active = self._select(batch)
+    def _rebuild(self, batch: Batch) -> Rebuilt:
+        if self._step is not None:
+            return self._rebuild_natively(batch, self._step)
+        self._latest = active = self._select(batch, None)
         self._note_fired(active)
         loss = batch.x.new_zeros(())
         self._grads["b_dec"].zero_()
@@ -46,7 +58,74 @@ class TopK(TrainingSae):
             self._grads["W_skip"].zero_()
         for part in batch.parts:
             loss += self._rebuild_part(batch, part, active.part(part))
-        return loss / batch.variance, (active.values > 0).sum() / len(batch.x)
+        fvu = torch.linalg.vector_norm(batch.residual).square() / batch.variance
+        return Rebuilt(loss / batch.variance, fvu, (active.values > 0).sum() / len(batch.x))
+
+    def _rebuild_natively(self, batch: Batch, step: SparseStep) -> Rebuilt:
+        params, x = self.params, batch.x
+        inputs = step.inputs(x, params["b_dec"] if self.centred else None)
+        self._latest = active = self._select(batch, inputs)
+        entries = step.by_latent(active, self.d_sae)
+        self.tokens_since_fired.masked_fill_(entries.edges.diff() > 0, 0)
+        skip = params.get("W_skip")
+        if skip is not None:
+            torch.mm(x, skip.t(), out=batch.residual)
+        levels = self._levels()
+        back = 2 / (len(levels) * float(batch.variance))
+        of = active, params["W_dec"], params["b_dec"], batch.y, batch.residual
+        fvu = step.decode(*of, add=skip is not None, back=back)
+        gradient, squared = self._back_natively(active, entries, inputs, batch.residual, back, step)
+        torch.mul(step.column_sums(gradient), back, out=self._grads["b_dec"])
+        if skip is not None:
+            torch.mm(gradient.t(), x, out=self._grads["W_skip"]).mul_(back)
+        l0 = entries.edges[-1] / len(x)
+        return Rebuilt((fvu + squared) / len(levels) / batch.variance, fvu / batch.variance, l0)
+
+    def _back_natively(
+        self, active: Active, entries: Entries, inputs: Inputs, residual: Tensor, back: float, step: SparseStep
+    ) -> tuple[Tensor, float]:
+        """Write the gradients of the latents' weights, from the widest level to the narrowest.
+
+        ``back`` times the first that is returned, (tokens, d_out), is the gradient of b_dec on each token; the second
+        is the squared error of all levels but the widest. The value gradients of a lone level are those of ``decode``.
+        """
+        levels, W_dec = self._levels(), self.params["W_dec"]
+        weights = (self._grads[name] for name in ("W_enc_T", "b_enc", "W_dec"))
+        into = WeightGrads(*weights, self._squares, self._silent)
+        if len(levels) == 1:
+            step.weight_grads(active, entries, slice(0, self.d_sae), inputs.x, residual, back, W_dec, into)
+            return residual, 0.0
+        gradient, missing = (self._buffer(name, residual).copy_(residual) for name in ("gradient", "missing"))
+        squared = 0.0
+        for start, stop in reversed(list(zip([0, *levels], levels, strict=False))):
+            before = step.undo_level(active, W_dec, slice(start, stop), gradient, back, missing)
+            step.weight_grads(active, entries, slice(start, stop), inputs.x, gradient, back, W_dec, into)
+            if start:  # a latent is in its own level and in all wider ones
+                gradient += missing
+                squared += before
+        return gradient, squared
+
+    def _finished(self) -> tuple[Tensor, Tensor | None]:
+        if self._step is None:
+            return super()._finished()
+        of_weights = ("W_enc_T", "b_enc", "W_dec")
+        others = [grad.square().sum() for name, grad in self._grads.items() if name not in of_weights]
+        return (self._squares.sum() + sum(others)).sqrt(), self._silent
+
+    def _note_written(self, latents: Tensor) -> None:
+        if self._step is not None:
+            self._silent[latents] = 0
+            rows = (self._grads[name][latents].view(len(latents), -1) for name in ("W_enc_T", "b_enc", "W_dec"))
+            self._squares[latents] = sum(row.square().sum(1) for row in rows)
+
+    def values_of(self, features: Tensor) -> Tensor:
+        active, columns = self._latest, torch.full((self.d_sae,), -1, device=features.device)
+        columns[features] = torch.arange(len(features), device=features.device)
+        column = columns[active.latents.long()]
+        hit = (column >= 0) & (active.values > 0)
+        values = active.values.new_zeros(len(active.starts) - 1, len(features))
+        values[active.tokens()[hit], column[hit]] = active.values[hit]
+        return values
 
     def _rebuild_part(self, batch: Batch, part: slice, active: Active) -> Tensor:
         """Returns the mean over levels of sum ||y - y_hat||^2 of the tokens ``part``, ()."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mistudiod.engine.architectures.base import Batch, Shape, unit_rows
+from mistudiod.engine.architectures.base import unit_rows
 from mistudiod.engine.architectures.batchtopk import BatchTopK
-from mistudiod.engine.kernels import Active, rows_active
+from mistudiod.engine.architectures.step import Batch, Shape
+from mistudiod.engine.architectures.topk import TopK
+from mistudiod.engine.kernels import Active
+from mistudiod.engine.sparse import Inputs
 
 
 class Transcoder(BatchTopK):
@@ -36,7 +39,7 @@ class TopKTranscoder(Transcoder):
 
     name = "topk_transcoder"
 
-    def _select(self, batch: Batch) -> Active:
-        values, latents = self._strongest(batch, self.settings.k)
-        self._remember(values.amin(1).mean())
-        return rows_active(values, latents)
+    def _select(self, batch: Batch, inputs: Inputs | None) -> Active:
+        active = TopK._select(self, batch, inputs)
+        self._remember(active.values.view(len(batch.x), -1).amin(1).mean())
+        return active
