@@ -8,11 +8,20 @@ import pytest
 import torch
 from autoencoders import NEVER, adam_of, batch, new, perturbed, reference, sparse_data, train
 
+from mistudiod.engine import native
 from mistudiod.engine.architectures import ARCHITECTURES, TrainingSae
 from mistudiod.engine.architectures.step import StepResult
 from mistudiod.engine.calibrate import calibrated
 from mistudiod.engine.rules import JumpReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
+
+
+@pytest.fixture(params=["native", "plain"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In native code where there is a compiler, and in plain torch, as where there is none and on a GPU."""
+    if request.param == "plain":
+        monkeypatch.setattr(native, "library", lambda: None)
+
 
 KINDS = [*ARCHITECTURES, "jumprelu tanh", "transcoder skip"]
 

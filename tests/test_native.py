@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from autoencoders import NEVER, batch, new, perturbed, reference, sparse_data
+from hatchling.builders.wheel import WheelBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,6 +222,12 @@ def test_values_of_a_few_latents_are_those_of_the_latest_batch() -> None:
             assert ((every > 0).sum() / 70).item() == pytest.approx(result.l0.item(), rel=1e-4)
             some = torch.tensor([41, 3, 79])
             torch.testing.assert_close(sae.values_of(some), every[:, some])
+
+
+def test_a_wheel_carries_the_sources() -> None:
+    builder = WheelBuilder(str(native.SOURCES.parents[2]))
+    carried = {Path(file.distribution_path).name for file in builder.recurse_included_files()}
+    assert {file.name for file in native.SOURCES.iterdir()} <= carried
 
 
 WITHOUT_A_COMPILER = """

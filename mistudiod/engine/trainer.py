@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mistudiod.engine import native
 from mistudiod.engine.adam import Adam
 from mistudiod.engine.architectures import TrainingSae
 from mistudiod.engine.architectures.step import StepResult
@@ -90,7 +91,9 @@ class Trainer:
         self.sae.load_state_dict(under(_SAE, tensors))
         for name, parameter in self.sae.params.items():
             moments = under(f"{_ADAM}{name}.", tensors)
-            self._adam.state[parameter] = {part: moment.to(parameter.device) for part, moment in moments.items()}
+            self._adam.state[parameter] = {
+                part: native.in_large_pages(moment.to(parameter.device)) for part, moment in moments.items()
+            }
 
     def to_sae(self, metadata: Mapping[str, object]) -> SparseAutoencoder:
         """The canonical form, for activations as the model has them."""
