@@ -142,7 +142,7 @@ def be_trained(order: dict, say) -> int | None:
             say(event="metric", sae=sae, step=step, values=values)
             say(event="live", sae=sae, step=step, features=[feature(n=step)])
         say(event="metric", step=step, values={"memory_bytes": 1e9})
-    say(event="metric", sae=saes[0], step=5, values={"fvu": 0.5, "eval_fvu": 0.125, "ce_recovered": 0.9})
+    say(event="metric", sae=saes[0], step=5, values={"fvu": 0.5, "eval_fvu": 0.125, "ce_recovered_zero": 0.9})
     say(event="metric", sae="of-another-job", step=5, values={"fvu": 0.5})
     folder = Path(order["data"]) / "runs" / str(order["job"]) / "checkpoints" / "5"
     folder.mkdir(parents=True, exist_ok=True)

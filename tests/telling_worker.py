@@ -17,7 +17,7 @@ MEASURES = {
     "pca_fvu": 0.3, "random_fvu": 0.8, "held_out_tokens": 50_000, "tokens": 2_000_000, "steps": 489,
     "seconds": 80.0, "tokens_per_s": 25_000.0,
 }  # fmt: skip
-HELD_OUT = {"eval_fvu": 0.456, "eval_l0": 31.0, "ce_recovered": 0.9}
+HELD_OUT = {"eval_fvu": 0.456, "eval_l0": 31.0, "ce_recovered_zero": 0.9}
 RESOLVED = {"precision": "fp32", "forward_tokens": 4096, "buffer_tokens": 65_536, "micro_tokens": 4096, "threads": 2}
 EXAMPLE = {"tokens": ["import", " os", "\n", "sys", "."], "activations": [0.0, 1.0, 0.0, 8.0, 0.5], "peak": 3}
 FEATURES = [

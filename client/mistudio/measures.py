@@ -20,14 +20,14 @@ _COLUMNS = {
     "L0": ("l0", _one_digit),
     "DEAD": ("dead", human.share),
     "HELD-OUT FVU": ("eval_fvu", human.number),
-    "CE RECOVERED": ("ce_recovered", human.share),
+    "CE RECOVERED": ("ce_recovered_zero", human.share),
 }
 _HELD_OUT = {
     "eval_fvu": ("FVU", human.number),
     "eval_l0": ("L0", _one_digit),
     "eval_cosine": ("cosine", human.number),
-    "delta_ce": ("ΔCE (nats)", human.number),
-    "ce_recovered": ("CE recovered", human.share),
+    "ce_delta": ("ΔCE (nats)", human.number),
+    "ce_recovered_zero": ("CE recovered", human.share),
     "ce_recovered_mean": ("beside the mean", human.share),
     "kl": ("KL", human.number),
 }

@@ -17,7 +17,7 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
     "FVU": ("fvu", human.number),
     "L0": ("l0", lambda x: human.number(x, 1)),
     "ALIVE": ("alive", human.share),
-    "CE RECOVERED": ("ce_recovered", human.share),
+    "CE RECOVERED": ("ce_recovered_zero", human.share),
 }
 
 
@@ -30,7 +30,7 @@ def show(result: Result, plan: Result | None) -> None:
         output.text("")
     elif found.get("saes"):
         found = {**found["saes"][0], **found}  # a worker may say of the only one as it does of several
-    output.record({name: value for name, value in found.items() if name not in ("saes", "failed", "verdict")})
+    output.record({name: value for name, value in found.items() if name not in ("saes", "failed", "verdict", "density")})
     for one in found.get("failed") or ():
         output.note(f"{one.get('sae')} failed: {one.get('message')}")
     for line in _verdicts(saes or [found]):
