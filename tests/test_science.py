@@ -424,18 +424,6 @@ def test_a_transcoder_rebuilds_another_hook_and_its_skip_begins_with_nothing() -
     assert rebuilt.fvu < 0.2 < 1 < other.measures().fvu
 
 
-def test_dead_latents_come_back() -> None:
-    # dictionary_learning's p-anneal resampled into a copy; the first miStudio kept Adam's old moments.
-    sae = new("topk", d_sae=80, k=3, dead_after_tokens=1000)
-    trainer = Trainer(sae, Schedule(400, 3e-3), View(slice(0, 16), 1.0))
-    sae.params["b_enc"][:20] = -3.0
-    for step in range(400):
-        trainer.advance(step, sparse_data(128, 16, step), None)
-        if step == 10:
-            assert sae.dead[:20].all()
-    assert sae.dead[:20].double().mean() < 0.5
-
-
 def test_learning_begins_at_the_data_and_ends_at_rest(lms: dict[str, LM]) -> None:
     # The first miStudio centred and calibrated only from a cache, and its learning rate never went down.
     x = planted(1000, 8)
