@@ -23,7 +23,7 @@ from mistudiod.engine.pieces import Pieces
 from mistudiod.engine.schedule import Schedule
 from mistudiod.engine.splice import Splice
 from mistudiod.engine.trainer import Trainer, View
-from mistudiod.worker.train_watch import Watch
+from mistudiod.worker.train_watch import Watch, evaluate_tokens
 
 T = 8  # tokens in a window
 
@@ -272,3 +272,7 @@ def test_looking_takes_no_more_than_its_share_of_the_time(tmp_path: Path) -> Non
     assert watch.live(0, trainer, x, places(len(x))) is not None
     assert watch.live(0, trainer, x, places(len(x))) is None
     assert watch.live(1, trainer, x, places(len(x))) is not None
+
+
+def test_a_short_training_is_evaluated_on_less_text() -> None:
+    assert [evaluate_tokens(tokens) for tokens in (10_000, 1_200_000, 10**9)] == [512, 1_200, 4_096]
