@@ -41,8 +41,8 @@ class Watch:
     """Watches the trainers of a training, told apart by their numbers in it.
 
     ``hooks`` of each are (read, rebuilt), the second None but for a transcoder. ``held_out`` are numbers of windows.
-    ``splice`` is the whole language model on some of them, None when only a part of it is in memory; then ``tokens`` are
-    evaluated on.
+    ``splice`` is the whole language model on some of them, None when only a part of it is in memory; then it is
+    ``tokens`` that are evaluated on.
     """
 
     def __init__(
