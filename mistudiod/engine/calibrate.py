@@ -16,6 +16,7 @@ from torch import Tensor
 from mistudiod.engine.rules import JumpReLURule
 from mistudiod.engine.sae import SparseAutoencoder
 
+FLOOR_SHARE = 0.5  # of the threshold that there is: what lies below is counted only when it turns out to matter
 _BITS = 16
 
 
@@ -23,27 +24,30 @@ _BITS = 16
 def calibrated(sae: SparseAutoencoder, k: float, batches: Callable[[], Iterable[Tensor]]) -> SparseAutoencoder:
     """The SAE, a JumpReLU of one threshold, with that above which k latents of a token fire on average. Exact.
 
-    ``batches`` gives the same activations (tokens, d_in) at every call; it is called twice. The threshold is 0 when
-    fewer than k latents of a token are positive. Raises ValueError when there are no tokens.
+    ``batches`` gives the same activations (tokens, d_in) at every call; it is called twice, once more when the
+    threshold that the SAE has is far from the one that is found. That is 0 when fewer than k latents of a token are
+    positive. Raises ValueError when there are no tokens.
     """
     assert isinstance(sae.rule, JumpReLURule)
-    every = replace(sae, rule=JumpReLURule(torch.zeros_like(sae.b_enc)))  # whatever is positive
-    upper, tokens = _counted(every, batches(), None)
-    if not tokens:
-        raise ValueError("there are no activations to calibrate on")
-    fire = round(k * tokens)  # so many are to lie above the threshold
     threshold = 0
-    if fire < int(upper.sum()):
-        high, over = _holding(upper, fire)
-        lower, _ = _counted(every, batches(), high)
-        low, _ = _holding(lower, fire - over)
-        threshold = high << _BITS | low
+    for floor in (FLOOR_SHARE * float(sae.rule.threshold[0]), 0.0):
+        above = replace(sae, rule=JumpReLURule(torch.full_like(sae.b_enc, floor)))
+        upper, tokens = _counted(above, batches(), None)
+        if not tokens:
+            raise ValueError("there are no activations to calibrate on")
+        fire = round(k * tokens)  # so many are to lie above the threshold
+        if fire < int(upper.sum()):
+            high, over = _holding(upper, fire)
+            lower, _ = _counted(above, batches(), high)
+            low, _ = _holding(lower, fire - over)
+            threshold = high << _BITS | low
+            break
     value = torch.tensor(threshold, dtype=torch.int32).view(torch.float32).item()
     return replace(sae, rule=JumpReLURule(torch.full_like(sae.b_enc, value)))
 
 
 def _counted(sae: SparseAutoencoder, batches: Iterable[Tensor], high: int | None) -> tuple[Tensor, int]:
-    """How many positive latents have each upper half of their bits, or each lower one where the upper is ``high``.
+    """How many latents that fire have each upper half of their bits, or each lower one where the upper is ``high``.
 
     Returns the counts (2^16,), int64, on the CPU, and the number of tokens.
     """

@@ -48,9 +48,7 @@ class Live:
         if not features:
             return []
         scale = (trainer.y or trainer.x).scale
-        values = (
-            latest_values(trainer, batch, torch.tensor(features, device=batch.device)) / scale
-        )  # (tokens, features)
+        values = trainer.sae.values_of(torch.tensor(features, device=batch.device)) / scale  # (tokens, features)
         best = values.topk(min(len(values), CANDIDATES), dim=0)
         rows = best.indices.flatten().cpu()
         places = where.cpu()[rows].view(best.indices.shape)
@@ -104,13 +102,6 @@ class Live:
         new = [place for place in wanted if place not in self._kept]
         found = self._kept | {place: trainer.x.of(batch[row_of[place], None]) for place in new}
         self._kept = {place: found[place] for place in wanted}
-
-
-def latest_values(trainer: Trainer, batch: Tensor, features: Tensor) -> Tensor:
-    """Values of ``features`` (n,) on the batch of the latest step, scaled as in training: (tokens, n)."""
-    if hasattr(trainer.sae, "values_of"):
-        return trainer.sae.values_of(features)
-    return dense_latents(trainer.sae, trainer.x.of(batch))[:, features]
 
 
 def dense_latents(sae: TrainingSae, x: Tensor) -> Tensor:

@@ -23,16 +23,26 @@ from mistudiod.engine.splice import NO_FIGURES, Splice
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.engine.trainer import Trainer
 
-EVALUATE_TOKENS = 4_096  # held out, for each evaluation
+EVALUATE_TOKENS = 4_096  # held out, at most, for each evaluation
+LEAST_TOKENS = 512
 LIVE_EVERY_S = 0.5
 LIVE_SHARE = 0.01  # of the time that passes, for the live features of all SAEs together
+
+
+def evaluate_tokens(tokens: int) -> int:
+    """On how many tokens to evaluate a training of so many, ten times, that the model spends 5 % more time on it.
+
+    An evaluation is two passes of the whole model, where a step's tokens take one of its first blocks.
+    """
+    return max(LEAST_TOKENS, min(EVALUATE_TOKENS, tokens // 1_000))
 
 
 class Watch:
     """Watches the trainers of a training, told apart by their numbers in it.
 
     ``hooks`` of each are (read, rebuilt), the second None but for a transcoder. ``held_out`` are numbers of windows.
-    ``splice`` is the whole language model on some of them, None when only a part of it is in memory.
+    ``splice`` is the whole language model on some of them, None when only a part of it is in memory; then it is
+    ``tokens`` that are evaluated on.
     """
 
     def __init__(
@@ -44,9 +54,10 @@ class Watch:
         lm: LM,
         seed: int = 0,
         splice: Splice | None = None,
+        tokens: int = EVALUATE_TOKENS,
     ) -> None:
         self._hooks, self._harvest, self._windows, self._splice = hooks, harvest, windows, splice
-        self._held_out, self._seed = np.array(held_out), seed
+        self._held_out, self._seed, self._tokens = np.array(held_out), seed, tokens
         self._pieces = Pieces(lambda ids: str(lm.tokenizer.decode(ids)), set(windows.special_ids))
         self._live: dict[int, Live] = {}
         self._texts: dict[int, tuple[str, str, str]] = {}  # by where, of what is shown
@@ -62,7 +73,7 @@ class Watch:
         losses = NO_FIGURES
         if self._splice is None:
             x, y = trainer.x.columns, (trainer.y or trainer.x).columns
-            batches = self._harvest.first(self._held_out, EVALUATE_TOKENS)
+            batches = self._harvest.first(self._held_out, self._tokens)
             found = measure(sae, ((batch[:, x], batch[:, y]) for batch in batches))
         else:
             meter = Meter(sae)
