@@ -8,6 +8,7 @@ from typing import Any
 from mistudio import human, output
 
 Result = Mapping[str, Any]
+_NOT_FIELDS = ("saes", "failed", "verdict", "density")  # shown otherwise, or not at all
 _COLUMNS: dict[str, tuple[str, Any]] = {
     "SAE": ("sae", str),
     "HOOK": ("hook", str),
@@ -30,7 +31,7 @@ def show(result: Result, plan: Result | None) -> None:
         output.text("")
     elif found.get("saes"):
         found = {**found["saes"][0], **found}  # a worker may say of the only one as it does of several
-    output.record({name: value for name, value in found.items() if name not in ("saes", "failed", "verdict", "density")})
+    output.record({name: value for name, value in found.items() if name not in _NOT_FIELDS})
     for one in found.get("failed") or ():
         output.note(f"{one.get('sae')} failed: {one.get('message')}")
     for line in _verdicts(saes or [found]):

@@ -25,7 +25,7 @@ from mistudiod.worker.train_measure import FEW_TOKENS, SPLICE_TOKENS, Bench, spl
 from mistudiod.worker.train_pass import Running, held_by_disk
 from mistudiod.worker.train_save import RESULT, Saver, Trained, own_recipe, trained
 from mistudiod.worker.train_source import HELD_OUT_TOKENS, Source, find_source, held_out_windows
-from mistudiod.worker.train_watch import EVALUATE_TOKENS, Watch
+from mistudiod.worker.train_watch import Watch, evaluate_tokens
 
 OF_A_PASS = ("tokens", "steps", "seconds", "tokens_per_s", "peak_bytes")  # what a recipe says and the result sums up
 
@@ -180,8 +180,9 @@ def _bench(running: Running, lm: LM, link: Link, tokens: int = HELD_OUT_TOKENS) 
 def _watch(lm: LM, batches: ActivationBatches, one_pass: Pass) -> Watch:
     windows = one_pass.source.windows
     hooks = [(one.hook, one.hook_out) for one in one_pass.ones]
-    splice = _splice(one_pass, lm, batches, EVALUATE_TOKENS)
-    return Watch(hooks, batches.harvest, windows, held_out_windows(windows), lm, one_pass.spec.order_seed, splice)
+    tokens = evaluate_tokens(one_pass.schedule(one_pass.ones[0]).steps * one_pass.spec.batch_tokens)
+    splice, held_out = _splice(one_pass, lm, batches, tokens), held_out_windows(windows)
+    return Watch(hooks, batches.harvest, windows, held_out, lm, one_pass.spec.order_seed, splice, tokens)
 
 
 def _splice(one_pass: Pass, lm: LM, batches: ActivationBatches, tokens: int) -> Splice | None:
