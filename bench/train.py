@@ -143,7 +143,9 @@ def measured(shape: Shape, names: Sequence[str], rounds: int, steps: int, thread
         setup = {"d_in": shape.d_in, "width": shape.width, "batch": shape.batch, "k": K}
         setup["steps"] = steps * rounds * (TRIES + 1)
         for group in GROUPS:
-            with running([name for name in group if name in found], setup, file, threads) as entries:
+            if not (asked := [name for name in group if name in found]):
+                continue
+            with running(asked, setup, file, threads) as entries:
                 fails |= {name: why for name, why in entries.items() if isinstance(why, str)}
                 ready = [one for one in entries.values() if isinstance(one, Running)]
                 for one in ready:

@@ -34,6 +34,7 @@ class Trained:
             total_training_samples=setup.steps * setup.batch,
             train_batch_size_samples=setup.batch,
             lr=setup.lr or LR,
+            lr_end=0.0,  # asked for, but of no effect on a constant one with a decay
             lr_warm_up_steps=setup.warm_up,
             lr_decay_steps=setup.decay,
             autocast=autocast,
