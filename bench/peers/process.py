@@ -2,7 +2,7 @@
 
 Makes the trainer, then does what it is told, one line of JSON on stdin each, answering with one on stdout:
 ``{"do": "steps", "n": 4}`` → seconds of each step; ``{"do": "train", "order": [...]}`` trains on those batches;
-``{"do": "measure", "file": ..., "calibrate": ...}`` → FVU, L0 and the share of latents that fire. FILE holds float32 rows.
+``{"do": "measure", "file": ..., "calibrate": ..., "skip": ...}`` → FVU, L0 and the share of latents that fire. FILE holds float32 rows.
 """
 
 from __future__ import annotations
@@ -78,11 +78,14 @@ class Process:
         return {"seconds": time.perf_counter() - began}
 
     @torch.no_grad()
-    def measure(self, file: str, calibrate: int) -> dict[str, Any]:
-        """FVU about the mean of all rows, in float64. The first rows give a batch-top-k its threshold: exactly k."""
+    def measure(self, file: str, calibrate: int, skip: int) -> dict[str, Any]:
+        """FVU about the mean of all rows but the first ``skip``, in float64.
+
+        The first ``calibrate`` rows give a batch-top-k its threshold: that above which k latents of a token fire.
+        """
         rows = rows_of(file, self.setup.d_in)
         threshold = self._threshold(rows[:calibrate]) if calibrate else 0.0
-        rows = rows[calibrate:]
+        rows = rows[skip:]
         fired = torch.zeros(self.setup.width, dtype=torch.int64)
         lost = 0.0
         for x in rows.split(MEASURE_ROWS):
