@@ -1,8 +1,8 @@
 """What no step can do without, as fast as plain torch has it.
 
 ``sparse``: x W_enc, the exact k largest of each row, one fused Adam pass over both weight matrices. ``dense``: the five
-products of a step that has every latent, and the same pass. ``+bf16``: products in bfloat16, of weights that are kept in
-it. Gradients are made once: only the time they would take is left out.
+products of a step that has every latent, and the same pass. ``+bf16``: products in bfloat16, of weights kept in it, for
+which nothing is counted. Gradients are made once: the time they would take is left out.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from mistudiod.engine.kernels import topk_rows
 from peer import Setup
 from torch import Tensor
+
+from mistudiod.engine.kernels import topk_rows
 
 ROWS = (256, 512, 1024, 2048, 4096)  # in a block; the fastest is taken
 

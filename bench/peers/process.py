@@ -2,7 +2,8 @@
 
 Makes the trainer, then does what it is told, one line of JSON on stdin each, answering with one on stdout:
 ``{"do": "steps", "n": 4}`` → seconds of each step; ``{"do": "train", "order": [...]}`` trains on those batches;
-``{"do": "measure", "file": ..., "calibrate": ..., "skip": ...}`` → FVU, L0 and the share of latents that fire. FILE holds float32 rows.
+``{"do": "measure", "file": ..., "calibrate": ..., "skip": ...}`` → FVU, L0 and the share of latents that fire. FILE
+holds float32 rows.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ def forget_peak() -> None:
 
 class Process:
     def __init__(self, module: str, entry: str, setup: Setup, file: str) -> None:
-        self.setup, self.rows = setup, rows_of(file, setup.d_in)
+        self.setup, self._file = setup, os.open(file, os.O_RDONLY)
+        self._batches = Path(file).stat().st_size // (4 * setup.d_in * setup.batch)
+        self._x = torch.zeros(setup.batch, setup.d_in)
         library = importlib.import_module(module)
         self._warm(library, entry)
+        self.batch(0)
         self.before = memory("VmRSS")
         torch.manual_seed(setup.seed)
         self.peer: Peer = library.make(entry, setup, self.batch(0))
@@ -55,17 +59,18 @@ class Process:
             peer.step(torch.randn(64, 32))
 
     def batch(self, number: int) -> Tensor:
-        batches = len(self.rows) // self.setup.batch
-        first = number % batches * self.setup.batch
-        return self.rows[first : first + self.setup.batch]
+        """Read into the same memory every time, which is not the trainer's."""
+        os.preadv(self._file, [memoryview(self._x.numpy())], number % self._batches * self._x.nbytes)
+        return self._x
 
     def steps(self, n: int) -> dict[str, Any]:
         """Back to back. Memory: the peak of these steps over what there was without a trainer."""
         forget_peak()
         seconds = []
         for _ in range(n):
+            x = self.batch(self.at)
             began = time.perf_counter()
-            self.peer.step(self.batch(self.at))
+            self.peer.step(x)
             seconds.append(time.perf_counter() - began)
             self.at += 1
         peak = memory("VmHWM")

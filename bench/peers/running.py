@@ -52,7 +52,7 @@ def versions() -> dict[str, str]:
 
 
 class Running:
-    """One entry, as ``saelens/topk+autocast``, in its own process; once it has said it is ready, it waits to be told."""
+    """One entry, as ``saelens/topk+autocast``, in a process that says when it is ready and then waits to be told."""
 
     def __init__(self, name: str, setup: dict[str, Any], file: Path, threads: int) -> None:
         library, entry = name.split("/")
@@ -61,7 +61,8 @@ class Running:
         command = [python_of(library), str(HERE / "process.py"), LIBRARIES[library][0], entry]
         command += [json.dumps(setup), str(file), str(threads)]
         environ = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
-        environ["PYTHONPATH"] = str(ROOT) if python_of(library) == sys.executable else ""
+        mine = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+        environ["PYTHONPATH"] = mine if python_of(library) == sys.executable else ""
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environ

@@ -1,17 +1,18 @@
-"""miStudio: the real ``Trainer.advance``, with clipping, Adam and renormalisation, and metrics once a block."""
+"""miStudio: the real ``Trainer.advance``, with clipping, Adam and renormalisation."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from peer import Setup
+from torch import Tensor
+
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.base import Settings, Shape
 from mistudiod.engine.rules import JumpReLURule
 from mistudiod.engine.schedule import Schedule, automatic_lr, dead_after_tokens
 from mistudiod.engine.trainer import Trainer, View
-from peer import Setup
-from torch import Tensor
 
 L1 = {"standard": 0.1, "gated": 0.1}  # as the train job has it
 
