@@ -26,18 +26,23 @@ install_studio() {
     ) 8>"$venv/.lock"
 }
 
-# install_saelens: .venv-saelens, an environment of its own because SAELens pins what miStudio needs newer.
-install_saelens() {
-    local venv=$ROOT/.venv-saelens
-    installed "$venv" "$SAE_LENS" && return
+# install_saelens: what tests/test_saelens.py and bench/ hold miStudio to.
+install_saelens() { install_peer saelens sae-lens "$SAE_LENS"; }
+
+# install_peer NAME PACKAGE VERSION: .venv-NAME, another SAE library in an environment of its own, because each pins what
+# miStudio needs newer.
+install_peer() {
+    local venv=$ROOT/.venv-$1
+    installed "$venv" "$3" && return
     mkdir -p "$venv"
     (
         lock_venv "$venv"
+        ! installed "$venv" "$3" || exit 0
         make_venv "$venv"
         install_torch "$venv"
-        say "installing SAELens $SAE_LENS"
-        pip_install "$venv" -c "$venv/torch.txt" "sae-lens==$SAE_LENS" || give_up "$venv" "installing SAELens"
-        stamp "$venv" "$SAE_LENS"
+        say "installing $2 $3"
+        pip_install "$venv" -c "$venv/torch.txt" "$2==$3" || give_up "$venv" "installing $2"
+        stamp "$venv" "$3"
     ) 8>"$venv/.lock"
 }
 
