@@ -12,7 +12,7 @@ from tiny_models import tiny_model
 
 import mistudiod.demo
 from mistudiod import plan_sae, plan_train
-from mistudiod.engine import kernels, lm, measure, schedule
+from mistudiod.engine import baselines, harvest, held_out, kernels, lm, schedule, sparse
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.base import Settings, Shape
 from mistudiod.engine.lm import load_lm
@@ -42,7 +42,12 @@ def test_the_constants_are_the_engines() -> None:
     assert plan_sae.BLOCK_BYTES["cuda"] == 4 * kernels.BLOCK_ELEMENTS_CUDA
     assert plan_sae.MIN_BLOCK_ROWS == kernels.MIN_BLOCK_ROWS
     assert plan_sae.DEAD_STEPS == schedule.LEAST_DEAD_STEPS
-    assert plan_sae.RANDOM_ROWS == measure.RANDOM_ROWS
+    assert plan_sae.RANDOM_ROWS == baselines.RANDOM_ROWS
+    assert (plan_sae.LIST_BYTES, plan_sae.SPARE, plan_sae.SPARE_SHARE) == (
+        sparse.LIST_BYTES, sparse.SPARE, sparse.SPARE_SHARE,
+    )  # fmt: skip
+    assert (plan_train.HELD_BYTES, plan_train.LEAST_HELD_TOKENS) == (held_out.HELD_BYTES, held_out.LEAST_TOKENS)
+    assert plan_train.PASS_WINDOWS == harvest.MAX_LM_WINDOWS
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
