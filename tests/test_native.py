@@ -167,7 +167,7 @@ def test_adam_is_that_of_torch_and_gives_decoder_rows_unit_norm() -> None:
         result = two.loss_and_grads(x)
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in result.grads.values()]))
         for name, parameter in two.params.items():
-            parameter.grad = result.grads[name] / norm.clamp(min=1)
+            parameter.grad = result.grads[name] / (norm / two.clip_norm).clamp(min=1)
         theirs.param_groups[0]["lr"] = lr
         theirs.step()
         two.after_step()

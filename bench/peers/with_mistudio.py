@@ -14,7 +14,7 @@ from mistudiod.engine.rules import JumpReLURule
 from mistudiod.engine.schedule import Schedule, automatic_lr, dead_after_tokens
 from mistudiod.engine.trainer import Trainer, View
 
-L1 = {"standard": 0.1, "gated": 0.1}  # as the train job has it
+L1 = {"standard": 0.2, "gated": 0.3}  # as the train job has it
 
 
 class Trained:

@@ -14,7 +14,6 @@ from mistudiod.engine import native
 from mistudiod.engine.architectures import TrainingSae
 from mistudiod.engine.architectures.step import StepResult
 
-CLIP_NORM = 1.0
 BETAS, EPS = (0.9, 0.999), 6.25e-10  # Gao et al. 2024, appendix A: the gradients of rare latents are tiny
 SILENT = ("W_enc_T", "W_dec")  # whose rows StepResult.silent speaks of
 
@@ -27,12 +26,13 @@ class Adam(torch.optim.Adam):
 
     @torch.no_grad()
     def update(self, result: StepResult, lr: float) -> None:
-        """One step with ``result``'s gradients, clipped to norm 1, and what follows every step: ``after_step``."""
+        """One step with ``result``'s gradients, clipped to ``clip_norm``, and what follows every step: ``after_step``."""
         if self._library is None:
             self._update_by_torch(result.grads, result.norm, lr)
             self._sae.after_step()
             return
-        clip = 1 / max(float(result.norm), CLIP_NORM)  # not a number where the norm is none
+        most = self._sae.clip_norm
+        clip = most / max(float(result.norm), most)  # not a number where the norm is none
         for name, parameter in self._sae.params.items():
             self._update_natively(self._library, name, parameter, result, clip, lr)
         self._sae.after_step(rows_are_unit=True)
@@ -42,7 +42,7 @@ class Adam(torch.optim.Adam):
             parameter.grad = grads[name]
         self.param_groups[0]["lr"] = lr
         # The fused kernel divides the gradients by grad_scale as it reads them: clipping without a pass or a wait.
-        self.grad_scale = (norm / CLIP_NORM).clamp(min=1.0)
+        self.grad_scale = (norm / self._sae.clip_norm).clamp(min=1.0)
         self.step()
 
     def _update_natively(

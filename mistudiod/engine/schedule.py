@@ -9,7 +9,7 @@ WARM_UP_SHARE = 0.05  # of the steps, but never more than WARM_UP_STEPS
 WARM_UP_STEPS = 1_000
 DECAY_SHARE = 0.2  # the last fifth goes down to 0
 LONG_STEPS = 25_000  # from here on the peak is that of published long runs
-HIGHEST_LR = 3e-3
+HIGHEST_LR = 6e-3
 DEAD_SHARE = 0.1  # of the training: a latent that was silent for so long is dead
 MOST_DEAD_TOKENS = 10_000_000
 LEAST_DEAD_STEPS = 20
@@ -52,7 +52,7 @@ def plan(width: int, batch_tokens: int, tokens: int, steps: int | None = None, l
 
 def automatic_lr(width: int, steps: int) -> float:
     """2e-4·sqrt(2^14 / width), as published for long runs of top-k SAEs (Gao et al. 2024, section 2.2 and appendix A.3;
-    the constant is dictionary_learning's), times sqrt(25,000 / steps) for shorter ones, at most 3e-3.
+    the constant is dictionary_learning's), times sqrt(25,000 / steps) for shorter ones, at most 6e-3.
 
     A run of a few hundred steps must take larger ones to arrive at all.
     """

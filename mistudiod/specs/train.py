@@ -79,7 +79,7 @@ class Train(Spec):
     )
     l1: Many[Weight] | None = Field(
         None,
-        description="weight of L1 for standard and gated: more is sparser; 0.1, for gated 0.3, when not given; "
+        description="weight of L1 for standard and gated: more is sparser; 0.2, for gated 0.3, when not given; "
         "may be several",
     )
     tanh: Weight | None = Field(

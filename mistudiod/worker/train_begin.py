@@ -22,7 +22,7 @@ from mistudiod.specs import One, Train
 from mistudiod.worker.train_source import Source
 
 FORMAT = 2  # of checkpoints; those of version 0.3 and before had none, and another order of the text
-USUAL_L1 = {"standard": 0.1, "gated": 0.3}
+USUAL_L1 = {"standard": 0.2, "gated": 0.3}
 
 log = logging.getLogger(__name__)
 

@@ -40,6 +40,9 @@ class TrainingSae:
     name: ClassVar[str]
     centred: ClassVar[bool] = True  # b_dec is subtracted from x
     transcodes: ClassVar[bool] = False
+    # Of the gradient. That of FVU has a norm of some 0.1, so nearly every step's is cut to this one: Adam's second
+    # moments would remember the large gradients of the first steps for a thousand more otherwise.
+    clip_norm: ClassVar[float] = 0.01
 
     def __init__(self, params: dict[str, Tensor], settings: Settings) -> None:
         self.params, self.settings = params, settings

@@ -18,6 +18,8 @@ from mistudiod.engine.native import in_large_pages
 
 
 class DenseSae(TrainingSae):
+    clip_norm = 1.0  # the gradient of what makes it sparse may be large, and would take the rest down with it
+
     def __init__(self, params: Params, settings: Settings) -> None:
         super().__init__(params, settings)
         self._blocks: dict[str, Tensor] = {}
