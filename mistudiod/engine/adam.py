@@ -26,7 +26,7 @@ class Adam(torch.optim.Adam):
 
     @torch.no_grad()
     def update(self, result: StepResult, lr: float) -> None:
-        """One step with ``result``'s gradients, clipped to ``clip_norm``, and what follows every step: ``after_step``."""
+        """One step with ``result``'s gradients, clipped to ``clip_norm``; then ``after_step``."""
         if self._library is None:
             self._update_by_torch(result.grads, result.norm, lr)
             self._sae.after_step()
