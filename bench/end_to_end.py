@@ -1,4 +1,4 @@
-"""Harvest and train, ours beside SAELens' runner: ``python bench/end_to_end.py``; some 15 minutes.
+"""Harvest and train, ours beside SAELens' runner: ``python bench/end_to_end.py``; some 20 minutes.
 
 On builtin:pico with its text and on a model of GPT-2's shape with random weights, at width 16,384, k 32, both fp32,
 from the same windows of tokens. Ours is the loop of the train job, ``engine.train.fit``, with its buffer; SAELens' is
@@ -35,7 +35,7 @@ from mistudiod.engine.train import Training, fit
 from mistudiod.engine.trainer import Trainer, View
 
 K, BATCH = 32, 4096
-STEPS = {"pico": 12, "gpt2": 6}
+STEPS = {"pico": 8, "gpt2": 5}
 
 
 class TimedBatches(ActivationBatches):
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=sorted(CASES), default=["pico", "gpt2"])
     parser.add_argument("--kind", nargs="+", choices=("topk", "batchtopk"), default=["topk", "batchtopk"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     install()
