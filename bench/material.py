@@ -105,8 +105,7 @@ def harvest_of(data: Path, case: Case, lm_tokens: int = PASS_TOKENS["cpu"]) -> t
     def forward(ids: Tensor) -> Tensor:
         return lm.activations(ids, case.hook)
 
-    wide: Any = {"widths": [case.d_in]} if "widths" in Harvest.__dataclass_fields__ else {"d_in": case.d_in}
-    return Harvest(windows, forward, lm_tokens=lm_tokens, **wide), windows
+    return Harvest(windows, forward, lm_tokens=lm_tokens, widths=[case.d_in]), windows
 
 
 def activations(data: Path, case: Case, tokens: int, held_out: int) -> tuple[Tensor, Tensor]:

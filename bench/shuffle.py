@@ -47,8 +47,7 @@ class Numbered:
 
 def ours(windows: int, context: int) -> Iterator[Tensor]:
     """The window of each token, batch by batch, of one pass."""
-    wide: Any = {"widths": [1]} if "widths" in Harvest.__dataclass_fields__ else {"d_in": 1}
-    harvest = Harvest(Numbered(context), lambda ids: ids[:, :, None].float(), lm_tokens=4096, **wide)
+    harvest = Harvest(Numbered(context), lambda ids: ids[:, :, None].float(), lm_tokens=4096, widths=[1])
     batches = ActivationBatches(harvest, windows, BATCH, 0)
     for _ in range(windows * context // BATCH):
         x = next(batches)
