@@ -88,7 +88,7 @@ def test_of_the_largest_model_there_can_be_the_result_fits_in_a_line(ear: Ear, t
     add_model.run(AddModel(source=str(folder), name="big"), ear.link)
     assert isinstance(ear.events()[-1], Result)  # one that is too long is no event
     written = json.loads((ear.data / "models" / "big" / "model.json").read_text())
-    assert len(written["hooks"]) == 256 * 6 and len(json.dumps(written)) > 200_000
+    assert len(written["hooks"]) == 256 * 7 and len(json.dumps(written)) > 200_000
 
 
 def test_a_model_whose_modules_differ_without_end_is_refused(ear: Ear, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_a_quantised_model_has_the_bytes_of_the_one_precision_it_can_be_loaded_i
 
 def test_every_hook_is_listed_with_its_width(run: Run) -> None:
     header, *hooks = cells(run("tinyllama", "--hooks"))
-    assert header == ["HOOK", "WIDTH"] and len(hooks) == 22 * 6
-    assert hooks[3] == ["blocks.0.mlp.hook_post", "5632"] and hooks[-1] == ["blocks.21.hook_resid_post", "2048"]
+    assert header == ["HOOK", "WIDTH"] and len(hooks) == 22 * 7
+    assert hooks[4] == ["blocks.0.mlp.hook_post", "5632"] and hooks[-1] == ["blocks.21.hook_resid_post", "2048"]
 
 
 def test_the_modules_are_a_tree_with_their_weights(run: Run) -> None:
