@@ -25,7 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from running import HERE, install, python_of
 
-from mistudiod.engine.activations import ActivationBatches, Harvest
+from mistudiod.engine.activations import ActivationBatches, Harvest, pairs_of_a_window
 
 BATCH = 4096
 # context, n_batches_in_buffer, store_batch_size_prompts
@@ -50,9 +50,8 @@ def ours(windows: int, context: int) -> Iterator[Tensor]:
     harvest = Harvest(Numbered(context), lambda ids: ids[:, :, None].float(), lm_tokens=4096, widths=[1])
     batches = ActivationBatches(harvest, windows, BATCH, 0)
     for _ in range(windows * context // BATCH):
-        x = next(batches)
-        where = getattr(batches, "where", None)
-        yield x[:, 0].long() if where is None else where // context
+        next(batches)
+        yield batches.where // context
 
 
 def saelens(windows: int, context: int, in_buffer: int, prompts: int) -> Iterator[Tensor]:
@@ -74,9 +73,8 @@ def measured(batches: Iterable[Tensor]) -> dict[str, float]:
     """Share of pairs of one batch that are of one window, and how many windows a batch has; means over batches."""
     pairs, windows = [], []
     for batch in batches:
-        counts = batch.unique(return_counts=True)[1].double()
-        pairs.append((counts * (counts - 1)).sum().item() / (len(batch) * (len(batch) - 1)))
-        windows.append(len(counts))
+        pairs.append(pairs_of_a_window(batch, 1))
+        windows.append(len(batch.unique()))
     return {"same_window": statistics.mean(pairs), "worst": max(pairs), "windows": statistics.mean(windows)}
 
 

@@ -38,11 +38,6 @@ class Mixing:
         """
         return ((self.parts + 1) * self.chunk_tokens + 1) // 2
 
-    @property
-    def replayed_tokens(self) -> int:
-        """What is harvested again, at most, before a training goes on from a checkpoint."""
-        return self.parts * self.chunk_tokens
-
     def cuts(self, chunk: int, tokens: int) -> list[int]:
         """Where ``tokens`` of a chunk, in random order, are cut into its parts: ``parts`` + 1 numbers from 0 up.
 

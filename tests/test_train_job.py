@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny_models import tiny_model
 
 from mistudiod.engine import checkpoint
+from mistudiod.engine.lm import LM
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.events import from_line
 from mistudiod.paths import Paths, publish
@@ -334,3 +335,22 @@ def test_a_killed_worker_s_checkpoint_is_gone_on_from(data, capsys):
     with pytest.raises(Asked):
         job(data, link=EndsAt, **spec)
     assert of(said(capsys), "metric")[0].step > 1
+
+
+@pytest.mark.parametrize("form", ["bf16", "int8"])
+def test_activations_that_one_training_keeps_are_read_by_the_next_instead_of_the_model(data, monkeypatch, form):
+    job(data, keep_activations=form)
+    forward, ran = LM.activations_at, []
+
+    def counted(self: LM, ids: torch.Tensor, hooks: Any) -> Any:
+        ran.append(len(ids))
+        return forward(self, ids, hooks)
+
+    monkeypatch.setattr(LM, "activations_at", counted)
+    job(data, run=2, name="again", keep_activations=form)
+    assert not ran, "every window was there, those of held-out text too"
+    first, second = weights(data), weights(data, "again")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    job(data, run=3, name="unasked")  # finds what is kept in the buffer's own form, and adds nothing to it
+    assert bool(ran) is (form == "int8")
+    assert len(list((data / "activations").iterdir())) == 1

@@ -160,11 +160,6 @@ class Splice:
         return torch.log_softmax(logits if cap is None else cap * torch.tanh(logits / cap), dim=-1)
 
 
-def has_head(lm: LM) -> bool:
-    """Whether ``lm`` is the whole model, so that it has a loss."""
-    return lm.model.get_output_embeddings() is not None
-
-
 def _recovered(ablated: float, spliced: float, clean: float) -> float | None:
     """The share of what an ablation costs that is not lost."""
     return (ablated - spliced) / (ablated - clean) if ablated > clean else None
