@@ -59,6 +59,7 @@ class Watch:
         self._hooks, self._harvest, self._windows, self._splice = hooks, harvest, windows, splice
         self._held_out, self._seed, self._tokens = np.array(held_out), seed, tokens
         self._pieces = Pieces(lambda ids: str(lm.tokenizer.decode(ids)), set(windows.special_ids))
+        self._held: list[Tensor] = []  # held-out activations, the same for every SAE and every evaluation
         self._live: dict[int, Live] = {}
         self._texts: dict[int, tuple[str, str, str]] = {}  # by where, of what is shown
         self._next: dict[int, float] = {}  # when each may be looked at again, by time.monotonic
@@ -73,8 +74,9 @@ class Watch:
         losses = NO_FIGURES
         if self._splice is None:
             x, y = trainer.x.columns, (trainer.y or trainer.x).columns
-            batches = self._harvest.first(self._held_out, self._tokens)
-            found = measure(sae, ((batch[:, x], batch[:, y]) for batch in batches))
+            if not self._held:
+                self._held = list(self._harvest.first(self._held_out, self._tokens))
+            found = measure(sae, ((batch[:, x], batch[:, y]) for batch in self._held))
         else:
             meter = Meter(sae)
             losses = self._splice.loss(self._hooks[number][0], meter.add, self._hooks[number][1]).figures()
