@@ -8,12 +8,14 @@ from pydantic import Field
 
 from mistudiod.specs.base import Name, Priority, Spec, check_name
 from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
+from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.many import Many
 from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
 from mistudiod.specs.train import PRESETS, One, Train
-from mistudiod.specs.use import Extract, Steer, Strength
+from mistudiod.specs.use import Extract, Inspect, Steer, Strength
 
 __all__ = [
+    "KEYLESS",
     "KINDS",
     "LANES",
     "MAKES",
@@ -25,7 +27,9 @@ __all__ = [
     "AddModel",
     "AnySpec",
     "Extract",
+    "Inspect",
     "JobRequest",
+    "Label",
     "Many",
     "Name",
     "One",
@@ -34,6 +38,7 @@ __all__ = [
     "Priority",
     "ProbeDevice",
     "SampleDataset",
+    "Score",
     "Spec",
     "Steer",
     "Strength",
@@ -44,9 +49,12 @@ __all__ = [
     "names_made",
 ]
 
-AnySpec = Annotated[AddModel | AddDataset | Tokenize | Train | Extract | Steer, Field(discriminator="kind")]
+AnySpec = Annotated[
+    AddModel | AddDataset | Tokenize | Train | Extract | Inspect | Label | Score | Steer, Field(discriminator="kind")
+]
 KINDS: dict[str, type[Spec]] = {
-    model.model_fields["kind"].default: model for model in (AddModel, AddDataset, Tokenize, Train, Extract, Steer)
+    model.model_fields["kind"].default: model
+    for model in (AddModel, AddDataset, Tokenize, Train, Extract, Inspect, Label, Score, Steer)
 }
 PREVIEWS: dict[str, type[Spec]] = {
     "sample_dataset": SampleDataset,
@@ -54,7 +62,10 @@ PREVIEWS: dict[str, type[Spec]] = {
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
 }
-LANES = {"add_model": "io", "add_dataset": "io", "tokenize": "io", "train": "gpu", "extract": "gpu", "steer": "gpu"}
+LANES = {
+    **dict.fromkeys(("add_model", "add_dataset", "tokenize", "label", "score"), "io"),
+    **dict.fromkeys(("train", "extract", "inspect", "steer"), "gpu"),
+}
 
 
 class JobRequest(Spec):
@@ -75,7 +86,10 @@ USES: dict[str, dict[str, str]] = {
     "add_dataset": {},
     "tokenize": {"dataset": "dataset", "model": "model"},
     "train": {"tokenization": "tokenization", "extends": "sae"},
-    "extract": {"sae": "sae"},
+    "extract": {"sae": "sae", "tokenization": "tokenization"},
+    "inspect": {"sae": "sae"},
+    "label": {"sae": "sae"},
+    "score": {"sae": "sae"},
     "steer": {"sae": "sae"},
 }
 
