@@ -24,8 +24,10 @@ from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.index import NOUNS, Index
+from mistudiod.labels import Labels
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
+from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.preview import preview
@@ -55,6 +57,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
+    app[keys.STORES], app[keys.LABELS] = OpenStores(paths), Labels(database)
     probe = functools.partial(preview, ProbeDevice(), paths, _PROBE_LIMIT_S, command)
     app[keys.ABILITIES] = Abilities(paths.data / "abilities.json", probe)
     app[keys.PLANNING] = Planning(
@@ -81,6 +84,7 @@ def page_routes(shown: page.Page) -> Iterator[Route]:
 def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> None:
     app[keys.BUS].state(id, topic, data)
     app[keys.RECORDS].heard(topic, data)
+    app[keys.STORES].heard(topic, data)
     app[keys.SCHEDULER].heard(topic, data)
 
 

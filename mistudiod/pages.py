@@ -76,7 +76,10 @@ class Pages:
         if self.manifest["postings"]:
             lengths = (d_sae + 1, None, None)
             parts = zip(POSTINGS, "QIf", lengths, strict=True)
-            self._postings = tuple(mapped(folder / name, type_, length) for name, type_, length in parts)
+            starts, places, values = (mapped(folder / name, type_, length) for name, type_, length in parts)
+            if not len(places) == len(values) == starts[-1]:
+                raise ValueError(f"{', '.join(POSTINGS)} do not fit together")
+            self._postings = starts, places, values
 
     def density(self, index: int) -> float:
         """The share of tokens on which a feature fires."""
@@ -171,7 +174,10 @@ class Pages:
 
     def window(self, row: int) -> int:
         """The number that a window that was read has in the tokenization."""
-        return int(self._windows[row])
+        try:
+            return int(self._windows[row])
+        except IndexError:
+            raise damaged(self.folder, f"a feature fires in window {row:,} of {self.rows:,}") from None
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.d_sae:
@@ -208,7 +214,7 @@ class Pages:
             try:
                 for place, value in zip(arrays["where"][fired_at:fired_end], arrays["values"][fired_at:fired_end]):  # noqa: B905
                     activations[place] = value
-                name, window = KINDS[kind], self._windows[row]
+                name, window = KINDS[kind], self.window(row)
             except IndexError:
                 raise damaged(self.folder, "pages.bin has an example of what there is not") from None
             found.append({

@@ -233,26 +233,3 @@ class TokenizationPage(Page):
 
 class SaePage(Page):
     saes: list[Sae]
-
-
-class Example(Described):
-    tokens: list[str]
-    activations: list[float]
-    peak: int = Field(description="index of the token on which the feature fires most")
-
-
-class Feature(Described):
-    index: int
-    max: float | None = None
-    mean: float | None = None
-    density: float | None = Field(None, description="share of tokens on which it fires")
-    examples: list[Example]
-
-
-class FeatureOfSae(Feature):
-    sae: str
-
-
-class FeaturePage(Page):
-    sae: str
-    features: list[Feature]

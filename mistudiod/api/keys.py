@@ -10,7 +10,9 @@ from mistudiod.abilities import Abilities
 from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.index import Index
+from mistudiod.labels import Labels
 from mistudiod.monitor import Monitor
+from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.records import Records
@@ -35,4 +37,6 @@ UPLOADS = web.AppKey("uploads", Uploads)
 TOKENS = web.AppKey("tokens", Tokens)
 ABILITIES = web.AppKey("abilities", Abilities)
 PLANNING = web.AppKey("planning", Planning)
+STORES = web.AppKey("stores", OpenStores)
+LABELS = web.AppKey("labels", Labels)
 COMMAND = web.AppKey("command", Sequence[str])

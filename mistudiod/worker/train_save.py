@@ -19,7 +19,7 @@ from mistudiod.engine.trainer import View
 from mistudiod.specs import One, Train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
-from mistudiod.worker.recipe import metadata
+from mistudiod.worker.recipe import metadata, sha256_of
 from mistudiod.worker.train_begin import Pass
 from mistudiod.worker.train_measure import MEASURES, Bench, measured
 
@@ -108,6 +108,7 @@ class Saver:
         final = self._link.paths.artifact("sae", one.one.name)
         with new_folder(final, one_pass.source.sae_bytes(one.one), replaces=True) as partial:
             one.sae.save(partial, sparsity=fired)
+            recipe["sae_sha256"] = sha256_of(partial / "sae_weights.safetensors")
             (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False, allow_nan=False))
         self._link.artifact("sae", one.one.name)
 

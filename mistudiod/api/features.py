@@ -1,0 +1,237 @@
+"""The features of an SAE's newest extraction: listed, shown, found in the text, compared, exported.
+
+Whatever reads a store or turns much into JSON does so in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from aiohttp import web
+from pydantic import Field
+
+from mistudiod.api import feature_answers as answers
+from mistudiod.api.asks import PageQuery, Ref, RefPath, after
+from mistudiod.api.body import encoded
+from mistudiod.api.fields import Fields
+from mistudiod.api.keys import INDEX, LABELS, STORES
+from mistudiod.api.route import Asked, route
+from mistudiod.errors import Conflict, Invalid, NotFound
+from mistudiod.facts import UnknownModel
+from mistudiod.feature_places import cosine, occurrences, together
+from mistudiod.feature_query import Filter, parse_filter, parse_sort, select
+from mistudiod.labels import Labels
+from mistudiod.pages import Pages
+from mistudiod.tokens import Scope
+
+_EXPORTED = 32  # features at once
+T = TypeVar("T")
+FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class FeaturePath(Fields):
+    ref: Ref = Field(description="name or id of the SAE")
+    index: FeatureIndex = Field(description="index of the feature")
+
+
+class FeaturesQuery(PageQuery):
+    sort: str = Field(
+        "index",
+        max_length=20,
+        description="index, density, max, typical, token, label or score; - in front reverses. What has nothing to "
+        "sort by, as a dead feature or one without a label, is last either way",
+    )
+    filter: str = Field(
+        "",
+        max_length=1000,
+        description="terms with spaces between, all must hold: dead, alive, labelled, unlabelled, starred, "
+        'density<0.01, max>3, score>0.7 (each with < or >), provider:ollama, list:NAME, token:import, token:" import"',
+    )
+    q: str | None = Field(None, min_length=1, max_length=200, description="words in labels and explanations")
+    example: bool = Field(False, description="with the strongest example of each")
+
+
+class OccurrencesQuery(PageQuery):
+    above: float = Field(0.0, ge=0, description="the least activation")
+
+
+class ComparedQuery(Fields):
+    a: FeatureIndex = Field(description="index of one feature")
+    b: FeatureIndex = Field(description="index of the other")
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    sae: str
+    folder: Path  # of the SAE
+    id: str
+    pages: Pages
+    labels: Labels
+
+    @property
+    def named(self) -> dict[str, str]:
+        return {"sae": self.sae, "extraction": self.id}
+
+    def check(self, index: int) -> None:
+        if index >= self.pages.d_sae:
+            raise NotFound(f"{self.sae} has features 0 to {self.pages.d_sae - 1}")
+
+    async def read(self, function: Callable[..., T], *given: Any) -> T:
+        """In a thread; Conflict when the store turns out to be damaged, or lacks what is needed."""
+        try:
+            return await asyncio.to_thread(function, *given)
+        except ValueError as error:
+            raise Conflict(str(error)) from None
+
+
+@route(
+    "GET", "/api/saes/{ref}/features", scope=Scope.READ, path=RefPath, query=FeaturesQuery, answer=answers.FeaturePage,
+    refusals=(NotFound, Conflict),
+)  # fmt: skip
+async def list_features(asked: Asked[FeaturesQuery]) -> Any:
+    """List the features of an SAE's newest extraction, sorted and filtered, dead ones too."""
+    query = asked.query
+    sort, wanted = _parsed("sort", parse_sort, query.sort), _parsed("filter", parse_filter, query.filter)
+    one = await _open(asked)
+    among = [await one.labels.matching(one.sae, **conditions) for conditions in _asked_of_labels(wanted, query.q)]
+    known = await one.labels.order(one.sae, sort[0]) if sort[0] in ("label", "score") else []
+    selected = await one.read(select, one.pages, sort, wanted.store, among, known)
+    begin, end = after(query.cursor), after(query.cursor) + query.limit
+    indices = list(selected[begin:end])
+    about = await one.labels.of(one.sae, indices)
+    found = {"total": len(selected), "next": str(end) if end < len(selected) else None}
+    return await one.read(
+        lambda: _json(one.named | found | {"features": _rows(one.pages, indices, about, query.example)})
+    )
+
+
+@route(
+    "GET", "/api/saes/{ref}/features/compare", scope=Scope.READ, path=RefPath, query=ComparedQuery,
+    answer=answers.Comparison, refusals=(NotFound, Conflict),
+)  # fmt: skip
+async def compare_features(asked: Asked[ComparedQuery]) -> Any:
+    """Compare two features of an SAE: their directions, and where both fire."""
+    one, (a, b) = await _open(asked), (asked.query.a, asked.query.b)
+    one.check(max(a, b))
+    about = await one.labels.of(one.sae, [a, b])
+
+    def compared() -> web.Response:
+        rows = dict(zip("ab", _rows(one.pages, [a, b], about), strict=True))
+        return _json(one.named | rows | {"cosine": _cosine(one.folder, a, b)} | together(one.pages, a, b))
+
+    return await one.read(compared)
+
+
+@route(
+    "GET", "/api/saes/{ref}/features/export", scope=Scope.READ, path=RefPath, media="application/x-ndjson",
+    refusals=(NotFound, Conflict),
+)  # fmt: skip
+async def export_features(asked: Asked[None]) -> web.StreamResponse:
+    """Download all features of an SAE's newest extraction with their labels, one JSON object a line."""
+    one = await _open(asked)
+    headers = {"Content-Disposition": f'attachment; filename="{one.sae}-{one.id}.ndjson"'}
+    response = web.StreamResponse(headers=headers)
+    response.content_type = "application/x-ndjson"
+    await response.prepare(asked.request)
+    if asked.request.method == "HEAD":
+        return response
+    for begin in range(0, one.pages.d_sae, _EXPORTED):
+        indices = range(begin, min(begin + _EXPORTED, one.pages.d_sae))
+        about = [await one.labels.about(one.sae, index) for index in indices]
+        await response.write(await asyncio.to_thread(_lines, one, indices, about))
+    return response
+
+
+@route(
+    "GET", "/api/saes/{ref}/features/{index}", scope=Scope.READ, path=FeaturePath, answer=answers.Feature,
+    refusals=(NotFound, Conflict),
+)  # fmt: skip
+async def show_feature(asked: Asked[None]) -> Any:
+    """Show all that is known of one feature."""
+    one, index = await _open(asked), asked.path.index
+    one.check(index)
+    about = await one.labels.about(one.sae, index)
+    return await one.read(lambda: _json(one.named | one.pages.page(index) | about))
+
+
+@route(
+    "GET", "/api/saes/{ref}/features/{index}/occurrences", scope=Scope.READ, path=FeaturePath, query=OccurrencesQuery,
+    answer=answers.OccurrencePage, refusals=(NotFound, Conflict),
+)  # fmt: skip
+async def list_occurrences(asked: Asked[OccurrencesQuery]) -> Any:
+    """Find every place where a feature fires in the text that was read."""
+    one, index, query = await _open(asked), asked.path.index, asked.query
+    one.check(index)
+
+    def found() -> web.Response:
+        places = occurrences(one.pages, index, query.above, after(query.cursor), query.limit)
+        following = None if places["next"] is None else str(places["next"])
+        return _json(one.named | {"index": index} | places | {"next": following})
+
+    return await one.read(found)
+
+
+async def _open(asked: Asked[Any]) -> _Extraction:
+    """Raises Conflict, one sentence, when the newest extraction is not one of the SAE as it is, or cannot be read."""
+    sae = await asked.app[INDEX].get("sae", asked.path.ref)
+    name = sae["name"]
+    extraction = await asked.app[INDEX].newest_features(name)
+    if extraction is None:
+        raise NotFound(f"no features of {name} have been extracted yet; run: mistudio feature extract {name}")
+    try:
+        pages = await asked.app[STORES].get(Path(extraction["folder"]))
+    except ValueError as error:
+        raise Conflict(str(error)) from None
+    id = extraction["name"].rpartition("/")[2]
+    if sae.get("width", pages.d_sae) != pages.d_sae:
+        raise Conflict(f"extraction {id} has {pages.d_sae} features, and {name} has {sae['width']}: extract them again")
+    made_of = pages.manifest.get("sae_sha256")
+    if sae.get("sae_sha256", made_of) != made_of:
+        raise Conflict(f"{name} was trained further since extraction {id}: extract the features again")
+    return _Extraction(name, Path(sae["folder"]), id, pages, asked.app[LABELS])
+
+
+def _parsed(field: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise Invalid(str(error), {field: str(error)}) from None
+
+
+def _asked_of_labels(wanted: Filter, q: str | None) -> list[dict[str, Any]]:
+    return wanted.labels + ([{"q": q}] if q else [])
+
+
+def _rows(
+    pages: Pages, indices: list[int], about: dict[int, dict[str, Any]], example: bool = False
+) -> list[dict[str, Any]]:
+    return [
+        pages.row(index) | about[index] | ({"example": pages.example(index)} if example else {}) for index in indices
+    ]
+
+
+def _lines(one: _Extraction, indices: range, about: list[dict[str, Any]]) -> bytes:
+    lines = [one.named | one.pages.page(index) | known for index, known in zip(indices, about, strict=True)]
+    return "".join(f"{encoded(line)}\n" for line in lines).encode(errors="replace")
+
+
+def _cosine(folder: Path, a: int, b: int) -> float | None:
+    try:
+        return cosine(folder / "sae_weights.safetensors", a, b)
+    except (OSError, UnknownModel):
+        return None
+
+
+def _json(data: dict[str, Any]) -> web.Response:
+    try:
+        body = encoded(data)
+    except ValueError:  # NaN, which no writer lets through
+        raise ValueError("the feature store is damaged: it holds NaN; extract the features again") from None
+    return web.Response(body=body.encode(errors="replace"), content_type="application/json")
+
+
+ROUTES = (list_features, compare_features, export_features, show_feature, list_occurrences)

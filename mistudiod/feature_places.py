@@ -1,0 +1,103 @@
+"""Where features fire in the text that was read, one or two of them, out of a store's postings. Standard library."""
+
+from __future__ import annotations
+
+import math
+import struct
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any
+
+from mistudiod.facts.headers import read_header
+from mistudiod.pages import Pages
+
+AROUND = 16  # tokens of text before and after a place
+SHARED = 10  # places shown of two features
+_BLOCK = 1 << 14
+
+
+def occurrences(pages: Pages, index: int, above: float, begin: int, limit: int) -> dict[str, Any]:
+    """The places where a feature has an activation of ``above`` or more, in the order of the text: ``total``, so many
+    of them from the ``begin``-th posting on, and with what to begin ``next``. Raises ValueError without postings.
+    """
+    places, values = pages.postings(index)
+    total, chosen = len(values), list(range(begin, min(begin + limit + 1, len(values))))
+    if above > 0:
+        total, chosen = 0, []
+        for start in range(0, len(values), _BLOCK):
+            block = enumerate(values[start : start + _BLOCK], start)
+            strong = [n for n, value in block if value >= above]
+            total += len(strong)
+            if len(chosen) <= limit:
+                chosen += [n for n in strong if n >= begin][: limit + 1 - len(chosen)]
+    following = chosen[limit] if len(chosen) > limit else None
+    found = [{**_place(pages, places[n]), "value": values[n]} for n in chosen[:limit]]
+    return {"occurrences": found, "total": total, "next": following}
+
+
+def together(pages: Pages, a: int, b: int) -> dict[str, Any]:
+    """On how many tokens two features both fire, and the windows in which the weaker of them is strongest by its own
+    measure, with the activations of both; ``both``, ``jaccard`` and ``shared`` are None without postings.
+    """
+    if not pages.manifest["postings"]:
+        return {"both": None, "jaccard": None, "shared": None}
+    order = sorted((a, b), key=lambda index: len(pages.postings(index)[0]))
+    (few, few_values), (many, many_values) = map(pages.postings, order)
+    few_top, many_top = (pages.columns["max"][index] or 1.0 for index in order)
+    both, at = 0, 0
+    best: dict[int, tuple[float, int, float, float]] = {}  # by window
+    for place, one in zip(few, few_values, strict=True):
+        at = bisect_left(many, place, at)
+        if at == len(many):
+            break
+        if many[at] == place:
+            both, other = both + 1, many_values[at]
+            found = (min(one / few_top, other / many_top), -place, one, other)
+            row = place // pages.context
+            best[row] = max(best.get(row, found), found)
+    either = len(few) + len(many) - both
+    names = ("a", "b") if order == [a, b] else ("b", "a")
+    return {
+        "both": both,
+        "jaccard": both / either if either else 0.0,
+        "shared": [
+            {**_place(pages, -place), **dict(zip(names, values, strict=True))}
+            for _, place, *values in sorted(best.values(), reverse=True)[:SHARED]
+        ],
+    }
+
+
+def _place(pages: Pages, place: int) -> dict[str, Any]:
+    row, position = divmod(place, pages.context)
+    first = max(0, position - AROUND)
+    ids = pages.ids(row)[first : position + AROUND + 1]
+    return {
+        "row": row,
+        "window": pages.window(row),
+        "position": position,
+        "texts": pages.texts(ids),
+        "peak": position - first,
+    }
+
+
+def cosine(weights: Path, a: int, b: int) -> float | None:
+    """Of two rows of W_dec in a safetensors file; None when it has no such float32 rows, or one is zero.
+
+    Raises OSError, UnknownModel when the file cannot be read.
+    """
+    stored = read_header(weights).get("W_dec")
+    if stored is None or stored.dtype != "F32" or len(stored.shape) != 2 or max(a, b) >= stored.shape[0]:
+        return None
+    width = stored.shape[1]
+    with weights.open("rb") as file:
+        rows = []
+        for index in (a, b):
+            file.seek(stored.start + index * width * 4)
+            rows.append(struct.unpack(f"<{width}f", file.read(width * 4)))
+    one, other = rows
+    size = math.sqrt(_dot(one, one) * _dot(other, other))
+    return max(-1.0, min(1.0, _dot(one, other) / size)) if 0 < size < math.inf else None
+
+
+def _dot(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))
