@@ -107,7 +107,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "metaspace": _metaspace,
 }
 MADE = {name: make() for name, make in KINDS.items()}
-BYTES = {name: token_bytes(tokenizer, tokenizer.get_vocab_size()) for name, tokenizer in MADE.items()}
+BYTES = {name: token_bytes(tokenizer, range(tokenizer.get_vocab_size())) for name, tokenizer in MADE.items()}
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)  # all that UTF-8 can write
 PREPENDS = ("llama2", "metaspace")
 
@@ -183,12 +183,12 @@ def test_an_added_token_that_the_vocabulary_has_too_is_spelled_as_that_spells_it
     tokenizer = _sentencepiece(prepends=False)
     known = next(token for token in ("▁▁▁▁", "▁▁") if tokenizer.token_to_id(token) is not None)
     tokenizer.add_tokens([AddedToken(known, normalized=False)])
-    found = token_bytes(tokenizer, tokenizer.get_vocab_size())
+    found = token_bytes(tokenizer, range(tokenizer.get_vocab_size()))
     assert found[tokenizer.token_to_id(known)] == known.replace("▁", " ").encode()
 
 
 def test_ids_that_the_tokenizer_does_not_know_are_empty() -> None:
-    assert token_bytes(tiny_tokenizer(), VOCABULARY + 3)[VOCABULARY:] == [b"", b"", b""]
+    assert token_bytes(tiny_tokenizer(), range(VOCABULARY + 3))[VOCABULARY:] == [b"", b"", b""]
 
 
 def test_the_bundled_models_vocabulary_is_written_and_read_back(tmp_path: Path) -> None:
@@ -198,6 +198,6 @@ def test_the_bundled_models_vocabulary_is_written_and_read_back(tmp_path: Path) 
     data = (tmp_path / "vocab.bin").read_bytes()
     assert len(offsets) == 4101 and offsets[0] == 0 and offsets[-1] == len(data)
     read = [data[a:b] for a, b in pairwise(offsets)]
-    assert read == token_bytes(tokenizer, 4100)
+    assert read == token_bytes(tokenizer, range(4100))
     text = "def größe(straße: str) -> int:  # 🙂\n    return len(straße)\n"
     assert b"".join(read[i] for i in tokenizer.encode(text).ids).decode() == text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +31,13 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # one byte of a character that the 
 Step = Callable[[str], str | bytes]
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerFast | Tokenizer, size: int) -> list[bytes]:
-    """Of the tokens 0 to ``size`` - 1; empty for ids that the tokenizer does not know."""
+def token_bytes(tokenizer: PreTrainedTokenizerFast | Tokenizer, ids: Iterable[int]) -> list[bytes]:
+    """Of each of some tokens; empty for an id that the tokenizer does not know."""
     fast = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer.backend_tokenizer
     steps = _steps(json.loads(fast.decoder.__getstate__())) if fast.decoder else []
     added = fast.get_added_tokens_decoder()
     found = []
-    for token in range(size):
+    for token in ids:
         content = added[token].content if token in added else None
         # Added tokens are found in a text as they are written, but some repeat what the model has (Gemma's "▁▁").
         if content is not None and (added[token].special or fast.model.id_to_token(token) is None):
@@ -48,11 +48,11 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast | Tokenizer, size: int) -> li
 
 
 def write_vocabulary(tokenizer: PreTrainedTokenizerFast | Tokenizer, size: int, folder: Path) -> None:
-    """Write ``vocab.bin``, the bytes of all tokens in a row, and ``vocab.idx``, where each begins.
+    """Write ``vocab.bin``, the bytes of the tokens 0 to ``size`` - 1 in a row, and ``vocab.idx``, where each begins.
 
     ``vocab.idx`` is u32, little-endian, ``size`` + 1 long: the last is where the last token ends.
     """
-    tokens = token_bytes(tokenizer, size)
+    tokens = token_bytes(tokenizer, range(size))
     offsets = np.zeros(size + 1, dtype="<u4")
     np.cumsum([len(token) for token in tokens], out=offsets[1:])
     (folder / BYTES).write_bytes(b"".join(tokens))
