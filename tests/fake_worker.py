@@ -68,6 +68,12 @@ def main() -> int:
     if order["spec"]["kind"] == "sample_dataset":
         say(event="result", result={"rows": []})
         return 0
+    if order["spec"]["kind"] == "inspect":
+        token = {"id": 3, "text": spec["text"], "special": False, "features": [{"index": 7, "value": 1.5}]}
+        pooled = [{"index": 7, "max": 1.5, "tokens": 1, "peak": 0}]
+        found = {"sae": spec["sae"], "top": spec["top"], "tokens": [token], "pooled": pooled}
+        say(event="result", result={**found, "left_out": 0, "l0": 1.0})
+        return 0
     finish(order, say)
     return 0
 

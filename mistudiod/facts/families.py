@@ -27,11 +27,14 @@ class Family:
     mlp_last: str = "mlp.down_proj"  # reads the neurons
     post_normed: bool = False  # norms between what a block makes and the residual stream
     rows_first: bool = True  # weights are (out, in), as torch's Linear keeps them
+    norm: str = "norm.weight"  # of the last norm
+    norm_adds_one: bool = False  # it multiplies by 1 + its weight
+    norm_centres: bool = False  # it takes the mean away, as LayerNorm does; RMSNorm does not
 
 
 _LLAMA = Family()
-_GEMMA = Family(tied=True)
-_GEMMA2 = Family(tied=True, post_normed=True)
+_GEMMA = Family(tied=True, norm_adds_one=True)
+_GEMMA2 = Family(tied=True, post_normed=True, norm_adds_one=True)
 FAMILIES = {
     "gpt2": Family(
         n_layers="n_layer",
@@ -46,6 +49,8 @@ FAMILIES = {
         attention_last="attn.c_proj",
         mlp_last="mlp.c_proj",
         rows_first=False,
+        norm="ln_f.weight",
+        norm_centres=True,
     ),
     "gpt_neox": Family(
         embedding="embed_in.weight",
@@ -54,6 +59,8 @@ FAMILIES = {
         keys=None,
         attention_last="attention.dense",
         mlp_last="mlp.dense_4h_to_h",
+        norm="final_layer_norm.weight",
+        norm_centres=True,
     ),
     "llama": _LLAMA,
     "mistral": _LLAMA,

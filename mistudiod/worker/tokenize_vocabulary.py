@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from mistudiod.engine.token_bytes import BYTE_OF
 from mistudiod.engine.tokens import Vocabulary
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.tokenize_pieces import open_tokenizer
@@ -72,21 +73,15 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, size: int) -> Vocabulary
     return Vocabulary(size, bos, eos, unknown, padding, tuple(sorted(special)), trained_with_bos, text)
 
 
-# The letters in which byte-level tokenizers write bytes: those that can be printed stand for themselves.
-_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
-_BYTE_OF = {chr(byte): byte for byte in _PRINTED}
-_BYTE_OF |= {chr(256 + n): byte for n, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)}
-
-
 def _shown(tokenizer: Tokenizer, token: int) -> str:
     """A token as it reads in a text; of a part of a character the bytes, as ``\\xc3``."""
     text = tokenizer.decode([token], skip_special_tokens=False)
     if text and "\ufffd" not in text:
         return text
     written = tokenizer.id_to_token(token) or ""
-    if not all(letter in _BYTE_OF for letter in written):
+    if not all(letter in BYTE_OF for letter in written):
         return written
-    return bytes(_BYTE_OF[letter] for letter in written).decode(errors="backslashreplace")
+    return bytes(BYTE_OF[letter] for letter in written).decode(errors="backslashreplace")
 
 
 def sha256_of(path: Path) -> str:

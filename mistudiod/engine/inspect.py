@@ -1,0 +1,106 @@
+"""One text through a model and an SAE: which features fire on which of its tokens."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mistudiod.engine.lm import LM
+from mistudiod.engine.sae import SparseAutoencoder
+
+DIGITS = 6  # of an activation: a float32 has seven
+MOST_POOLED = 1000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Of T tokens: ``ids`` and ``special`` (T,), and of each the features that fire on it, the strongest first.
+
+    ``values`` and ``latents`` are (T, n); a value of 0 is a feature that does not fire. On special tokens none does:
+    they carry no text, and no SAE has learned them.
+    """
+
+    ids: list[int]
+    special: list[bool]
+    values: Tensor
+    latents: Tensor
+
+    @property
+    def l0(self) -> float:
+        """How many features fire on a token of the text."""
+        text = self.special.count(False)
+        return int((self.values > 0).sum()) / text if text else 0.0
+
+    def without(self, ignored: Tensor) -> tuple[Reading, int]:
+        """The same without some features, (d_sae,) bool; and how many of these fire on the text."""
+        out = ignored.to(self.latents.device)[self.latents]
+        count = len(self.latents[out & (self.values > 0)].unique())
+        values, order = self.values.masked_fill(out, 0).sort(dim=1, descending=True, stable=True)
+        return Reading(self.ids, self.special, values, self.latents.gather(1, order)), count
+
+    def features(self, top: int) -> list[list[dict[str, Any]]]:
+        """Of each token the ``top`` strongest features: ``{"index", "value"}``."""
+        rows = zip(self.values[:, :top].tolist(), self.latents[:, :top].tolist(), strict=True)
+        return [
+            [{"index": latent, "value": _short(value)} for value, latent in zip(*row, strict=True) if value > 0]
+            for row in rows
+        ]
+
+    def pooled(self) -> list[dict[str, Any]]:
+        """Of the text as a whole its features, the strongest first: ``{"index", "max", "tokens", "peak"}``.
+
+        ``tokens``: on how many it fires; ``peak``: the number of the token on which it is strongest.
+        """
+        position, column = (self.values > 0).nonzero(as_tuple=True)
+        value, latent = self.values[position, column], self.latents[position, column]
+        found, which, tokens = latent.unique(return_inverse=True, return_counts=True)
+        order = value.argsort(descending=True, stable=True)  # of equal tokens the first
+        first = torch.full((len(found),), len(value), device=value.device)
+        first.scatter_reduce_(0, which[order], torch.arange(len(value), device=value.device), "amin")
+        peak = order[first]
+        strongest = value[peak].argsort(descending=True, stable=True)[:MOST_POOLED]
+        columns = (found, value[peak], tokens, position[peak])
+        return [
+            {"index": index, "max": _short(most), "tokens": on, "peak": at}
+            for index, most, on, at in zip(*(part[strongest].tolist() for part in columns), strict=True)
+        ]
+
+
+def text_ids(lm: LM, text: str, begins_with_bos: bool) -> list[int]:
+    """The tokens of a text, as the windows began that an SAE was trained on: with BOS, or without."""
+    tokenizer = lm.tokenizer
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [bos, *ids] if begins_with_bos and bos is not None else ids
+
+
+@torch.no_grad()
+def read(lm: LM, sae: SparseAutoencoder, hook: str, ids: list[int], special_ids: Collection[int]) -> Reading:
+    """Which features of ``sae``, which reads at ``hook``, fire on the tokens ``ids``: one pass of the model."""
+    special = [id in special_ids for id in ids]
+    x = lm.activations(torch.tensor([ids]), hook)[0].float()
+    values, latents = sae.encode_active(x)
+    values = values.masked_fill(torch.tensor(special, device=values.device)[:, None], 0)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return Reading(ids, special, values, latents.gather(1, order))
+
+
+def whole_texts(pieces: Iterable[bytes]) -> list[str]:
+    """The text of each token that follows the one before; joined they are the exact text.
+
+    A character that is spread over several tokens comes whole with the last of them, the earlier are "".
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    texts = [decoder.decode(piece) for piece in pieces]
+    if texts:
+        texts[-1] += decoder.decode(b"", final=True)
+    return texts
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
