@@ -1,4 +1,4 @@
-"""The tokens of a text that is extracted from: their ids on disk, how often each counts, and where, for some of them."""
+"""The tokens of a text that is extracted from: ids on disk, how often each counts, and where, for some of them."""
 
 from __future__ import annotations
 
