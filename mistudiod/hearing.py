@@ -23,14 +23,21 @@ FLUSH_S = 0.25  # how often what a worker says is written and passed on
 Written = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]  # runs a write until the database takes it
 
 
+def _saes(job: Job) -> list[str]:
+    """Those that a job may tell of."""
+    if job["kind"] == "extract":
+        return [job["spec"]["sae"]]
+    makes = job["makes"] or {"noun": None}
+    return makes["names"] if makes["noun"] == "sae" else []
+
+
 class Hearing:
     """What one job's worker says, from its start to its end."""
 
     def __init__(self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written) -> None:
         self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
         self._written = written
-        makes = job["makes"] or {"noun": None}
-        self._said = Said(makes["names"] if makes["noun"] == "sae" else ())
+        self._said = Said(_saes(job))
         self._over = asyncio.Event()
 
     async def hear(self, worker: Worker) -> dict[str, Any] | None:

@@ -84,10 +84,10 @@ def metrics_page(db: sqlite3.Connection, job: int, after_step: int, limit: int, 
 
 
 def live_of(db: sqlite3.Connection, job: int) -> list[dict[str, Any]]:
-    """The newest of each SAE, in the order in which the job names them. Raises NotFound."""
+    """The newest of each SAE, in the order in which the job names them, if it makes them. Raises NotFound."""
     job_row(db, job)
-    query = """select live.sae, step, features from live join makes on makes.job = live.job and makes.name = live.sae
-               where live.job = ? order by n"""
+    query = """select live.sae, step, features from live
+               left join makes on makes.job = live.job and makes.name = live.sae where live.job = ? order by n"""
     rows = db.execute(query, (job,)).fetchall()
     return [{"sae": row["sae"], "step": row["step"], "features": json.loads(row["features"])} for row in rows]
 

@@ -23,7 +23,7 @@ class Gathered:
 
 
 class Said:
-    """Gathers what one worker says. ``saes``: those that its job makes; of any other it knows nothing."""
+    """Gathers what one worker says. ``saes``: those that its job makes or extracts from; it knows of no other."""
 
     def __init__(self, saes: Sequence[str] = ()) -> None:
         self._saes = saes

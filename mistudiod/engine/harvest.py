@@ -64,6 +64,11 @@ class Harvest:
     def d_in(self) -> int:
         return sum(self.widths)
 
+    @property
+    def lm_windows(self) -> int:
+        """Windows of one forward pass."""
+        return max(1, min(MAX_LM_WINDOWS, self.lm_tokens // self.windows.context))
+
     def columns(self) -> list[slice]:
         """Of each hook."""
         ends = np.cumsum(self.widths).tolist()
@@ -75,9 +80,8 @@ class Harvest:
         What is new in the stores counts only after ``commit``.
         """
         context = self.windows.context
-        size = max(1, min(MAX_LM_WINDOWS, self.lm_tokens // context))
-        for start in range(0, len(numbers), size):
-            part = np.asarray(numbers[start : start + size], dtype=np.int64)
+        for start in range(0, len(numbers), self.lm_windows):
+            part = np.asarray(numbers[start : start + self.lm_windows], dtype=np.int64)
             rows = self.windows.rows(part)  # (n, T)
             text = torch.from_numpy(np.flatnonzero(~self.windows.special_mask(rows)))
             where = torch.from_numpy(part).repeat_interleave(context)[text] * context + text % context

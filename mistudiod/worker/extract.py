@@ -1,121 +1,200 @@
-"""Find the texts on which an SAE's latents fire most, and keep examples of the strongest."""
+"""Find where every feature of an SAE fires, and what speaks for its meaning, in one pass over a text."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mistudiod.engine.extract import Extraction
-from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import LM, PASS_TOKENS, load_lm
-from mistudiod.engine.precision import NoPrecision
-from mistudiod.engine.tokens import TokenWindows
+from mistudiod.engine.bank import COUNTS, TOKENS, Bank, write_tokens
+from mistudiod.engine.evidence import Asked
+from mistudiod.engine.extract import read_text
+from mistudiod.engine.feature_record import Logits
+from mistudiod.engine.feature_store import StoreWriter
+from mistudiod.engine.harvest import NoActivations
+from mistudiod.engine.logit_lens import LogitLens
+from mistudiod.engine.mapped import Mapped
+from mistudiod.engine.merge import merge
+from mistudiod.engine.neighbours import decoder_neighbours
+from mistudiod.engine.records import NEIGHBOURS, Records
+from mistudiod.engine.shards import ENTRY_BYTES, Entries, Shards
+from mistudiod.engine.token_bytes import write_vocabulary
 from mistudiod.facts import UnknownModel
+from mistudiod.paths import DiskFull, publish, require_space
 from mistudiod.specs import Extract
+from mistudiod.worker.extract_live import LiveFeatures
+from mistudiod.worker.extract_source import find_source, hooks_read, load_model, text_of
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
-from mistudiod.worker.trained import Trained, open_trained
+from mistudiod.worker.recipe import sha256_of
+from mistudiod.worker.trained import open_trained
 
-BEFORE, AFTER = 16, 8  # tokens of an example around its strongest one
+POSTING_BYTES = 8  # of an entry, in the store
+RECORD_BYTES = 24_000  # of a feature, in the store: 48 examples of 65 tokens, and logits
+LENS_FEATURES = 256  # whose logits are found together
+RESULT = (  # of the manifest
+    *("sae", "id", "tokenization", "features", "alive", "dead", "l0", "tokens", "skipped"),
+    *("seconds", "tokens_per_s"),
+)
 
 
 def run(spec: Extract, link: Link) -> None:
-    """Write ``features/<sae>/<job>/``: a manifest, and a line for each feature that has examples."""
+    """Write ``features/<sae>/<job>/``, a feature store. Goes on from the latest shard.
+
+    Raises Refused, DiskFull, Asked.
+    """
     name = f"{spec.sae}/{link.run.name}"
     final = link.paths.artifact("features", name)
     if not final.exists():
-        _extract(spec, link, final)
+        _Extraction(spec, link).run(final)
+    shutil.rmtree(_scratch(link), ignore_errors=True)
     link.artifact("features", name)
-    link.result(json.loads((final / "manifest.json").read_text()))
+    manifest = json.loads((final / "manifest.json").read_text())
+    link.result({key: manifest.get(key) for key in RESULT})
 
 
-def _extract(spec: Extract, link: Link, final: Path) -> None:
-    link.progress("load model", 0, 1)
-    trained = open_trained(spec.sae, link)
-    windows = _windows(trained, link)
-    try:
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers_needed(trained.hook))
-    except (UnknownModel, NoPrecision) as error:
-        raise Refused(str(error), "sae") from error
-    link.progress("load model", 1, 1)
-    extraction = _read_text(spec, link, trained, windows, lm)
-    chosen = extraction.strongest(spec.features).tolist()
-    lines = []
-    for done, latent in enumerate(chosen):
-        link.check()
-        feature = _feature(latent, extraction, trained, windows, lm)
-        lines.append(json.dumps(feature, ensure_ascii=False, allow_nan=False))
-        link.progress("examples", done + 1, len(chosen), "features")
-    manifest = {
-        "sae": spec.sae,
-        "id": link.run.name,
-        "job": int(link.run.name) if link.run.name.isdigit() else None,
-        "features": len(lines),
-        "tokens": extraction.tokens,
-        "alive": (extraction.fired > 0).double().mean().item(),
-        "tokenization": trained.recipe["spec"]["tokenization"],
-    }
-    with new_folder(final, 1 << 20) as partial:
-        (partial / "features.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False))
+def _scratch(link: Link) -> Path:
+    return link.run / "shards"
 
 
-def _windows(trained: Trained, link: Link) -> TokenWindows:
-    name = trained.recipe["spec"]["tokenization"]
-    try:
-        return TokenWindows(link.paths.artifact("tokenization", name))
-    except ValueError as error:
-        raise Refused(f"the tokenization {name} that the SAE was trained on is not here: {error}", "sae") from error
+class _Extraction:
+    def __init__(self, spec: Extract, link: Link) -> None:
+        self._spec, self._link, self._began = spec, link, time.monotonic()
+        self._trained = open_trained(spec.sae, link)
+        self._source = find_source(spec, self._trained, link)
+        self._sha256 = sha256_of(link.paths.artifact("sae", spec.sae) / "sae_weights.safetensors")
+        self._lm = load_model(self._source, hooks_read(self._trained), link)
+        self._text = text_of(spec, self._source, self._lm, link)
+        self._asked = Asked(spec.examples, self._text.context)
+        self._shards = Shards(_scratch(link), self._trained.sae.d_sae, self._made_of(), publish)
+        self._before = sum(shard.seconds for shard in self._shards.whole)  # of earlier attempts
 
+    def run(self, final: Path) -> None:
+        self._read()
+        counted = sum(shard.tokens for shard in self._shards.whole)
+        if not counted:
+            raise Refused(f"the text of {self._source.name} holds special tokens or outliers only", "tokenization")
+        entries = sum(shard.entries for shard in self._shards.whole)
+        needed = POSTING_BYTES * entries + RECORD_BYTES * self._trained.sae.d_sae
+        with new_folder(final, needed) as partial:
+            self._write(partial, counted, entries)
 
-def _read_text(spec: Extract, link: Link, trained: Trained, windows: TokenWindows, lm: LM) -> Extraction:
-    """One pass over evenly spread training windows, as many as hold ``spec.tokens``."""
-    count = min(windows.train, -(-spec.tokens // windows.context))
-    numbers = np.linspace(0, windows.train - 1, count).round().astype(np.int64)
-    extraction = Extraction(trained.sae.d_sae, spec.examples, trained.device)
-    size = max(1, PASS_TOKENS[trained.device.type] // windows.context)
-    for start in range(0, count, size):
-        link.check()
-        rows = windows.rows(numbers[start : start + size])  # (n, T)
-        kept = torch.from_numpy(np.argwhere(~windows.special_mask(rows))).to(trained.device)  # (tokens, 2)
-        x = lm.activations(torch.from_numpy(rows), trained.hook)[kept[:, 0], kept[:, 1]].float()
-        which = torch.from_numpy(numbers[start : start + size]).to(trained.device)[kept[:, 0]]
-        extraction.add(*trained.sae.encode_active(x), which, kept[:, 1])
-        link.progress("read text", min(start + size, count) * windows.context, count * windows.context, "tokens")
-    return extraction
+    def _made_of(self) -> dict[str, Any]:
+        """What shards must have been made of to be gone on with."""
+        text = self._text
+        return {
+            "format": 1,
+            "sae_sha256": self._sha256,
+            "tokenization": self._source.tokenization,
+            "rows": len(text.numbers),
+            "hook": self._trained.hook,
+            "precision": self._trained.precision,
+            "outlier_norms": list(text.harvest.outlier_norms or ()),
+            "lm_windows": text.harvest.lm_windows,
+        }
 
+    def _read(self) -> None:
+        text, shards, link = self._text, self._shards, self._link
+        live = LiveFeatures(self._spec.sae, text, self._source.windows, self._lm, link)
 
-def _feature(latent: int, extraction: Extraction, trained: Trained, windows: TokenWindows, lm: LM) -> dict[str, Any]:
-    fired = int(extraction.fired[latent])
-    examples = []
-    for window, position in zip(extraction.window[latent].tolist(), extraction.position[latent].tolist(), strict=True):
-        if window >= 0:
-            examples.append(_example(latent, window, position, trained, windows, lm))
-    return {
-        "index": latent,
-        "max": extraction.best[latent, 0].item(),
-        "mean": extraction.total[latent].item() / fired,
-        "density": fired / extraction.tokens,
-        "examples": examples,
-    }
+        def heard(places: int) -> None:
+            link.check()
+            link.progress("read text", places, text.places, "tokens")
 
+        def closed(entries: Entries) -> None:
+            live.look(entries, shards.whole[-1].tokens, shards.end)
+            if len(shards.whole) == 1:
+                self._require_space()
 
-def _example(
-    latent: int, window: int, position: int, trained: Trained, windows: TokenWindows, lm: LM
-) -> dict[str, Any]:
-    """Tokens around ``position`` of a window, and the latent's activation on each."""
-    row = windows.rows([window])[0]  # (T,)
-    values = trained.sae.encode(lm.activations(torch.from_numpy(row[None]), trained.hook)[0].float())[:, latent]
-    first, last = max(0, position - BEFORE), min(len(row), position + AFTER + 1)
-    shown = [i for i in range(first, last) if row[i] not in windows.special_ids]
-    return {
-        "tokens": [lm.tokenizer.decode([int(row[i])]) for i in shown],
-        "activations": [round(values[i].item(), 4) for i in shown],
-        "peak": shown.index(position),
-        "window": window,
-        "position": position,
-    }
+        try:
+            read_text(text, self._trained.sae, shards, heard, closed)
+        except NoActivations as error:
+            raise Refused(f"{self._trained.hook} of {self._trained.model['name']}: {error}", "sae") from error
+
+    def _require_space(self) -> None:
+        """Raises Refused when the rest, as dense as the first shard, will not fit."""
+        first, places = self._shards.whole[0], self._text.places
+        each = ENTRY_BYTES + POSTING_BYTES
+        needed = round(first.entries * (each * places / first.end - ENTRY_BYTES))
+        try:
+            require_space(self._link.run, needed + RECORD_BYTES * self._trained.sae.d_sae)
+        except DiskFull as error:
+            share = first.entries / max(first.tokens, 1)
+            raise Refused(
+                f"with {share:,.0f} features on a token, {places:,} tokens do not fit on the disk ({error}), or ask "
+                "for fewer --tokens",
+                "tokens",
+            ) from error
+
+    def _write(self, folder: Path, counted: int, entries: int) -> None:
+        """Everything of the store."""
+        sae, lm, link, text = self._trained.sae, self._lm, self._link, self._text
+        vocabulary = max(lm.facts.vocab_size, len(lm.tokenizer))
+        dtype = np.dtype(self._source.tokenization["dtype"])
+        write_tokens(self._source.windows, text.numbers, dtype, folder)
+        write_vocabulary(lm.tokenizer, vocabulary, folder)
+        neighbours = decoder_neighbours(sae.W_dec, NEIGHBOURS, self._heard("neighbours", sae.d_sae))
+        merged = _scratch(link) / "merged"
+        merged.mkdir(exist_ok=True)
+        postings = folder if self._spec.postings else merged
+        tokens, counts = Mapped(folder / TOKENS, dtype), Mapped(_scratch(link) / COUNTS, "<u4")
+        bank = Bank(tokens.array, counts.array, vocabulary)
+        merge(self._shards, self._asked, tokens.array, vocabulary, postings, merged, self._heard("sort", sae.d_sae))
+        records = Records(self._asked, self._spec.around, bank, postings, merged, _scratch(link), neighbours)
+        writer = StoreWriter(folder, sae.d_sae, text.context, len(text.numbers), counted, dtype.itemsize)
+        self._write_records(records, writer)
+        writer.finish(self._manifest(counted, entries))
+
+    def _write_records(self, records: Records, writer: StoreWriter) -> None:
+        d_sae, heard = self._trained.sae.d_sae, self._heard("features", self._trained.sae.d_sae)
+        lens = self._lens()
+        for first in range(0, d_sae, LENS_FEATURES):
+            heard(first)
+            last = min(first + LENS_FEATURES, d_sae)
+            logits: list[Logits | None] = [*lens.logits(first, last)] if lens else [None] * (last - first)
+            for feature in range(first, last):
+                writer.add(records.record(feature, logits[feature - first]))
+                heard(feature + 1)
+
+    def _lens(self) -> LogitLens | None:
+        trained = self._trained
+        try:
+            return LogitLens.of(
+                Path(trained.model["path"]), trained.sae.W_dec, trained.hook_out, len(self._lm.tokenizer)
+            )
+        except UnknownModel as error:
+            raise Refused(str(error), "sae") from error
+
+    def _heard(self, stage: str, total: int) -> Any:
+        def heard(done: int) -> None:
+            self._link.check()
+            self._link.progress(stage, done, total, "features")
+
+        return heard
+
+    def _manifest(self, counted: int, entries: int) -> dict[str, Any]:
+        spec, shards, text = self._spec, self._shards, self._text
+        outliers = sum(shard.outliers for shard in shards.whole)
+        seconds = time.monotonic() - self._began + self._before
+        before, after = spec.around
+        return {
+            "sae": spec.sae,
+            "id": self._link.run.name,
+            "job": int(self._link.run.name) if self._link.run.name.isdigit() else None,
+            "tokenization": self._source.name,
+            "model": self._trained.model["name"],
+            "hook": self._trained.hook,
+            "skipped": {"special": text.places - counted - outliers, "outliers": outliers},
+            "l0": entries / counted,
+            "examples": spec.examples,
+            "before": before,
+            "after": after,
+            "sae_sha256": self._sha256,
+            "tokenizer_sha256": sha256_of(Path(self._trained.model["path"]) / "tokenizer.json"),
+            "seconds": seconds,
+            "tokens_per_s": counted / seconds if seconds else None,
+        }

@@ -61,6 +61,8 @@ def trained(training: Training, one_pass: Pass, batches: ActivationBatches, chec
             "scale_out": trainer.y.scale if trainer.y else None,
             "l1": trainer.sae.settings.l1 or None,
             **asdict(source.chosen),
+            # of all hooks of the pass: a token beyond any of them was left out
+            "outlier_norms": dict(zip(source.hooks, batches.harvest.outlier_norms or (), strict=False)) or None,
             "forward_tokens": batches.harvest.lm_tokens,
             "threads": torch.get_num_threads(),
             "data_seed": spec.order_seed,
