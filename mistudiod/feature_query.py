@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ def select(
     for mask in masks[1:]:
         whole &= int.from_bytes(mask, "little")
     passed = whole.to_bytes(pages.d_sae, "little")
-    return [index for index in order if passed[index]]
+    return array("I", (index for index in order if passed[index]))  # a list of them would be nine times as large
 
 
 def _order(pages: Pages, key: str, reverse: bool, known: Sequence[int]) -> Sequence[int]:
@@ -102,13 +103,17 @@ def _order(pages: Pages, key: str, reverse: bool, known: Sequence[int]) -> Seque
         return range(pages.d_sae - 1, -1, -1) if reverse else range(pages.d_sae)
     if key not in STORED:
         has = _mask_of(set(known), pages.d_sae)
-        first = [index for index in (reversed(known) if reverse else known) if index < pages.d_sae]
-        return [*first, *(index for index in range(pages.d_sae) if not has[index])]
+        found = array("I", (index for index in (reversed(known) if reverse else known) if index < pages.d_sae))
+        found.extend(index for index in range(pages.d_sae) if not has[index])
+        return found
     order, fired = pages.order(key), pages.columns["fired"]
     if reverse == (key != "token"):  # as it is stored: numbers from the largest, texts from the smallest
         return order
     alive = bisect_left(order, True, key=lambda index: not fired[index])
-    return [*reversed(order[:alive]), *order[alive:]]
+    found = array("I", order[:alive])
+    found.reverse()
+    found.extend(order[alive:])
+    return found
 
 
 def _mask(pages: Pages, name: str, sign: str, value: Any) -> bytes | bytearray:

@@ -68,12 +68,14 @@ class Index:
 
     async def newest_features(self, sae: str) -> Artifact | None:
         """What the latest extraction has found: that of the highest number, whatever the order of rows."""
-        query = """select * from artifacts where noun = 'features' and substr(name, 1, length(:sae) + 1) = :sae || '/'
-                   order by cast(substr(name, length(:sae) + 2) as integer) desc limit 1"""
+        return await self._database.read(lambda db: self._newest_features(db, sae))
 
-        def select(db: sqlite3.Connection) -> Artifact | None:
-            row = db.execute(query, {"sae": sae}).fetchone()
-            return self._artifact(row) if row else None
+    async def with_features(self, ref: str) -> tuple[Artifact, Artifact | None]:
+        """An SAE and its newest features. Raises NotFound."""
+
+        def select(db: sqlite3.Connection) -> tuple[Artifact, Artifact | None]:
+            sae = self._get(db, "sae", ref)
+            return sae, self._newest_features(db, sae["name"])
 
         return await self._database.read(select)
 
@@ -150,6 +152,12 @@ class Index:
         if row is None:
             raise NotFound(f"there is no {noun} {ref!r}")
         return self._artifact(row)
+
+    def _newest_features(self, db: sqlite3.Connection, sae: str) -> Artifact | None:
+        query = """select * from artifacts where noun = 'features' and substr(name, 1, length(:sae) + 1) = :sae || '/'
+                   order by cast(substr(name, length(:sae) + 2) as integer) desc limit 1"""
+        row = db.execute(query, {"sae": sae}).fetchone()
+        return self._artifact(row) if row else None
 
     def _artifact(self, row: sqlite3.Row) -> Artifact:
         folder = self._paths.artifact(row["noun"], row["name"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_worker
+from plain_store import example, feature, write_store
 
 from mistudiod.specs import Train
 
@@ -19,11 +20,11 @@ MEASURES = {
 }  # fmt: skip
 HELD_OUT = {"eval_fvu": 0.456, "eval_l0": 31.0, "ce_recovered_zero": 0.9}
 RESOLVED = {"precision": "fp32", "forward_tokens": 4096, "buffer_tokens": 65_536, "micro_tokens": 4096, "threads": 2}
-EXAMPLE = {"tokens": ["import", " os", "\n", "sys", "."], "activations": [0.0, 1.0, 0.0, 8.0, 0.5], "peak": 3}
-FEATURES = [
-    {"index": 7, "max": 3.0, "mean": 1.0, "density": 0.01, "examples": [EXAMPLE, EXAMPLE]},
-    {"index": 12, "max": 8.0, "mean": 2.0, "density": 0.002, "examples": [EXAMPLE, EXAMPLE]},
-]
+EXAMPLE = example([0, 1, 2, 3, 4], [0.0, 1.0, 0.0, 8.0, 0.5], 3)
+FEATURES = {
+    7: feature(10, 3.0, [0, 3], [EXAMPLE, EXAMPLE]),
+    12: feature(2, 8.0, [3], [EXAMPLE, EXAMPLE]),
+}
 FOLDERS = {
     "add_model": ("models", "model.json", "model"),
     "add_dataset": ("datasets", "dataset.json", "dataset"),
@@ -53,8 +54,7 @@ def finish(order: dict[str, Any], say: Any) -> None:
         say(event="artifact", noun=noun, name=spec["name"])
     elif kind == "extract":
         folder = data / "features" / spec["sae"] / str(job)
-        write(folder, "features.jsonl", "".join(json.dumps(one) + "\n" for one in FEATURES))
-        write(folder, "manifest.json", json.dumps(result))
+        result |= write_store(folder, [FEATURES.get(n, {}) for n in range(MEASURES["width"])], **result)
         say(event="artifact", noun="features", name=f"{spec['sae']}/{job}")
     say(event="result", result=result)
 

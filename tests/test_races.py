@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -16,6 +17,7 @@ from conftest import OpenStudio, Studio, dataset, put_artifact
 from mistudio import stream
 from mistudio.errors import Unreachable
 from mistudio.progress import follow
+from plain_store import feature, write_store
 
 from mistudiod import database as database_module
 from mistudiod import records
@@ -137,12 +139,13 @@ def test_what_no_answer_or_row_could_hold_is_dropped_where_it_comes_in(line: byt
     assert from_line(line) is None
 
 
-async def test_no_number_in_a_features_file_does_not_close_the_list(open_studio: OpenStudio, tmp_path: Path) -> None:
+async def test_no_number_in_a_feature_store_is_said_to_be_damage(open_studio: OpenStudio, tmp_path: Path) -> None:
     put_artifact(tmp_path / "data", "saes", "a", "recipe.json")
-    folder = put_artifact(tmp_path / "data", "features", "a/1", "manifest.json")
-    (folder / "features.jsonl").write_text('{"index":0,"max":NaN,"examples":[]}\n')
+    write_store(tmp_path / "data" / "features" / "a" / "1", [feature(1, math.nan)], sae="a", id="1")
     studio = await open_studio()
-    assert (await studio.get("/api/saes/a/features"))["features"][0]["max"] is None
+    for path in ("", "/0"):
+        status, body = await studio.call("GET", f"/api/saes/a/features{path}")
+        assert status == 409 and "it holds NaN; extract the features again" in body["error"]["message"]
 
 
 async def test_a_record_that_could_not_be_written_is_mended_at_the_next_start(

@@ -367,6 +367,12 @@ async def test_the_newest_features_are_those_of_the_highest_number(store: Store)
     newest = await store.index.newest_features("s")
     assert newest is not None and newest["name"] == "s/10"
     assert await store.index.newest_features("none") is None
+    put_artifact(store.paths.data, "saes", "s", "recipe.json")
+    put_artifact(store.paths.data, "saes", "t", "recipe.json")
+    await store.index.rebuild()
+    sae = await store.index.get("sae", "s")
+    assert await store.index.with_features("s") == await store.index.with_features(str(sae["id"])) == (sae, newest)
+    assert await store.index.with_features("t") == (await store.index.get("sae", "t"), None)
 
 
 async def test_removing_an_sae_removes_its_features_and_no_others(store: Store) -> None:

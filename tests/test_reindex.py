@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import OpenStudio, Studio, dataset, put_artifact, train
+from plain_store import feature, write_store
 from test_daemon import Daemon, start  # noqa: F401 - a fixture
 
 NOUNS = ("model", "dataset", "tokenization", "sae")
@@ -43,9 +44,7 @@ async def a_full_studio(open_studio: OpenStudio) -> Studio:
     studio = await open_studio()
     put_artifact(studio.data, "models", "m", "model.json", '{"parameters": 5}')
     put_artifact(studio.data, "tokens", "t", "tokenization.json", '{"dataset": "d", "model": "m"}')
-    features = put_artifact(studio.data, "features", "flood/99", "manifest.json", '{"sae": "flood", "job": 99}')
-    feature = {"index": 3, "max": 1.5, "mean": 1.0, "density": 0.1, "examples": []}
-    (features / "features.jsonl").write_text(json.dumps(feature) + "\n")
+    write_store(studio.data / "features" / "flood" / "99", [feature(1, 1.5)] * 4, sae="flood", id="99", job=99)
     await studio.server.close()
     studio = await open_studio()
     for spec in (dataset("ok"), train("flood"), dataset("fail"), dataset("silent"), dataset("once")):
@@ -67,7 +66,7 @@ async def test_a_daemon_without_its_database_finds_everything_by_itself(open_stu
     before = await everything(studio)
     states = [job["state"] for job in reversed(before["jobs"])]
     assert states == ["done", "done", "failed", "failed", "done", "stopped", "stopped", "paused"]
-    assert before["features flood"]["features"][0]["index"] == 3
+    assert before["features flood"]["features"][3]["index"] == 3
     await studio.server.close()
     lose_database(studio.data)
     studio = await open_studio()

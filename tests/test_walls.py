@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import OpenStudio, Studio, dataset, put_artifact
+from plain_store import example, feature, write_store
 
 from mistudiod.api.keys import INDEX, UPLOADS
 from mistudiod.errors import Conflict, Invalid
@@ -62,18 +63,16 @@ async def test_a_flood_of_unknown_fields_is_one_short_answer(studio: Studio) -> 
 
 async def test_features_are_read_one_by_one(studio: Studio) -> None:
     put_artifact(studio.data, "saes", "s", "recipe.json")
-    folder = put_artifact(studio.data, "features", "s/1", "manifest.json")
-    example = {"tokens": ["a\u2028b"] * 100, "activations": [0.5] * 100, "peak": 0}
-    lines = [json.dumps({"index": n, "examples": [example] * 40}, ensure_ascii=False) + "\n" for n in range(400)]
-    (folder / "features.jsonl").write_text("".join(lines), encoding="utf-8")
+    one = feature(9, 2.0, examples=[example([0] * 100, [0.5] * 100, 0)] * 40)
+    write_store(studio.data / "features" / "s" / "1", [one] * 1000, vocabulary=["a\u2028b".encode()], sae="s", id="1")
     await studio.app[INDEX].rebuild()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    asked = [studio.session.get(studio.server.make_url("/api/saes/s/features?limit=5")) for _ in range(4)]
-    for answer in await asyncio.gather(*asked):
-        assert len((await answer.json())["features"]) == 5
-        answer.release()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000, "kB"
-    assert (await studio.get("/api/saes/s/features?cursor=398"))["next"] is None
+    before, sent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    async with studio.session.get(studio.server.make_url("/api/saes/s/features/export")) as answer:
+        async for part in answer.content.iter_any():
+            sent += len(part)
+    assert sent > 50e6
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000, "kB"
+    assert (await studio.get("/api/saes/s/features?cursor=998"))["next"] is None
 
 
 async def test_listing_large_files_leaves_room_for_others(open_studio: OpenStudio, tmp_path: Path) -> None:
