@@ -395,7 +395,7 @@ def as_bytes(folder: Path) -> dict[str, bytes]:
 def test_many_shards_and_small_tiles_are_one_shard_and_one_tile(rule: str, tmp_path: Path) -> None:
     text, sae, asked = text_of(tokens=1_600), make_sae(rule), Asked(4, T)
     found = []
-    for name, most, tile in (("one", 10**6, TILE_ENTRIES), ("many", 150, 300)):
+    for name, most, tile in (("one", 10**6, TILE_ENTRIES), ("many", 150, 1_600)):
         (tmp_path / name).mkdir()
         found.append(extracted(tmp_path / name, text, sae, asked, most, tile))
     assert len(found[0].shards.whole) == 1
