@@ -10,6 +10,7 @@ from mistudiod.abilities import Abilities
 from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.index import Index
+from mistudiod.labels import Labels
 from mistudiod.monitor import Monitor
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
@@ -27,6 +28,7 @@ BUS = web.AppKey("bus", Bus)
 JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
 SCHEDULER = web.AppKey("scheduler", Scheduler)
+LABELS = web.AppKey("labels", Labels)
 MONITOR = web.AppKey("monitor", Monitor)
 DATABASE = web.AppKey("database", Database)
 RECORDS = web.AppKey("records", Records)
