@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 MAX_LINE_BYTES = 524_288  # the result of a training of 64 SAEs is the longest
 MAX_LIVE_BYTES = 65_536
 MAX_FEATURES, MAX_WINDOWS, MAX_TEXT_CHARS = 8, 5, 400  # of live features
+MAX_LABELS = 50  # of a line
+MAX_LABEL_CHARS, MAX_EXPLANATION_CHARS, MAX_REASON_CHARS, MAX_EVIDENCE_CHARS = 200, 2000, 500, 4000
 
 
 class Event(BaseModel):
@@ -106,7 +108,87 @@ class Failure(Event):
     field: str | None = Field(None, max_length=100)
 
 
-AnyEvent = Progress | Metric | Live | Artifact | Result | Failure
+Feature = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Provenance = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class NewLabel(Event):
+    """What a feature is called, why, and out of what."""
+
+    feature: Feature
+    text: str = Field(max_length=MAX_LABEL_CHARS, pattern=r"\S")
+    explanation: str | None = Field(None, max_length=MAX_EXPLANATION_CHARS)
+    confidence: Share | None = None
+    evidence: dict[str, object] | None = None
+    prompt_tokens: Count | None = None
+    answer_tokens: Count | None = None
+
+    @field_validator("evidence")
+    @classmethod
+    def _is_short(cls, evidence: dict[str, object] | None) -> dict[str, object] | None:
+        if len(json.dumps(evidence, allow_nan=False)) > MAX_EVIDENCE_CHARS:
+            raise ValueError("is too long")
+        return evidence
+
+
+class NoLabel(Event):
+    """Why a feature has been given none."""
+
+    feature: Feature
+    error: str = Field(min_length=1, max_length=MAX_REASON_CHARS)
+
+
+class Labelled(Event):
+    """What features are called, all by the same provider in the same way."""
+
+    event: Literal["labels"] = "labels"
+    provider: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    model: Provenance | None = None
+    template: Provenance | None = None
+    template_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    extraction: Provenance | None = None
+    labels: list[NewLabel | NoLabel] = Field(max_length=MAX_LABELS)
+
+    @field_validator("provider")
+    @classmethod
+    def _is_a_machine(cls, provider: str) -> str:
+        if provider == "person":
+            raise ValueError("no machine speaks for a person")
+        return provider
+
+
+class NewScore(Event):
+    """How well a label tells where its feature fires, by one method."""
+
+    feature: Feature
+    label: int = Field(ge=1, lt=2**62)
+    method: Literal["tokens", "detection", "fuzzing"]
+    judge: Provenance | None = None
+    balanced_accuracy: Share | None = None
+    low: Share | None = None
+    high: Share | None = None
+    auroc: Share | None = None
+    auroc_low: Share | None = None
+    auroc_high: Share | None = None
+    tp: Count
+    fp: Count
+    tn: Count
+    fn: Count
+    failed: Count
+    examples: Count
+
+
+class Scored(Event):
+    """What labels are worth."""
+
+    event: Literal["scores"] = "scores"
+    extraction: Provenance | None = None
+    scores: list[NewScore] = Field(max_length=MAX_LABELS)
+
+
+AnyEvent = Progress | Metric | Live | Labelled | Scored | Artifact | Result | Failure
 WorkerEvent = Annotated[AnyEvent, Field(discriminator="event")]
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(WorkerEvent, config=ConfigDict(defer_build=True))
 

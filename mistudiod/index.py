@@ -17,6 +17,7 @@ from typing import Any
 from mistudiod.database import Database, tell
 from mistudiod.errors import Invalid, NotFound
 from mistudiod.jobs import now
+from mistudiod.label_statements import forget as forget_labels
 from mistudiod.paths import PARTIAL, Paths, delete_tree
 
 NOUNS = ("model", "dataset", "tokenization", "sae", "features")
@@ -48,7 +49,14 @@ class Index:
         """Raises Invalid for a name that is none."""
         if not is_name(noun, name):
             raise Invalid(f"{name!r} is no name of a {noun}", {"name": "is no name"})
-        return await self._database.write(lambda db: self._put(db, noun, name, info, job))
+
+        def put(db: sqlite3.Connection) -> Artifact:
+            known = db.execute("select 1 from artifacts where noun = ? and name = ?", (noun, name)).fetchone()
+            if noun == "sae" and not known:  # those of an SAE of that name whose folder went without a word
+                forget_labels(db, name)
+            return self._put(db, noun, name, info, job)
+
+        return await self._database.write(put)
 
     async def get(self, noun: str, ref: str) -> Artifact:
         """By name or, when it is all digits, by id. Raises NotFound."""
@@ -90,9 +98,9 @@ class Index:
         return await self._database.read(select)
 
     async def remove(self, noun: str, name: str) -> None:
-        """Forget it, an SAE with its features, then delete the folders; a crash between leaves them to the next sweep.
+        """Forget it, an SAE with its features and labels, then delete the folders.
 
-        Raises NotFound.
+        A crash between leaves them to the next sweep. Raises NotFound.
         """
 
         def forget(db: sqlite3.Connection) -> list[Path | None]:
@@ -102,6 +110,7 @@ class Index:
                 raise NotFound(f"there is no {noun} {name!r}")
             folders = [self._paths.artifact(noun, name)]
             if noun == "sae":
+                forget_labels(db, name)
                 like = "select id, noun, name from artifacts where noun = 'features' and substr(name, 1, ?) = ?"
                 rows = db.execute(like, (len(name) + 1, f"{name}/")).fetchall() + rows
                 folders.insert(0, self._paths.artifact("features", name))

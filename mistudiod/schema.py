@@ -95,6 +95,50 @@ def m004_grids_of_saes(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m005_labels_of_features(db: Database) -> None:
+    """What features are called and what that is worth; what a person has marked. Kept here alone: no folder has it."""
+    for statement in (
+        # ``current``: the one of a feature that is shown. ``decided``: the order in which a person has accepted or
+        # rejected those of a feature. ``score``: the best evidence of what it is worth.
+        """create table labels (
+             id integer primary key autoincrement, sae text not null, feature integer not null, text text not null,
+             folded text not null, explanation text, confidence real, provider text not null, model text,
+             template text, template_sha256 text, extraction text, job integer, evidence text, prompt_tokens integer,
+             answer_tokens integer, created_at text not null, status text not null, decided integer not null default 0,
+             current integer not null default 0, score real)""",
+        "create index labels_by_feature on labels (sae, feature, id)",
+        "create unique index labels_current on labels (sae, feature) where current",
+        "create index labels_by_text on labels (sae, folded, feature) where current",
+        "create index labels_by_score on labels (sae, score, feature) where current and score is not null",
+        "create index labels_by_provider on labels (sae, provider, status, feature, current)",
+        # The current ones. A row's number is (number of the SAE << 32) + feature: a search of one SAE reads no other's,
+        # and its answer needs no look at the labels themselves.
+        """create virtual table labels_text using fts5 (
+             text, explanation, prefix = '1 2 3', tokenize = "unicode61 remove_diacritics 2")""",
+        "create table labelled_saes (id integer primary key autoincrement, sae text not null unique)",
+        """create table label_failures (
+             sae text not null, feature integer not null, job integer, reason text not null, at text not null,
+             primary key (sae, feature)) without rowid""",
+        """create table scores (
+             id integer primary key autoincrement, label integer not null references labels(id) on delete cascade,
+             method text not null, judge text, balanced_accuracy real, low real, high real, auroc real, auroc_low real,
+             auroc_high real, tp integer not null, fp integer not null, tn integer not null, fn integer not null,
+             failed integer not null, examples integer not null, extraction text, job integer,
+             created_at text not null)""",
+        "create index scores_by_label on scores (label, method, id)",
+        """create table marks (
+             sae text not null, feature integer not null, starred integer not null default 0,
+             note text not null default '', primary key (sae, feature)) without rowid""",
+        "create index marks_starred on marks (sae, feature) where starred",
+        """create table listed (
+             sae text not null, list text not null, feature integer not null, primary key (sae, list, feature))
+             without rowid""",
+        "create index listed_by_feature on listed (sae, feature)",
+    ):
+        db.execute(statement)
+
+
 def known() -> set[str]:
     return {migration.name for migration in migrations._migrations}
 
