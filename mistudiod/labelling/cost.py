@@ -96,8 +96,8 @@ def estimate(
     """What asking about these features will take, about; nothing where no LLM is asked.
 
     ``{"features", "calls", "prompt_tokens", "answer_tokens", "cost_usd" (None: nobody knows), "lane", "why",
-    "endpoint", "url", "model"}``. ``endpoint``: as ``price`` wants it; None for the provider tokens. Raises ValueError as
-    ``prompt.check`` does.
+    "endpoint", "url", "model"}``. ``endpoint``: as ``price`` wants it; None for the provider tokens. Raises ValueError
+    as ``prompt.check`` does.
     """
     calls = prompt_tokens = answer_tokens = 0
     prices: tuple[float, float] | None = (0.0, 0.0)

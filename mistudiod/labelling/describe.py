@@ -38,7 +38,7 @@ class _Place:
     """Where the feature fires in one example."""
 
     before: str
-    last: str  # the token before
+    last: str  # the token before, spaces left aside
     token: str
     next: str
     is_first: bool  # of its window
@@ -94,7 +94,8 @@ def _places(page: Page) -> list[_Place]:
         if one["kind"] != "near" and not one["held_out"]:
             texts, peak = one["texts"], one["peak"]
             following = texts[peak + 1] if peak + 1 < len(texts) else ""
-            last, is_first = texts[peak - 1] if peak else "", one["first"] + peak == 0
+            last = next((text for text in reversed(texts[:peak]) if text.strip() or "\n" in text), "")
+            is_first = one["first"] + peak == 0
             found.append(_Place("".join(texts[:peak]), last, texts[peak], following, is_first, one["kind"] == "top"))
     return found
 

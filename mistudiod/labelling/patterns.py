@@ -6,6 +6,7 @@ import keyword
 import re
 from collections.abc import Callable, Sequence
 
+_CODE = re.compile(r"\w\(|\w = |[{};]|->|\w\.\w|^\s*(?:import|from|def|class|return|if|for) ", re.MULTILINE)
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
@@ -69,4 +70,4 @@ def inside(before: str) -> str:
 
 
 def looks_like_code(texts: Sequence[str]) -> bool:
-    return sum(bool(re.search(r"[=({][^.]*[)}:;]|^\s*(import|def|class) ", text)) for text in texts) * 2 > len(texts)
+    return sum(bool(_CODE.search(text)) for text in texts) * 2 > len(texts)

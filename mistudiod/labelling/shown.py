@@ -47,7 +47,7 @@ def marked(texts: Sequence[str], fires: Collection[int]) -> str:
 
 def quoted(text: str) -> str:
     """A token between quotes, so that its spaces are seen."""
-    return '"' + visible(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + visible(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _unlike_marks(found: re.Match[str]) -> str:

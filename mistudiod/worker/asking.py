@@ -37,16 +37,19 @@ def run_until_asked(link: Link, main: Coroutine[Any, Any, T], every: Callable[[]
 
 async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
     """``work`` on every item, ``at_once`` of them at a time. The first that raises ends all the others."""
-    waiting = iter(items)
+    waiting, has_ended = iter(items), False
 
     async def go_on() -> None:
         for item in waiting:
             await work(item)
+            if has_ended:  # asyncio.wait_for may swallow a cancellation
+                return
 
     tasks = [asyncio.ensure_future(go_on()) for _ in range(at_once)]
     try:
         await asyncio.gather(*tasks)
     finally:
+        has_ended = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
