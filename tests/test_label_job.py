@@ -203,7 +203,7 @@ def test_a_stop_while_all_questions_hang_ends_the_job_within_a_second(
     told_at: list[float] = []
 
     def stop() -> None:
-        while openai_server.hanging < 4:
+        while openai_server.hanging < 4 or not ear.batches:  # what is there is told while others are waited for
             time.sleep(0.01)
         told_at.append(time.monotonic())
         ear.hear("stop")
@@ -214,12 +214,12 @@ def test_a_stop_while_all_questions_hang_ends_the_job_within_a_second(
         start(40, ear=ear)
     assert time.monotonic() - told_at[0] < 1
     thread.join()
-    assert [one["feature"] for one in ear.told] == [0]  # what there was is told
+    assert [one["feature"] for one in ear.told] == [0]
 
 
 def test_labels_are_told_while_the_job_runs_and_not_one_by_one(openai_server: OpenAIServer, start: Start) -> None:
     ear = start(120, endpoint="tokens")
-    assert [len(batch["labels"]) for batch in ear.batches] == [50, 50, 20] or len(ear.batches) > 3
+    assert len(ear.batches) >= 3
     assert max(len(batch["labels"]) for batch in ear.batches) <= 50
 
 
