@@ -1,0 +1,241 @@
+"""An OpenAI-compatible server that is asked: OpenAI's own, Ollama's, vLLM's and the like, through OpenAI's client.
+
+The client retries what may pass (408, 409, 429, 5xx, time-outs, broken connections), with back-off and as long as
+Retry-After says. What fails for good is one question's (``Unanswered``) or, when no further question could fare better,
+the job's (``Refused``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import openai
+
+from mistudiod.labelling.cost import thinks, tokens_of
+from mistudiod.labelling.thinking import without_thinking
+from mistudiod.specs.label import Asking
+from mistudiod.worker import endpoint_errors as errors
+from mistudiod.worker.budget import Budget
+from mistudiod.worker.endpoint_errors import Unanswered
+from mistudiod.worker.link import Refused
+from mistudiod.worker.reach import reach
+
+RETRIES = 3
+_LONGEST_WAIT_S = 120.0  # that OpenAI's client honours of a Retry-After
+_MORE_ROOM = 8  # times the tokens of an answer, for a model that thinks first
+_REFUSES_FORM = (400, 415, 422, 500, 501)  # 500: some servers fail at what they do not know
+_TOO_LONG = r"context.(length|window|size)|too long|maximum context"  # the question, not its form
+_NO_KEY = "none"  # the client wants one; servers without keys read none
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Tokens are what the server counted; where it counts none, they are guessed from characters."""
+
+    text: str
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Form:
+    """What this server takes in a question; found out from what it refuses."""
+
+    schema: bool = True
+    limit: str = "max_tokens"
+    temperature: bool = True
+    room: int = 1
+
+
+class Endpoint:
+    """``async with Endpoint(given, spec, key) as endpoint: await endpoint.ask(...)``.
+
+    ``given``: ``{"name", "url", "on_this_machine"}``. Raises Refused as ``Budget`` does. ``endpoint.used`` is what the
+    answers have taken until now.
+    """
+
+    def __init__(self, given: Mapping[str, Any], spec: Asking, key: str | None) -> None:
+        self.name, self.url = str(given["name"]), base_url(str(given["url"]))
+        secret = given.get("secret") or errors.secret_name(self.url)
+        self._spec, self._shown = spec, errors.Shown(self.name, self.url, str(spec.model), str(secret))
+        self.used = Budget(spec, dict(given))
+        self._form = Form()
+        if thinks(self._shown.model):
+            self._form = Form(limit="max_completion_tokens", temperature=False, room=_MORE_ROOM)
+        self._proved: Form | None = None  # what has been answered once
+        self._answered = False  # at all
+        self._slots, self._first, self._began = asyncio.Semaphore(spec.concurrency), asyncio.Lock(), False
+        self._over: Refused | None = None  # why nothing is asked any more
+        self._not_before = 0.0  # of the loop's clock: as the server has asked us all to wait
+        self._client = self._make_client(key)
+
+    def _make_client(self, key: str | None) -> openai.AsyncOpenAI:
+        for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+            del os.environ[name]  # the client would send organization, project and headers of these to any server
+        http = openai.DefaultAsyncHttpxClient(
+            follow_redirects=False,
+            trust_env=False,  # neither proxies nor .netrc
+            timeout=self._spec.timeout_s,
+            event_hooks={"request": [self._wait_as_told], "response": [self._look_at]},
+        )
+        return openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=key or _NO_KEY,
+            http_client=http,
+            max_retries=RETRIES,
+            timeout=self._spec.timeout_s,
+        )
+
+    async def __aenter__(self) -> Endpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int) -> Answer:
+        """The answer, of ``max_tokens`` at most (more for a model that thinks), as JSON by ``schema`` where the server
+        can. Raises Unanswered, BudgetReached, Refused.
+        """
+        async with self._slots:
+            if not self._began:
+                async with self._first:  # one question alone finds out whether and how this server answers
+                    if not self._began:
+                        return await self._begin(messages, schema, max_tokens)
+            if self._over:
+                raise self._over
+            return await self._ask(messages, schema, max_tokens)
+
+    async def _begin(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int) -> Answer:
+        try:
+            await reach(self.name, self.url)
+            return await self._ask(messages, schema, max_tokens)
+        except Refused as refused:
+            self._over = refused
+            raise
+        finally:
+            self._began = True
+
+    async def _ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int) -> Answer:
+        form, tried = self._form, set[Form]()
+        while True:
+            tried.add(form)
+            try:
+                answer, was_cut = await self._paid(messages, schema, max_tokens, form)
+            except openai.APIStatusError as error:
+                lesser = None if form == self._proved else _other_form(form, tried, schema is not None, error)
+                if lesser is None:
+                    raise Unanswered(errors.said(error)) from error
+                form = lesser
+                continue
+            self._form = self._proved = form
+            if not was_cut or form.room == _MORE_ROOM or without_thinking(answer.text):
+                return answer
+            form = replace(form, room=_MORE_ROOM)  # it has only thought until now
+
+    async def _paid(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, form: Form
+    ) -> tuple[Answer, bool]:
+        chars = sum(len(message["content"]) for message in messages)
+        held = (tokens_of(chars), max_tokens * form.room)
+        await self.used.hold(*held)
+        used = (0, 0)
+        try:
+            answer, was_cut = await self._call(messages, schema, max_tokens, form)
+            used = (answer.prompt_tokens, answer.answer_tokens)
+        except errors.TookTooLong:
+            used = held  # the server may well have worked on it, and count it
+            raise
+        finally:
+            await self.used.settle(held, used)
+        return answer, was_cut
+
+    async def _call(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, form: Form
+    ) -> tuple[Answer, bool]:
+        """The answer, and whether it was cut at its length. Of a status that refuses the form raises APIStatusError."""
+        options: dict[str, Any] = {form.limit: max_tokens * form.room}
+        if form.temperature:
+            options["temperature"] = 0
+        if form.schema and schema is not None:
+            wanted = {"name": "answer", "strict": True, "schema": schema}
+            options["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        limit_s = (RETRIES + 1) * (self._spec.timeout_s + _LONGEST_WAIT_S)  # for one who sends a byte now and then
+        try:
+            asked = self._client.chat.completions.create(model=self._shown.model, messages=list(messages), **options)
+            completion = await asyncio.wait_for(asked, limit_s)
+        except (openai.APITimeoutError, asyncio.TimeoutError) as error:
+            raise errors.TookTooLong(f"no answer within {self._spec.timeout_s:g} s") from error
+        except openai.APIConnectionError as error:
+            await reach(self.name, self.url)  # Refused when there is nobody any more
+            raise errors.broken(error, self._shown, self._answered) from error
+        except openai.APIStatusError as error:
+            await errors.raise_what_is_final(error, self._shown, self._answered, self._client)
+            raise
+        except ValueError as error:  # the body is no JSON
+            raise errors.no_json("", self._shown, self._answered) from error
+        return self._read(completion, messages)
+
+    def _read(self, completion: Any, messages: Sequence[Message]) -> tuple[Answer, bool]:
+        if isinstance(completion, str):
+            raise errors.no_json(completion, self._shown, self._answered)
+        try:
+            choice = completion.choices[0]
+            text = str(choice.message.content or choice.message.refusal or "")
+        except (AttributeError, IndexError, TypeError):
+            raise Unanswered(errors.said_in(completion)) from None
+        self._answered = True
+        prompt = getattr(completion.usage, "prompt_tokens", None)
+        answer = getattr(completion.usage, "completion_tokens", None)
+        if not prompt:
+            prompt = tokens_of(sum(len(message["content"]) for message in messages))
+        return Answer(
+            text, prompt, tokens_of(len(text)) if answer is None else answer
+        ), choice.finish_reason == "length"
+
+    # What the client's own client is told of: before each request, and after it, retries included.
+
+    async def _wait_as_told(self, _request: Any) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := self._not_before - loop.time()) > 0:
+            await asyncio.sleep(left)
+
+    async def _look_at(self, response: Any) -> None:
+        if response.status_code == 429:
+            await response.aread()
+            if "insufficient_quota" in response.text:  # waiting does not help
+                raise errors.no_credit(self._shown)
+        if response.status_code in (429, 503):
+            wait_s = errors.retry_after_s(response.headers)
+            if wait_s is not None and wait_s <= _LONGEST_WAIT_S:
+                self._not_before = max(self._not_before, asyncio.get_running_loop().time() + wait_s)
+
+
+def base_url(url: str) -> str:
+    """As the client wants it: without a password, and with the /v1 of an address that ends with its host."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/") or "/v1"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def _other_form(form: Form, tried: set[Form], has_schema: bool, error: openai.APIStatusError) -> Form | None:
+    """The form to try next, by what the server says it does not take; None when there is none."""
+    text = errors.message_of(error).lower()
+    if error.status_code not in _REFUSES_FORM or re.search(_TOO_LONG, text):
+        return None
+    limit = "max_tokens" if form.limit != "max_tokens" else "max_completion_tokens"
+    others = [
+        (r"temperature", replace(form, temperature=False)),
+        (r"max_tokens|max_completion_tokens", replace(form, limit=limit)),
+    ]
+    if has_schema:
+        others.insert(0, (r"response_format|schema|grammar|structured|guided", replace(form, schema=False)))
+    others = [(words, other) for words, other in others if other not in tried]
+    named = [other for words, other in others if re.search(words, text)]
+    return next(iter([*named, *(other for _, other in others)]), None)

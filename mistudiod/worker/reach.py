@@ -1,0 +1,64 @@
+"""Whether an endpoint can be reached, found out before anything is sent to it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from mistudiod.worker.link import Refused
+
+_CONNECT_S = 10.0
+# Where clouds tell a machine its own secrets: no endpoint, whatever a name resolves to.
+_METADATA = {ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")}
+
+
+def refused_address(address: str) -> str | None:
+    """Why nothing is asked at this IP address; None when it may be. Loopback and the local network may be."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip in _METADATA or ip.is_link_local:
+        return "an address at which clouds keep secrets of their machines"
+    if ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not ip.is_loopback):
+        return "not the address of a machine"
+    return None
+
+
+async def reach(name: str, url: str) -> None:
+    """Connect once. Raises Refused with one sentence: no such host, an address that is refused, nobody listening."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    addresses = await _resolved(name, url, host, port)
+    for address in addresses:
+        why = refused_address(address)
+        if why:
+            raise Refused(f"{name} is not asked: {host} is {address}, {why}", field="endpoint")
+    problem = "it does not answer"
+    for address in addresses:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), _CONNECT_S)
+        except asyncio.TimeoutError:
+            problem = f"no connection within {_CONNECT_S:.0f} s"
+        except OSError as error:
+            problem = "connection refused" if isinstance(error, ConnectionRefusedError) else error.strerror or problem
+        else:
+            writer.transport.abort()
+            return
+    hint = "start it (ollama serve), or" if name == "ollama" else "start it, or"
+    raise Refused(
+        f"{name} does not answer at {url} ({problem}): {hint} correct its address in the setting endpoints",
+        field="endpoint",
+    )
+
+
+async def _resolved(name: str, url: str, host: str, port: int) -> list[str]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Refused(
+            f"{name} cannot be reached: there is no host {host} ({error.strerror}); correct {url} in the setting "
+            "endpoints, or see whether this machine is online",
+            field="endpoint",
+        ) from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
