@@ -116,7 +116,7 @@ def _record(
 
 
 def _examples(text: Rows, values: NDArray[np.float32], around: int, kept: int, random: np.random.Generator) -> Examples:
-    """The strongest rows, a few more of two kinds, and as near misses places of its tokens in rows where it is silent."""
+    """The strongest rows, a few more of two kinds, and as near misses its tokens in rows where it is silent."""
     strongest = values.max(1)
     rows = np.argsort(-strongest, kind="stable")[: int((strongest > 0).sum())]
     rest = random.permutation(rows[kept:])[:20]

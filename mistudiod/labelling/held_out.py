@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -96,7 +97,7 @@ class HeldOut:
         rows = sorted(fired, key=lambda row: (max(fired[row].values()), row))
         n = min(most, len(rows))
         cuts = [len(rows) * part // n for part in range(n + 1)] if n else []
-        chosen = [rows[random.randrange(low, high)] for low, high in zip(cuts, cuts[1:], strict=False)]
+        chosen = [rows[random.randrange(low, high)] for low, high in pairwise(cuts)]
         random.shuffle(chosen)
         taken = set(chosen)
         left = [row for row in rows if row not in taken]

@@ -21,8 +21,9 @@ _KIND = re.compile(rf"\b({'|'.join(name for name, _ in KINDS)})\b", re.IGNORECAS
 _HOLDS = {name.lower(): holds for name, holds in KINDS}
 # Words that speak of features and texts, or mean nothing by themselves: no prose names a token by them.
 _OF_PROSE = frozenset(
-    "a an and are as at be before after by for from in into is it its of on or that the their this to when where which "
-    "with feature features fires activates token tokens word words text texts such like other often mostly usually".split()
+    "a an and are as at be before after by for from in into is it its of on or that the their this to when where "
+    "which with feature features fires activates token tokens word words text texts such like other often mostly "
+    "usually".split()
 )
 Means = Callable[[str], bool]  # whether a token, without the white space around it, is one that a label names
 

@@ -4,159 +4,169 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mistudiod.labelling.held_out import Drawn, HeldOut, TooFew
-from mistudiod.labelling.judge import ANSWER_TOKENS, Question, beliefs, questions
+from mistudiod.labelling.judge import Unjudged
 from mistudiod.labelling.keyless import Keyless
-from mistudiod.labelling.metrics import Estimate, Measured, Verdict, mean, measure
+from mistudiod.labelling.metrics import Measured, mean
 from mistudiod.pages import Pages
 from mistudiod.specs import Score
 from mistudiod.worker.asking import each, run_until_asked
 from mistudiod.worker.budget import BudgetReached
-from mistudiod.worker.endpoint import Endpoint
-from mistudiod.worker.endpoint_errors import Unanswered
 from mistudiod.worker.link import Link, Refused
 
+if TYPE_CHECKING:
+    from mistudiod.worker.score_judged import Judge
+
 GOOD = 0.7  # a balanced accuracy above which a label is worth something
-_BATCH = 50  # scores of one line
-_REASONS_SHOWN = 3
+BATCH, BATCH_S = 50, 0.5  # scores in one event, and seconds that one may wait
+HOPELESS = 20  # so many features at the beginning that a judge has failed for one reason end the job
+_REASONS = 20  # that a result names
+_REASONS_SAID = 3
 Feature = Mapping[str, Any]  # {"index", "label": {"id", "text", "explanation"} or None}
 
 
-class Failed(Exception):
-    """A feature has no score by a method: why."""
-
-
 def run(spec: Score, link: Link) -> None:
-    """Send the scores of all features that are given, and as result what they come to.
+    """Send the scores of the features that ``given.json`` names, and as result what they come to.
 
-    Raises Refused when the extraction cannot be read, or the endpoint will answer nothing at all.
+    Raises Refused when the extraction cannot be read, or the endpoint will answer nothing of use.
     """
     given = link.given()
-    scoring = Scoring(spec, link, given)
+    told = _Told(spec, link, given["extraction"], len(given["features"]))
+    scoring = _Scoring(spec, link, given, told)
+    told.tick()
     try:
-        run_until_asked(link, scoring.all(given["features"]), every=scoring.send)
-    except BudgetReached as reached:
-        scoring.reached = str(reached)
-    link.result(scoring.result(len(given["features"])))
+        run_until_asked(link, scoring.run(), told.tick)
+    finally:
+        told.flush()
+    link.result(told.result(scoring.reached) | scoring.used())
 
 
-class Scoring:
-    """The scores of one job. ``reached``: the sentence of the budget that ended it early."""
+class _Scoring:
+    """``reached``: the sentence of the budget that has ended it before its end."""
 
-    def __init__(self, spec: Score, link: Link, given: Mapping[str, Any]) -> None:
-        self._spec, self._link, self._given = spec, link, given
+    def __init__(self, spec: Score, link: Link, given: Mapping[str, Any], told: _Told) -> None:
+        self._spec, self._link, self._given, self._told = spec, link, given, told
         self._pages = _open(spec.sae, given["extraction"], link)
         self._held = HeldOut(self._pages, spec.seed, _special_ids(self._pages, link))
         self._keyless = Keyless(self._pages)
-        self._endpoint: Endpoint | None = None
-        self._waiting: list[dict[str, Any]] = []
-        self._found: dict[str, list[Measured]] = {method: [] for method in spec.methods}
-        self._reasons: Counter[str] = Counter()
-        self._done = self._failed = 0
+        self._judge: Judge | None = None
         self.reached = ""
 
-    async def all(self, features: Sequence[Feature]) -> None:
-        """Raises BudgetReached, Refused."""
-        judged = set(self._spec.methods) - {"tokens"}
-        async with AsyncExitStack() as stack:
-            if judged:
-                self._endpoint = Endpoint(self._given["endpoint"], self._spec, self._link.secret("endpoint"))
-                await stack.enter_async_context(self._endpoint)
+    async def run(self) -> None:
+        """Raises Refused."""
+        features = self._given["features"]
+        if set(self._spec.methods) == {"tokens"}:
+            return await each(features, 1, self._score)
+        from mistudiod.worker.score_judged import Judge  # needs seconds, and a package that no other score does
 
-            async def work(feature: Feature) -> None:
-                await asyncio.sleep(0)  # the daemon's wish to end it is looked for between features
-                await self._feature(feature)
-                self._done += 1
-                self._link.progress("score", self._done, len(features), "features")
+        key = self._link.secret("endpoint")
+        async with Judge(self._given["endpoint"], self._spec, key, self._pages) as self._judge:
+            try:
+                await each(features, self._spec.concurrency, self._score)
+            except BudgetReached as reached:
+                self.reached = str(reached)
 
-            await each(features, self._spec.concurrency if judged else 1, work)
-
-    async def _feature(self, feature: Feature) -> None:
+    async def _score(self, feature: Feature) -> None:
+        await asyncio.sleep(0)  # whether the daemon wants an end is seen between features
         try:
             if feature["label"] is None:
-                raise Failed("it has no label")
+                raise TooFew("it has no label")
             drawn = self._held.draw(feature["index"], self._spec.examples)
-        except (Failed, TooFew) as failed:
-            self._failed += 1
-            self._reasons[str(failed)] += 1
+        except (ValueError, LookupError, TypeError, OSError) as error:  # TooFew, or its page is damaged
+            self._told.done([str(error)])
             return
-        reasons = []
-        for method in self._spec.methods:
+        failures = []
+        for method in dict.fromkeys(self._spec.methods):
             try:
                 measured = await self._by(method, feature, drawn)
-            except Failed as failed:
-                reasons.append(f"{method}: {failed}")
-                continue
-            self._found[method].append(measured)
-            judge = None if method == "tokens" else self._spec.model
-            about = {"feature": feature["index"], "label": feature["label"]["id"], "method": method, "judge": judge}
-            self._waiting.append({**about, **measured.record()})
-        self._failed += bool(reasons)
-        self._reasons.update(reasons)
+            except Unjudged as failed:
+                failures.append(f"{method}: {failed}")
+            else:
+                self._told.scored(feature, method, measured)
+        self._told.done(failures)
 
     async def _by(self, method: str, feature: Feature, drawn: Drawn) -> Measured:
-        if method == "tokens":
+        if self._judge is None or method == "tokens":
             return self._keyless.score(feature["label"], drawn)
-        asked = questions(
-            method, feature["label"], drawn, self._pages, f"{self._spec.seed}:{feature['index']}:{method}"
-        )
-        verdicts: list[Verdict] = []
-        reasons: Counter[str] = Counter()
+        return await self._judge.measured(method, feature, drawn)
 
-        async def work(question: Question) -> None:
-            believed, reason = await self._ask(question)
-            verdicts.extend(map(Verdict, believed, question.fires))
-            if reason:
-                reasons[reason] += len(believed)
+    def used(self) -> dict[str, Any]:
+        if self._judge is None:
+            return {"prompt_tokens": 0, "answer_tokens": 0, "cost_usd": 0.0}
+        used = self._judge.used
+        return {"prompt_tokens": used.prompt_tokens, "answer_tokens": used.answer_tokens, "cost_usd": used.cost_usd}
 
-        await each(asked, len(asked), work)
-        measured = measure(verdicts)
-        if 2 * measured.failed > measured.examples:  # it would tell of the judge, not of the label
-            raise Failed(reasons.most_common(1)[0][0] if reasons else "the judge's answers held too few numbers")
-        return measured
 
-    async def _ask(self, question: Question) -> tuple[list[float | None], str | None]:
-        assert self._endpoint is not None
-        try:
-            answer = await self._endpoint.ask(question.messages, question.schema, ANSWER_TOKENS)
-        except Unanswered as error:
-            return [None] * len(question.fires), str(error)
-        return beliefs(answer.text, len(question.fires))
+class _Told:
+    """What the daemon is told: scores in batches, how far it is, and in the end how it went."""
 
-    def send(self) -> None:
-        """What has been found since the last time."""
-        waiting, self._waiting = self._waiting, []
-        for at in range(0, len(waiting), _BATCH):
-            self._link.scores(self._given["extraction"], waiting[at : at + _BATCH])
+    def __init__(self, spec: Score, link: Link, extraction: str, total: int) -> None:
+        self._spec, self._link, self._extraction, self._total = spec, link, extraction, total
+        self._waiting: list[dict[str, Any]] = []
+        self._since = time.monotonic()
+        self._found: dict[str, list[Measured]] = {}
+        self._scored = self._failed = 0
+        self._reasons: Counter[str] = Counter()
 
-    def result(self, features: int) -> dict[str, Any]:
-        used = self._endpoint.used if self._endpoint else None
-        found: dict[str, Any] = {
-            "scored": self._done - self._failed,
+    def scored(self, feature: Feature, method: str, measured: Measured) -> None:
+        self._found.setdefault(method, []).append(measured)
+        about = {"feature": feature["index"], "label": feature["label"]["id"], "method": method}
+        judge = None if method == "tokens" else self._spec.model
+        self._waiting.append({**about, "judge": judge, **measured.record()})
+
+    def done(self, failures: Sequence[str]) -> None:
+        """One feature more. Raises Refused when a judge has failed all the first ones for the same reason."""
+        self._scored += not failures
+        self._failed += bool(failures)
+        self._reasons.update(failures)
+        judged = set(self._spec.methods) - {"tokens"}
+        if judged and self._scored == 0 and self._failed == HOPELESS and set(self._found) <= {"tokens"}:
+            reason, count = self._reasons.most_common(1)[0]
+            if count == HOPELESS:
+                raise Refused(f"the first {HOPELESS} features all failed, so the others were not tried: {reason}")
+        self.tick()
+
+    def tick(self) -> None:
+        """Send what has waited long enough, and say how far it is: also while nothing comes, as a sign of life."""
+        if len(self._waiting) >= BATCH or time.monotonic() - self._since >= BATCH_S:
+            self.flush()
+        self._link.progress("score", self._scored + self._failed, self._total, "features")
+
+    def flush(self) -> None:
+        waiting, self._waiting, self._since = self._waiting, [], time.monotonic()
+        for at in range(0, len(waiting), BATCH):
+            self._link.scores(extraction=self._extraction, scores=waiting[at : at + BATCH])
+
+    def result(self, reached: str) -> dict[str, Any]:
+        result = {
+            "scored": self._scored,
             "failed": self._failed,
-            "reasons": dict(self._reasons.most_common()),
-            "methods": {method: _worth(scores) for method, scores in self._found.items() if scores},
-            "prompt_tokens": used.prompt_tokens if used else 0,
-            "answer_tokens": used.answer_tokens if used else 0,
-            "cost_usd": used.cost_usd if used else 0.0,
+            "reasons": dict(self._reasons.most_common(_REASONS)),
+            "methods": {method: _worth(scores) for method, scores in self._found.items()},
         }
-        if self.reached:
-            left = features - self._done
-            found["partial"] = f"{self.reached}; {left} of {features} features are left"
-        elif self._failed:
-            why = "; ".join(f"{reason} ({count})" for reason, count in self._reasons.most_common(_REASONS_SHOWN))
-            found["partial"] = f"{self._failed} of {features} features failed: {why}"
-        return found
+        partial = [self._failed_sentence()] if self._failed else []
+        if reached:
+            left = self._total - self._scored - self._failed
+            partial.append(f"{reached}; {left} of {self._total} features are left")
+        return result | ({"partial": "; ".join(partial)} if partial else {})
+
+    def _failed_sentence(self) -> str:
+        said = self._reasons.most_common(_REASONS_SAID)
+        more = len(self._reasons) - len(said)
+        named = ", ".join(f"{reason} ({count})" for reason, count in said) + (
+            f" and {more} other reasons" if more else ""
+        )
+        return f"{self._failed} of {self._total} features failed: {named}"
 
 
 def _worth(scores: Sequence[Measured]) -> dict[str, Any]:
     """What labels are worth as a set. ``failed``: examples without a usable answer of the judge."""
-    accuracies: list[Estimate] = [one.accuracy for one in scores]
+    accuracies = [one.accuracy for one in scores]
     over = mean(accuracies)
     return {
         "mean": over.value,
@@ -171,8 +181,8 @@ def _worth(scores: Sequence[Measured]) -> dict[str, Any]:
 def _open(sae: str, extraction: str, link: Link) -> Pages:
     try:
         return Pages(link.paths.artifact("features", f"{sae}/{extraction}"))
-    except ValueError as error:
-        raise Refused(str(error), "sae") from error
+    except (OSError, ValueError) as error:
+        raise Refused(f"the features of {sae} cannot be read: {error}", "sae") from error
 
 
 def _special_ids(pages: Pages, link: Link) -> list[int]:
