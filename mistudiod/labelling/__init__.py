@@ -1,0 +1,1 @@
+"""Labels for features, and what they are worth: prompts, answers, descriptions, prices. Pure, standard library only."""

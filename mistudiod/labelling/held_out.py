@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,17 +85,18 @@ class HeldOut:
 
     def _fired(self, feature: int) -> dict[int, dict[int, float]]:
         """Activations by position, of each held-out row in which the feature fires."""
-        found: dict[int, dict[int, float]] = {}
+        found: defaultdict[int, dict[int, float]] = defaultdict(dict)
         held, context = self._held, self._context
-        for ordinal, value in zip(*self.pages.postings(feature), strict=True):
+        ordinals, values = self.pages.postings(feature)
+        for ordinal, value in zip(ordinals.tolist(), values.tolist(), strict=True):
             row = ordinal // context
             if held[row]:
-                found.setdefault(row, {})[ordinal - row * context] = value
-        return found
+                found[row][ordinal - row * context] = value
+        return dict(found)
 
     def _firing(self, fired: dict[int, dict[int, float]], most: int, random: Random) -> tuple[list[Text], list[Text]]:
         """Rows of all strengths: ordered by their strongest token and cut into ``most`` parts, one of each."""
-        rows = sorted(fired, key=lambda row: (max(fired[row].values()), row))
+        rows = [row for _, row in sorted((max(values.values()), row) for row, values in fired.items())]
         n = min(most, len(rows))
         cuts = [len(rows) * part // n for part in range(n + 1)] if n else []
         chosen = [rows[random.randrange(low, high)] for low, high in pairwise(cuts)]
@@ -111,8 +113,8 @@ class HeldOut:
         """What is shown around a position of a row, without tokens that are no text."""
         ids = self.pages.ids(row)
         shown: Sequence[int] = range(max(0, position - AROUND), min(len(ids), position + AROUND + 1))
-        if self._special:
-            shown = [at for at in shown if ids[at] not in self._special]
+        if not self._special.isdisjoint(ids[shown[0] : shown[-1] + 1]):
+            shown = [at for at in shown if ids[at] not in self._special or at == position]
         fires = {shown.index(at): value for at, value in fired.items() if at in shown}
         return Text(row, self.pages.window(row), tuple([ids[at] for at in shown]), shown.index(position), fires, why)
 

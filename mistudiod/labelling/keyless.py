@@ -13,7 +13,7 @@ from mistudiod.labelling.patterns import KINDS, bare
 from mistudiod.labelling.shown import visible
 from mistudiod.pages import Pages
 
-_NEXT = re.compile(r"[;,.(]?\s*\b(next|promotes)\b.*", re.DOTALL)  # a description says there what follows the tokens
+_NEXT = re.compile(r"[;(]\s*(next:|promotes ).*", re.DOTALL)  # what a description says there follows the tokens
 _TICKED = re.compile(r"`([^`\n]+)`")
 _QUOTED = re.compile(r"“([^”\n]{1,40})”|\"([^\"\n]{1,40})\"|(?<!\w)['‘]([^'’\n]{1,40})['’](?!\w)")
 _WORD = re.compile(r"\w+")
