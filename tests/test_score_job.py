@@ -78,8 +78,8 @@ def test_without_an_llm_right_labels_are_told_from_others(planted: Path) -> None
     assert [n for n in range(FEATURES) if scores[n]["balanced_accuracy"] == 1.0] == [0, 1, 3, 4, 5]
     assert scores[2]["balanced_accuracy"] == pytest.approx(0.5, abs=0.1)
     low = scores[1]["low"]
-    assert scores[1] == {
-        "feature": 1, "label": 101, "method": "tokens", "judge": None,
+    assert {name: value for name, value in scores[1].items() if value is not None} == {
+        "feature": 1, "label": 101, "method": "tokens",
         "balanced_accuracy": 1.0, "low": low, "high": 1.0, "auroc": 1.0, "auroc_low": low, "auroc_high": 1.0,
         "tp": 10, "fp": 0, "tn": 10, "fn": 0, "failed": 0, "examples": 20,
     }  # fmt: skip
