@@ -159,6 +159,12 @@ class Daemon:
         anonymous = kilobytes(rollup, "Anonymous:")
         return anonymous / 1e3, (kilobytes(rollup, "Rss:") - anonymous) / 1e3
 
+    def processor(self) -> tuple[float, float]:
+        """Milliseconds that its threads have had a processor, and that they were ready and had none."""
+        threads = [path.read_text().split() for path in Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")]
+        ran, waited = (sum(int(one[n]) for one in threads) / 1e6 for n in (0, 1))
+        return ran, waited
+
     def end(self) -> None:
         self.process.terminate()
         self.process.wait()
@@ -231,10 +237,8 @@ def spread(times: list[float]) -> str:
     return f"p50 {statistics.median(ordered):6.1f}  p99 {at(0.99):6.1f}  max {ordered[-1]:6.1f} ms ({len(ordered)})"
 
 
-def pages(
-    daemon: Daemon, features: int, requests: int, before: Callable[[], object], chance: random.Random
-) -> list[float]:
-    found = []
+def pages(daemon: Daemon, features: int, requests: int, before: Callable[[], object], chance: random.Random) -> str:
+    found, begun = [], daemon.processor()
     for _ in range(requests):
         index = chance.randrange(features)
         index -= index % 10 == 9  # a dead one has no examples
@@ -242,7 +246,8 @@ def pages(
         took, body = daemon.get(f"/api/saes/wide/features/{index}")
         assert len(json.loads(body)["examples"]) >= 20
         found.append(took)
-    return found
+    ran, waited = ((now - then) / requests for now, then in zip(daemon.processor(), begun, strict=True))
+    return f"{spread(found)}; of each the daemon's threads ran {ran:.2f} ms and waited {waited:.2f} ms for a processor"
 
 
 def measure(daemon: Daemon, folder: Path, features: int, requests: int, rounds: int) -> None:
@@ -256,8 +261,8 @@ def measure(daemon: Daemon, folder: Path, features: int, requests: int, rounds: 
         left.append(sum(evict.resident().values()) if len(left) % 50 == 0 else 0)
 
     for _ in range(rounds):
-        print(f"page, cold: {spread(pages(daemon, features, requests, cold, chance))}")
-        print(f"page, warm: {spread(pages(daemon, features, requests, lambda: None, chance))}")
+        print(f"page, cold: {pages(daemon, features, requests, cold, chance)}")
+        print(f"page, warm: {pages(daemon, features, requests, lambda: None, chance)}")
     with watched(daemon.port, "pages, warm"):
         pages(daemon, features, requests, lambda: None, chance)
     print(f"  pages of the store in the cache before a cold request: {max(left)}; "

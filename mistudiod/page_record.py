@@ -5,6 +5,7 @@ What the files of a store hold, for writer and reader alike. Standard library on
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _GROUPS: tuple[dict[str, str], ...] = (
     {"bottom": "I", "bottom_values": "f"},
     {"logit_counts": "I"},  # empty where there are no logits
 )
+_FLOATS = [name for group in _GROUPS for name, type_ in group.items() if type_ == "f"]
 _HEAD = struct.Struct(f"<Q4f2d{len(_GROUPS)}I")
 _SIZES = {"B": 1, "H": 2, "I": 4, "Q": 8, "f": 4}
 Arrays = dict[str, Any]  # by name, each a memoryview
@@ -83,6 +85,8 @@ def unpack(data: bytes, token_type: str) -> tuple[Numbers, Arrays]:
             at = end
     if at != len(data):
         raise ValueError("a record is longer than it says")
+    if not math.isfinite(sum(found[1:7]) + sum(sum(arrays[name]) for name in _FLOATS)):
+        raise ValueError("a record holds NaN or infinity")
     if sum(arrays["length"]) != len(arrays["shown"]) or sum(arrays["fires"]) != len(arrays["where"]):
         raise ValueError("a record has examples of other sizes than it says")
     return Numbers(*found[:7]), arrays

@@ -6,6 +6,7 @@ the index of records, the vocabulary and the numbers of the windows are in memor
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from bisect import bisect_right
@@ -97,6 +98,8 @@ class Pages:
         """What a list says of a feature; no file is read for it. Raises ValueError for an index that there is not."""
         self._check(index)
         numbers = {name: column[index] for name, column in self.columns.items()}
+        if not math.isfinite(numbers["max"] + numbers["mean"] + numbers["std"] + numbers["typical"]):
+            raise damaged(self.folder, "columns.bin holds NaN or infinity")
         tops = (numbers["token_0"], numbers["token_1"], numbers["token_2"])
         return {
             "index": index,
