@@ -45,11 +45,25 @@ def containing(db: sqlite3.Connection, sae: str, text: str) -> set[int]:
         having = "select feature from labels indexed by labels_by_text where sae = ? and current and instr(folded, ?)"
         those = _set(db, having, (sae, word))
         found = those if found is None else found & those
-    return labelled(db, sae) if found is None else found
+    return _labelled(db, sae) if found is None else found
 
 
-def labelled(db: sqlite3.Connection, sae: str) -> set[int]:
-    return _set(db, "select feature from labels indexed by labels_by_text where sae = ? and current", (sae,))
+def _labelled(
+    db: sqlite3.Connection, sae: str, provider: str | None = None, score: tuple[str, float] | None = None
+) -> set[int]:
+    """Features with a label: of any provider, or one; of any score or none, or one that compares so."""
+    query = "select feature from labels indexed by labels_shown where sae = ? and current"
+    values: list[Any] = [sae]
+    if provider is not None:
+        query += " and provider = ?"
+        values.append(provider)
+    if score is not None:
+        sign, value = score
+        if sign not in _OPERATORS:
+            raise ValueError(f"{sign!r} compares nothing: use one of {', '.join(sorted(_OPERATORS))}")
+        query += f" and score {sign} ?"  # null compares as nothing
+        values.append(value)
+    return _set(db, query, values)
 
 
 def width(db: sqlite3.Connection, sae: str) -> int:
@@ -67,7 +81,7 @@ def matching(
     db: sqlite3.Connection,
     sae: str,
     q: str | None = None,
-    labelled_or_not: bool | None = None,
+    labelled: bool | None = None,
     starred: bool | None = None,
     list_name: str | None = None,
     provider: str | None = None,
@@ -77,24 +91,15 @@ def matching(
     sets: list[set[int]] = []
     if q is not None:
         sets.append(containing(db, sae, q))
-    if labelled_or_not is not None:
-        those = labelled(db, sae)
-        sets.append(those if labelled_or_not else set(range(width(db, sae))) - those)
+    if labelled or provider is not None or score is not None:
+        sets.append(_labelled(db, sae, provider, score))
+    if labelled is False:
+        sets.append(set(range(width(db, sae))) - _labelled(db, sae))
     if starred is not None:
         those = _set(db, "select feature from marks where sae = ? and starred", (sae,))
         sets.append(those if starred else set(range(width(db, sae))) - those)
     if list_name is not None:
         sets.append(_set(db, "select feature from listed where sae = ? and list = ?", (sae, list_name)))
-    if provider is not None:
-        query = "select feature from labels indexed by labels_by_provider where sae = ? and provider = ? and current"
-        sets.append(_set(db, query, (sae, provider)))
-    if score is not None:
-        sign, value = score
-        if sign not in _OPERATORS:
-            raise ValueError(f"{sign!r} compares nothing: use one of {', '.join(sorted(_OPERATORS))}")
-        query = f"""select feature from labels indexed by labels_by_score
-                    where sae = ? and current and score is not null and score {sign} ?"""
-        sets.append(_set(db, query, (sae, value)))
     if not sets:
         return set(range(width(db, sae)))
     return set.intersection(*sorted(sets, key=len))

@@ -13,7 +13,7 @@ _Z = 1.96  # of a 95 % interval
 def summary(db: sqlite3.Connection, sae: str) -> dict[str, Any]:
     """``{"labelled", "history", "providers", "failures", "scores"}``; a mean has a 95 % interval over features."""
     providers = db.execute(
-        """select provider, status, count(*) as features from labels indexed by labels_by_provider
+        """select provider, status, count(*) as features from labels indexed by labels_shown
            where sae = ? and current group by provider, status order by provider, status""",
         (sae,),
     ).fetchall()

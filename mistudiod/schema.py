@@ -111,7 +111,7 @@ def m005_labels_of_features(db: Database) -> None:
         "create unique index labels_current on labels (sae, feature) where current",
         "create index labels_by_text on labels (sae, folded, feature) where current",
         "create index labels_by_score on labels (sae, score, feature) where current and score is not null",
-        "create index labels_by_provider on labels (sae, provider, status, feature, current)",
+        "create index labels_shown on labels (sae, provider, score, feature, status) where current",
         # The current ones. A row's number is (number of the SAE << 32) + feature: a search of one SAE reads no other's,
         # and its answer needs no look at the labels themselves.
         """create virtual table labels_text using fts5 (

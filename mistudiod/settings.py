@@ -14,6 +14,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mistudiod import endpoints as known_endpoints
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -52,6 +54,10 @@ class Settings:
     allowed_paths: str = _setting("", "folders, separated by commas, of which people elsewhere may name files to read")
     upload_limit_bytes: int = _setting(50_000_000_000, "bytes that one upload may hold")
     offline: bool = _setting(False, "fetch nothing: what is in the Hugging Face cache works, the rest says so at once")
+    endpoints: str = _setting(
+        known_endpoints.DEFAULT,
+        "name=URL of whatever speaks OpenAI's API, separated by commas: those that jobs may ask for labels",
+    )
     io_jobs: int = _setting(3, "downloads, tokenizations and the like that run at once")
     stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
     term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
@@ -61,6 +67,10 @@ class Settings:
     @property
     def allowed_folders(self) -> list[Path]:
         return [Path(text.strip()).expanduser() for text in self.allowed_paths.split(",") if text.strip()]
+
+    @property
+    def known_endpoints(self) -> dict[str, known_endpoints.Endpoint]:
+        return known_endpoints.parse(self.endpoints)
 
 
 _DEFAULTS = Settings()
@@ -141,6 +151,11 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
             raise SettingsError(f"{where} names a user who is not there: {value}") from None
     if setting.name == "listen" and not str(value).strip():
         raise SettingsError(f"{where} is empty: give an address, such as 127.0.0.1")
+    if setting.name == "endpoints":
+        try:
+            known_endpoints.parse(str(value))
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from None
     return str(value)
 
 

@@ -414,7 +414,7 @@ async def test_readers_never_see_two_current_labels_or_a_search_that_is_behind(s
         for _ in range(30):
 
             def both(db: Any) -> tuple[set[int], set[int]]:
-                return label_search.labelled(db, SAE), label_search.containing(db, SAE, "label")
+                return label_search.matching(db, SAE, labelled=True), label_search.containing(db, SAE, "label")
 
             known, found = await shelf.database.read(both)
             assert known == found
