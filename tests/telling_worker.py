@@ -24,6 +24,15 @@ FEATURES = [
     {"index": 7, "max": 3.0, "mean": 1.0, "density": 0.01, "examples": [EXAMPLE, EXAMPLE]},
     {"index": 12, "max": 8.0, "mean": 2.0, "density": 0.002, "examples": [EXAMPLE, EXAMPLE]},
 ]
+READ = {
+    "tokens": [
+        {"id": 1, "text": "import", "features": [{"index": 7, "activation": 5.0}, {"index": 12, "activation": 0.5}]},
+        {"id": 2, "text": " os\n", "features": [{"index": 12, "activation": 1.5}]},
+    ],
+    "pooled": [{"index": 7, "max": 5.0, "tokens": 1, "peak": 0}, {"index": 12, "max": 1.5, "tokens": 2, "peak": 1}],
+}
+NOTHING_SPENT = {"prompt_tokens": 0, "answer_tokens": 0, "cost_usd": 0.0}
+WORTH = {"mean": 0.7, "low": 0.6, "high": 0.8, "features": 3, "share_above_0_7": 0.5, "failed": 0}
 FOLDERS = {
     "add_model": ("models", "model.json", "model"),
     "add_dataset": ("datasets", "dataset.json", "dataset"),
@@ -94,6 +103,12 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
             return {"sae": spec["name"], **MEASURES, **about, "resolved": RESOLVED, **read_by(spec, data)}
         case "extract":
             return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
+        case "inspect":
+            return {"sae": spec["sae"], "text": spec["text"], **READ}
+        case "label":
+            return {"labelled": 3, "unclear": 1, "failed": 0, "reasons": {}, **NOTHING_SPENT}
+        case "score":
+            return {"scored": 3, "failed": 0, "reasons": {}, "methods": {"tokens": WORTH}, **NOTHING_SPENT}
         case "steer":
             steered = {"text": " steered", "strengths": spec["strengths"]}
             return {
