@@ -16,6 +16,7 @@ import feature_pages as pages
 
 Json = Any
 WHEN = "2026-01-02T03:04:05Z"
+NO_MARKS: dict[str, Any] = {"starred": False, "note": None, "lists": []}
 TOLD_OF = (*pages.WORDS, pages.DEAD)
 
 
@@ -103,11 +104,13 @@ def whole(shelf: Shelf, index: int) -> Json:
         raise Refusal(404, f"there is no feature {index}: the SAE has 100")
     one = row(shelf, index, False)
     about = {"sae": "made", "extraction": "5", "label": shelf.current(index), "score": one["score"]}
-    return {**pages.page(index), **about, "marks": shelf.marks.get(index)}
+    return {**pages.page(index), **about, "marks": {**NO_MARKS, **shelf.marks.get(index, {})}}
 
 
 def answered(shelf: Shelf, method: str, path: str, query: dict[str, str], body: Json) -> Json:
     """The JSON of the answer; bytes are NDJSON; None: it is the studio's affair."""
+    if (method, path) == ("POST", "/api/jobs"):
+        found_by(shelf, body["spec"])
     if path == "/api/endpoints":
         ollama = {"name": "ollama", "url": "http://127.0.0.1:11434", "on_this_machine": True, "has_secret": False}
         return {"endpoints": [ollama]}
@@ -130,18 +133,35 @@ def answered(shelf: Shelf, method: str, path: str, query: dict[str, str], body: 
         return b"".join(json.dumps(whole(shelf, index), ensure_ascii=False).encode() + b"\n" for index in TOLD_OF)
     if parts[1:] == ["compare"]:
         a, b = (row(shelf, int(query[which]), False) for which in "ab")
-        return {"a": {**a, "std": 1.0}, "b": {**b, "std": 2.0}, "cosine": 0.25, "jaccard": 0.5}
+        shared = [{**place(one), "a": one["max"], "b": 0.5} for one in pages.page(a["index"])["examples"][:3]]
+        return {"a": a, "b": b, "cosine": 0.25, "both": 40, "jaccard": 0.5, "shared": shared}
     return of_feature(shelf, method, int(parts[1]), parts[2:], query, body)
+
+
+def place(example: dict[str, Any]) -> dict[str, Any]:
+    where = {"position": example["first"] + example["peak"]}
+    return {key: example[key] for key in ("row", "window", "texts", "peak")} | where
+
+
+def found_by(shelf: Shelf, spec: Json) -> None:
+    """What jobs find, there from the moment they are queued."""
+    if spec["kind"] == "label":
+        for index in spec.get("features") or pages.WORDS:
+            shelf.label(index, f"fires on '{pages.WORDS[index]}'")
+    elif spec["kind"] == "score":
+        for one in shelf.labels:
+            one["scores"] = [score()]
 
 
 def of_feature(shelf: Shelf, method: str, index: int, parts: list[str], query: dict[str, str], body: Json) -> Json:
     page = whole(shelf, index)
     if method == "PATCH":
-        shelf.marks[index] = {"starred": False, "note": None, "lists": [], **shelf.marks.get(index, {}), **body}
+        shelf.marks[index] = {**NO_MARKS, **shelf.marks.get(index, {}), **body}
         return shelf.marks[index]
     if parts == ["occurrences"]:
         ordered = sorted(page["examples"], key=lambda one: one["row"])
-        found = [one for one in ordered if one["max"] > float(query.get("above", 0))]
+        above = float(query.get("above", 0))
+        found = [{**place(one), "value": one["max"]} for one in ordered if one["max"] >= above]
         some = found[: int(query["limit"])]
         return {"total": len(found), "occurrences": some, "next": None if len(some) == len(found) else "1"}
     if parts == ["labels"]:

@@ -24,10 +24,21 @@ FEATURES = [
     {"index": 7, "max": 3.0, "mean": 1.0, "density": 0.01, "examples": [EXAMPLE, EXAMPLE]},
     {"index": 12, "max": 8.0, "mean": 2.0, "density": 0.002, "examples": [EXAMPLE, EXAMPLE]},
 ]
+
+
+def fires(index: int, value: float) -> dict[str, Any]:
+    return {"index": index, "value": value}
+
+
 READ = {
     "tokens": [
-        {"id": 1, "text": "import", "features": [{"index": 7, "activation": 5.0}, {"index": 12, "activation": 0.5}]},
-        {"id": 2, "text": " os\n", "features": [{"index": 12, "activation": 1.5}]},
+        {
+            "id": 1,
+            "text": "import",
+            "special": False,
+            "features": [{"index": 7, "value": 5.0}, {"index": 12, "value": 0.5}],
+        },
+        {"id": 2, "text": " os\n", "special": False, "features": [{"index": 12, "value": 1.5}]},
     ],
     "pooled": [{"index": 7, "max": 5.0, "tokens": 1, "peak": 0}, {"index": 12, "max": 1.5, "tokens": 2, "peak": 1}],
 }
@@ -104,7 +115,7 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
         case "extract":
             return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
         case "inspect":
-            return {"sae": spec["sae"], "text": spec["text"], **READ}
+            return {"sae": spec["sae"], "top": len(spec["text"]), **READ}
         case "label":
             return {"labelled": 3, "unclear": 1, "failed": 0, "reasons": {}, **NOTHING_SPENT}
         case "score":

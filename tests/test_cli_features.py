@@ -158,7 +158,8 @@ def test_two_features_are_compared_side_by_side(run: Run, shelf: Shelf) -> None:
     shelf.label(7, "imports")
     shown = said(run("feature", "compare", "made", "7", "12"))
     assert re.search(r"^label +imports +—$", shown, re.MULTILINE)
-    assert re.search(r"^cosine +0.25$", shown, re.MULTILINE)
+    assert re.search(r"^cosine of their directions +0.25$", shown, re.MULTILINE)
+    assert re.search(r"^7.\d\d +0.50 .*【import】", shown, re.MULTILINE)
     assert data_of(run("feature", "compare", "made", "7", "12", "--json"))["jaccard"] == 0.5
 
 
@@ -180,7 +181,7 @@ def test_a_text_is_read_and_its_features_shown_pooled_and_token_by_token(run: Ru
     assert re.search(r"^'import' +7 \(5.00\)  12 \(0.50\)$", shown, re.MULTILINE)
     assert re.search(r"^' os↵' +12 \(1.50\)$", shown, re.MULTILINE)
     result = data_of(run("feature", "inspect", "made", "-", "--ignore-denser", "0.1", "--json", typed="from stdin"))
-    assert result["text"] == "from stdin"
+    assert result["top"] == len("from stdin")
     assert run("feature", "inspect", "mades", "x").stderr.endswith("did you mean made?\n")
 
 

@@ -26,10 +26,13 @@ def shade(value: float, top: float) -> str:
 
 
 def parted(example: Example, top: float) -> tuple[list[Part], list[Part], list[Part]]:
-    """What comes before the peak, the peak, and what comes after, each token shaded by how strong it is."""
-    parts = [
-        (visible(text), shade(value, top)) for text, value in zip(example["texts"], example["activations"], strict=True)
-    ]
+    """What comes before the peak, the peak, and what comes after, each token shaded by how strong it is.
+
+    A place in the text is an example too, of which only the texts and the peak are known.
+    """
+    texts = example["texts"]
+    values = example.get("activations") or [0.0] * len(texts)
+    parts = [(visible(text), shade(value, top)) for text, value in zip(texts, values, strict=True)]
     peak = example["peak"]
     after = peak + 1
     while after < len(parts) and not parts[after - 1][0]:  # half a character: it stands with its last token

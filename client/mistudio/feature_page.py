@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mistudio import histograms, human
-from mistudio.examples import in_line, left_of, whole
+from mistudio.examples import in_context, in_line, left_of, whole
 from mistudio.grids import HEAD, fitted, grid
 from mistudio.output import Canvas, Line
 from mistudio.visible import cut, quoted, visible
@@ -49,15 +49,15 @@ def _about(page: Page, scores: Sequence[Page], canvas: Canvas) -> Iterator[Line]
 
 def about(page: Page, scores: Sequence[Page]) -> dict[str, str]:
     """In a few words what it is; only what there is to say."""
-    label, marks = page.get("label") or {}, page.get("marks") or {}
+    label, marks = page["label"] or {}, page["marks"]
     said = {
-        "feature": f"{page['index']} of {page['sae']}" + ", starred ★" * bool(marks.get("starred")),
+        "feature": f"{page['index']} of {page['sae']}" + ", starred ★" * bool(marks["starred"]),
         "label": label.get("text") or human.UNKNOWN,
         "explanation": label.get("explanation"),
         "by": label and origin(label),
         "score": "; ".join(map(score, scores)),
-        "lists": ", ".join(marks.get("lists") or ()),
-        "note": marks.get("note"),
+        "lists": ", ".join(marks["lists"]),
+        "note": marks["note"],
     }
     return {name: text for name, text in said.items() if text} | _firing(page)
 
@@ -140,15 +140,38 @@ def neighbours(page: Page, labels: Mapping[int, str], canvas: Canvas, most: int 
 
 
 def compared(found: Page, canvas: Canvas) -> Iterator[Line]:
-    """Two features side by side, then how alike they are."""
-    sides = [{**about({"sae": "", **found[which]}, []), "feature": str(found[which]["index"])} for which in "ab"]
-    names = list(dict.fromkeys(name for side in sides for name in side))
+    """Two features side by side, how alike they are, and where in the text both fire."""
+    sides = [_row(found[which]) for which in "ab"]
     half = None if canvas.width is None else max((canvas.width - 20) // 2, _NARROWEST)
-    rows = [[name, *(_clipped(side.get(name, human.UNKNOWN), half) for side in sides)] for name in names]
+    rows = [[name, *(_clipped(side[name], half) for side in sides)] for name in sides[0]]
     yield from grid(["", "A", "B"], rows, canvas)
+    alike = [
+        ("cosine of their directions", human.number(found["cosine"], 2)),
+        ("tokens on which both fire", human.count(found["both"])),
+        ("of those on which one fires", human.share(found["jaccard"])),
+    ]
     yield []
-    alike = {name: value for name, value in found.items() if isinstance(value, int | float)}
-    yield from grid(["", ""], [[name, f"{value:.4g}"] for name, value in alike.items()], canvas)
+    yield from grid(["HOW ALIKE", ""], alike, canvas)
+    if found["shared"]:
+        room = None if canvas.width is None else max(canvas.width - 2 * (_VALUE_CELLS + 3), _NARROWEST)
+        shared = [
+            [human.number(one["a"], 2), human.number(one["b"], 2), in_context(one, room)] for one in found["shared"]
+        ]
+        yield []
+        yield from grid(["A", "B", "WHERE BOTH FIRE"], shared, canvas, "rrl")
+
+
+def _row(one: Page) -> dict[str, str]:
+    return {
+        "feature": f"{one['index']}" + " ★" * bool(one["starred"]),
+        "label": one["label"]["text"] if one["label"] else human.UNKNOWN,
+        "by": origin(one["label"]) if one["label"] else human.UNKNOWN,
+        "score": human.number(one["score"], 2),
+        "tokens": ", ".join(map(quoted, one["tokens"])) or human.UNKNOWN,
+        "fires on": human.density(one["density"]),
+        "max": human.number(one["max"], 2),
+        "typical": human.number(one["typical"], 2),
+    }
 
 
 def _clipped(text: str, cells: int | None) -> str:

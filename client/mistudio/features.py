@@ -68,13 +68,15 @@ class Features:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """Where in the text it fires (more strongly than ``above``), in the order of the text:
-        ``{"total", "occurrences": [examples], "next"}``."""
+        """Where in the text it fires, ``above`` or more strongly, in the order of the text.
+
+        ``{"total", "occurrences": [{"window", "position", "texts", "peak", "value"}], "next"}``.
+        """
         query = given(above=above, limit=limit, cursor=cursor)
         return self._named("occurrences", "sae", sae, query, index=index)
 
     def compare(self, sae: str | int, a: int, b: int) -> dict[str, Any]:
-        """How alike two features are."""
+        """``{"a", "b", "cosine", "both", "jaccard", "shared"}``: two features, and how alike they are."""
         return self._named("compare", "sae", sae, {"a": a, "b": b})
 
     def export_features(self, sae: str | int) -> Iterator[Feature]:

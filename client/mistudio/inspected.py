@@ -37,12 +37,12 @@ def lines(result: Result, labels: Mapping[int, str], canvas: Canvas) -> Iterator
 
 
 def _fires(one: Mapping[str, Any]) -> str:
-    return f"{one['index']} ({human.number(one['activation'], 2)})"
+    return f"{one['index']} ({human.number(one['value'], 2)})"
 
 
 def _text(tokens: list[Mapping[str, Any]]) -> Iterator[Line]:
     """A line where the text has one."""
-    strongest = [max((feature["activation"] for feature in one["features"]), default=0.0) for one in tokens]
+    strongest = [max((feature["value"] for feature in one["features"]), default=0.0) for one in tokens]
     top = max(strongest, default=0.0)
     line: list[tuple[str, str]] = []
     for one, value in zip(tokens, strongest, strict=True):
@@ -50,6 +50,6 @@ def _text(tokens: list[Mapping[str, Any]]) -> Iterator[Line]:
             if n:
                 yield [*line, ("↵", "dim")]
                 line = []
-            line.append((piece, shade(value, top)))
+            line.append((piece, "dim" if one["special"] else shade(value, top)))
     if any(text for text, _ in line):
         yield line

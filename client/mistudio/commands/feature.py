@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -59,8 +60,8 @@ def search(
     """Find features by their labels and explanations, or by the tokens on which they fire most."""
     if text is None and token is None:
         raise click.UsageError("say what to look for: TEXT in labels and explanations, or --token TEXT")
-    terms = [filter or "", "" if token is None else 'token:"{}"'.format(token.replace("\\", r"\\").replace('"', r"\""))]
-    found = asked(call.client, sae, sort, " ".join(filter_ for filter_ in terms if filter_) or None, text, limit)
+    terms = [filter, None if token is None else f"token:{json.dumps(token, ensure_ascii=False)}"]
+    found = asked(call.client, sae, sort, " ".join(term for term in terms if term) or None, text, limit)
     show_features(call, found)
 
 
@@ -135,7 +136,7 @@ def compare(call: Call, sae: str, a: int, b: int) -> None:
 @feature.command("find")
 @click.argument("sae", shell_complete=named("sae"))
 @click.argument("index", type=INDEX)
-@click.option("--above", type=float, help="only where it is stronger than this")
+@click.option("--above", type=float, help="only where it is as strong as this")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="places to show")
 @columned
 @pass_call
@@ -146,7 +147,7 @@ def find(call: Call, sae: str, index: int, above: float | None, limit: int) -> N
     room = None if width is None else max(width - 26, 20)
     columns: Columns = {
         "WINDOW": lambda one: one["window"],
-        "ACTIVATION": lambda one: human.number(one["max"], 2),
+        "ACTIVATION": lambda one: human.number(one["value"], 2),
         "TEXT": lambda one: in_context(one, room),
     }
     show_rows(call, found, found["occurrences"], columns)

@@ -63,7 +63,7 @@ def mark(call: Call, sae: str, index: int, onto: tuple[str, ...], off: tuple[str
     """Put a feature on lists of yours, or take it off."""
     if not onto and not off:
         raise click.UsageError("say --list NAME or --unlist NAME")
-    there = (call.client.feature(sae, index).get("marks") or {}).get("lists") or []
+    there = call.client.feature(sae, index)["marks"]["lists"]
     kept = [name for name in dict.fromkeys([*there, *onto]) if name not in off]
     changed = call.client.mark(sae, index, lists=kept)
     if call.json:
