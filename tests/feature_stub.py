@@ -103,7 +103,10 @@ def whole(shelf: Shelf, index: int) -> Json:
     if index not in TOLD_OF:
         raise Refusal(404, f"there is no feature {index}: the SAE has 100")
     one = row(shelf, index, False)
-    about = {"sae": "made", "extraction": "5", "label": shelf.current(index), "score": one["score"]}
+    label = shelf.current(index)
+    scores = label["scores"] if label else []
+    about = {"sae": "made", "extraction": "5", "label": label}
+    about["score"] = {"value": one["score"], "scores": scores} if scores else None
     return {**pages.page(index), **about, "marks": {**NO_MARKS, **shelf.marks.get(index, {})}}
 
 
@@ -165,7 +168,8 @@ def of_feature(shelf: Shelf, method: str, index: int, parts: list[str], query: d
         some = found[: int(query["limit"])]
         return {"total": len(found), "occurrences": some, "next": None if len(some) == len(found) else "1"}
     if parts == ["labels"]:
-        return {"labels": [one for one in reversed(shelf.labels) if one["feature"] == index]}
+        failure = {"job": 9, "reason": "the answer is no JSON", "at": WHEN} if index == 12 else None
+        return {"labels": [one for one in reversed(shelf.labels) if one["feature"] == index], "failure": failure}
     if parts == ["label"] and method == "PUT":
         return shelf.label(index, provider="person", **body)
     if parts == ["label"]:
@@ -182,14 +186,16 @@ def of_labels(shelf: Shelf, parts: list[str], body: Json) -> Json:
     if parts == ["import"]:
         for one in body["labels"]:
             shelf.label(one["feature"], one["text"], one["provider"])
-        return {"imported": len(body["labels"]), "skipped": 0}
+        return {"imported": len(body["labels"]), "known": 0}
     if parts == ["estimate"]:
         about = {"lane": "io", "why": "", "endpoint": "ollama", "url": "http://127.0.0.1:11434", "model": "qwen3:8b"}
         count = {"features": 3, "calls": shelf.calls, "prompt_tokens": 1200 * shelf.calls, "answer_tokens": 90}
         return {**count, "cost_usd": shelf.cost_usd, **about}
     if parts == ["summary"]:
-        worth = {"mean": 0.7, "low": 0.6, "high": 0.8, "features": 2, "share_above_0_7": 0.5, "failed": 0}
-        return {"labelled": 2, "unlabelled": 1, "by": {"tokens": 2}, "methods": {"tokens": worth}}
+        worth = {"method": "tokens", "judge": None, "features": 2, "mean": 0.7, "low": 0.6, "high": 0.8, "failed": 0}
+        by = {"provider": "tokens", "status": "proposed", "features": 2}
+        failures = [{"reason": "the answer is no JSON", "features": 4}]
+        return {"labelled": 2, "history": 3, "providers": [by], "failures": failures, "scores": [worth]}
     made = next(one for one in shelf.labels if one["id"] == int(parts[0]))
     made["status"] = f"{parts[1]}ed"
     return made

@@ -126,7 +126,7 @@ def test_a_job_of_which_a_part_failed_says_so_first_and_why(capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert shown.startswith("32 of 40 features failed: the answer is no JSON (30)\nlabelled ")
     assert re.search(r"^tokens +48,000 asked, 900 answered\ncost +US\$ 0.0123$", shown, re.MULTILINE)
-    assert "  30 failed: the answer is no JSON\n" in shown and r"  2 failed: \x1b[31mred" in shown
+    assert "  30: the answer is no JSON\n" in shown and r"  2: \x1b[31mred" in shown
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_label_is_shown_with_its_scores_and_those_before_it(run: Run, shelf: S
     shelf.label(7, "an older one", confidence=0.5)
     shelf.label(7, "imports", "ollama", explanation="of modules", scores=[score("fuzzing", "gpt")])
     shown = said(run("label", "show", "made", "7"))
-    assert re.search(r"^text +imports$", shown, re.MULTILINE)
+    assert re.search(r"^label +imports$", shown, re.MULTILINE)
     assert re.search(
         r"^fuzzing +gpt +0.82 \(0.72 – 0.92\) +0.90 \(0.80 – 0.95\) +16 +4 +17 +3 +0 ", shown, re.MULTILINE
     )
@@ -145,7 +145,8 @@ def test_a_label_is_shown_with_its_scores_and_those_before_it(run: Run, shelf: S
         "imports", "an older one",
     ]  # fmt: skip
     assert data_of(run("label", "show", "made", "7", "--json"))["label"]["text"] == "imports"
-    assert "mistudio label set made 12 TEXT" in run("label", "show", "made", "12").stderr
+    unnamed = run("label", "show", "made", "12").stderr
+    assert "mistudio label set made 12 TEXT" in unnamed and "gave nothing: the answer is no JSON" in unnamed
 
 
 def test_a_person_writes_accepts_and_rejects_labels(run: Run, shelf: Shelf) -> None:
@@ -166,7 +167,9 @@ def test_labels_are_listed_and_summed_up(run: Run, shelf: Shelf) -> None:
     assert header.split() == ["FEATURE", "SCORE", "BY", "SURE", "STATUS", "LABEL"]
     assert [row.split() for row in rows] == [["7", "0.82", "tokens", "80%", "proposed", "imports"]]
     assert data_of(run("label", "list", "made", "--filter", "alive", "--json"))["total"] == 1
-    assert re.search(r"^tokens +2 +0.70 \(0.60 – 0.80\) ", said(run("label", "summary", "made")), re.MULTILINE)
+    shown = said(run("label", "summary", "made"))
+    assert re.search(r"^  failed: the answer is no JSON +4$", shown, re.MULTILINE)
+    assert re.search(r"^tokens +— +2 +0.70 \(0.60 – 0.80\) +0$", shown, re.MULTILINE)
     assert data_of(run("label", "summary", "made", "--json"))["labelled"] == 2
 
 
@@ -175,7 +178,7 @@ def test_labels_are_carried_about_as_lines_of_json(run: Run, shelf: Shelf, tmp_p
     file = tmp_path / "labels.jsonl"
     assert "wrote 1 labels to" in run("label", "export", "made", str(file)).stderr
     assert said(run("label", "export", "made")) == file.read_text()
-    assert run("label", "import", "made", str(file)).stderr == f"{file}: 1 imported, 0 skipped\n"
+    assert run("label", "import", "made", str(file)).stderr == f"{file}: 1 imported, 0 known\n"
     assert len(shelf.labels) == 2
     for text, reason in (("[1]\n", "line 1 is no JSON object"), ("\n{}\n{", "line 3"), ("", "there is no label in")):
         file.write_text(text)

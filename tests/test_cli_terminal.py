@@ -91,6 +91,18 @@ def test_a_terminal_is_asked_before_something_is_deleted(studio: str, client: Cl
     assert at_terminal(studio, "dataset", "rm", "kept", typed="y\n")[0] == 0
 
 
+def test_a_terminal_is_asked_before_an_llm_is(studio: str, client: Client) -> None:
+    shelf = Shelf({"made"})
+    shelf.calls, shelf.cost_usd = 40, None
+    ask = ("label", "start", "made", "--top", "3", "--endpoint", "ollama", "--model", "qwen3:8b")
+    before = len(list(client.every_job()))
+    with in_front(studio, shelf) as url:
+        exit_code, shown = at_terminal(url, *ask, typed="n\n")
+    assert exit_code == 1
+    assert "at a cost that is not known" in shown and "Start?" in shown
+    assert len(list(client.every_job())) == before
+
+
 def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
     with running(tmp_path / "data") as url:
         with Client(url) as client:

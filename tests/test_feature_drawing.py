@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from studio import running
 
 from mistudiod.pages import EDGES
 
+MISTUDIO = (sys.executable, "-m", "mistudio.cli")
 PLAIN, NARROW, COLOURED = Canvas(None, False), Canvas(60, False), Canvas(100, True)
 NO_LABEL = {"sae": "made", "label": None, "score": None, "marks": NO_MARKS}
 anything = st.text(st.characters(categories=["L", "M", "N", "P", "S", "Z", "C"]), max_size=40)
@@ -115,15 +116,16 @@ def test_shades_tell_how_strong_a_token_is() -> None:
 @pytest.mark.parametrize("index", [*feature_pages.WORDS, feature_pages.DEAD])
 def test_no_line_of_a_page_is_longer_than_the_terminal_is_wide(index: int, canvas: Canvas) -> None:
     label = {"id": 1, "text": "imports " * 20, "explanation": "x" * 300, "provider": "person", "confidence": None}
-    page = {**feature_pages.page(index), **NO_LABEL, "label": label}
-    lines = list(feature_page.lines(page, [score()], {12: "日本語" * 40}, canvas))
+    known = {"label": label, "score": {"value": 0.8, "scores": [score(judge="x" * 90), score()]}}
+    page = {**feature_pages.page(index), **NO_LABEL, **known}
+    lines = list(feature_page.lines(page, {12: "日本語" * 40}, canvas))
     assert max(width(text_of(line)) for line in lines) <= (canvas.width or 0)
     assert sum("underline" in style or "【" in text for line in lines for text, style in line) == len(page["examples"])
 
 
 def test_examples_are_grouped_from_the_strongest_to_near_misses() -> None:
     page = {**feature_pages.page(7), **NO_LABEL}
-    titles = [text_of(line) for line in feature_page.lines(page, [], {}, COLOURED) if line and line[0][1] == "bold"]
+    titles = [text_of(line) for line in feature_page.lines(page, {}, COLOURED) if line and line[0][1] == "bold"]
     kinds = re.findall("STRONGEST|FROM|RANDOM|NEAR", " ".join(titles))
     assert kinds == ["STRONGEST", *["FROM"] * 5, "RANDOM", "NEAR"]
     lowest, *_ = (float(title.split()[1]) for title in reversed(titles) if title.startswith("FROM"))
@@ -133,7 +135,7 @@ def test_examples_are_grouped_from_the_strongest_to_near_misses() -> None:
 def test_a_hostile_page_is_only_text() -> None:
     page = {**feature_pages.hostile_page(), **NO_LABEL}
     for canvas in (PLAIN, NARROW, COLOURED):
-        for line in feature_page.lines(page, [], {}, canvas):
+        for line in feature_page.lines(page, {}, canvas):
             assert text_of(line) == visible(text_of(line))
 
 
@@ -176,15 +178,17 @@ def test_whatever_there_is_in_a_histogram_is_seen(counts: list[int], room: int) 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("studio") / "data") as url, in_front(url, Shelf({"made"})) as front:
+    shelf = Shelf({"made"})
+    shelf.label(7, "imports of modules at the beginning of a line, and of what is in them", scores=[score()])
+    with running(tmp_path_factory.mktemp("studio") / "data") as url, in_front(url, shelf) as front:
         yield front
 
 
-def at_terminal(studio: str, *args: str, **environ: str) -> str:
+def at_terminal(studio: str, *args: str, command: Sequence[str] = MISTUDIO, **environ: str) -> str:
     ours, its = pty.openpty()
     known = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     known |= {"MISTUDIO_HOST": studio, "TERM": "xterm-256color", "COLUMNS": "90", **environ}
-    process = subprocess.Popen([sys.executable, "-m", "mistudio.cli", *args], stdout=its, stderr=its, env=known)
+    process = subprocess.Popen([*command, *args], stdout=its, stderr=its, env=known)
     os.close(its)
     shown = b""
     try:
@@ -211,5 +215,22 @@ def test_a_terminal_without_colours_has_brackets(studio: str) -> None:
     shown = at_terminal(studio, "feature", "show", "made", "7", NO_COLOR="1")
     assert "\x1b" not in shown and shown.count("【") == 40
     assert max(map(width, shown.splitlines())) <= 90
-    listed = at_terminal(studio, "feature", "list", "made", COLUMNS="80")
-    assert max(map(width, listed.splitlines())) <= 90 and "【import】" in listed
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "160"])
+def test_in_a_list_too_every_peak_is_seen_whatever_the_width(studio: str, columns: str) -> None:
+    listed = at_terminal(studio, "feature", "list", "made", "--filter", "alive", COLUMNS=columns)
+    assert max(map(width, listed.splitlines())) <= int(columns)
+    peaks = [found.strip() for line in listed.splitlines()[1:] for found in re.findall("【(.*)】", line)]
+    assert peaks == ["import", "self", "def"]
+
+
+def test_what_a_worker_says_of_itself_steers_no_terminal(studio: str) -> None:
+    code = (
+        "from mistudio.drawing import drawn\n"
+        "with drawn() as drawing:\n"
+        "    for draw in (drawing.note, lambda text: drawing.line(text, 0.5, True, [text])):\n"
+        "        draw('\\x1b]0;owned\\x07')"
+    )
+    shown = at_terminal(studio, command=(sys.executable, "-c", code))
+    assert "\x1b]0" not in shown and shown.count(r"\x1b]0;owned\x07") >= 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mistudio import histograms, human
@@ -27,9 +27,9 @@ _KINDS = {
 }
 
 
-def lines(page: Page, scores: Sequence[Page], labels: Mapping[int, str], canvas: Canvas) -> Iterator[Line]:
-    """``scores`` of its label; ``labels`` of other features, by their index."""
-    yield from _about(page, scores, canvas)
+def lines(page: Page, labels: Mapping[int, str], canvas: Canvas) -> Iterator[Line]:
+    """``labels`` of other features, by their index."""
+    yield from _about(page, canvas)
     yield from _below("ACTIVATIONS", [[(line, "cyan")] for line in _histogram(page, canvas)])
     yield from _spaced(tokens(page, canvas))
     yield from _spaced(neighbours(page, labels, canvas, NEIGHBOURS))
@@ -39,15 +39,15 @@ def lines(page: Page, scores: Sequence[Page], labels: Mapping[int, str], canvas:
         yield from _below(title, list(_examples(examples, top, canvas)))
 
 
-def _about(page: Page, scores: Sequence[Page], canvas: Canvas) -> Iterator[Line]:
-    facts = about(page, scores)
+def _about(page: Page, canvas: Canvas) -> Iterator[Line]:
+    facts = _facts(page)
     wide = max(map(len, facts)) + 4
     for name, value in facts.items():
         style = "bold" if name in ("feature", "label") else ""
         yield fitted([(name.ljust(wide), "dim"), (visible(value), style)], canvas)
 
 
-def about(page: Page, scores: Sequence[Page]) -> dict[str, str]:
+def _facts(page: Page) -> dict[str, str]:
     """In a few words what it is; only what there is to say."""
     label, marks = page["label"] or {}, page["marks"]
     said = {
@@ -55,7 +55,7 @@ def about(page: Page, scores: Sequence[Page]) -> dict[str, str]:
         "label": label.get("text") or human.UNKNOWN,
         "explanation": label.get("explanation"),
         "by": label and origin(label),
-        "score": "; ".join(map(score, scores)),
+        "score": "; ".join(map(score, newest((page["score"] or {}).get("scores", ())))),
         "lists": ", ".join(marks["lists"]),
         "note": marks["note"],
     }
@@ -78,6 +78,14 @@ def origin(label: Page) -> str:
     sure = label.get("confidence")
     said = [who, None if sure is None else f"{human.share(sure)} sure", label.get("status")]
     return ", ".join(part for part in said if part)
+
+
+def newest(scores: Iterable[Page]) -> list[Page]:
+    """Of each method and judge the newest, of scores that begin with the newest."""
+    found: dict[tuple[str, str | None], Page] = {}
+    for one in scores:
+        found.setdefault((one["method"], one["judge"]), one)
+    return list(found.values())
 
 
 def score(one: Page) -> str:
@@ -110,7 +118,7 @@ def tokens(page: Page, canvas: Canvas) -> Iterator[Line]:
         ]
     if page["tokens"]:
         fired = [_token(one, f"{human.share(one['share'])} · {human.share(one['rate'])}") for one in page["tokens"]]
-        columns.append((("FIRES ON", "OF ITS FIRINGS · OF THAT TOKEN"), fired))
+        columns.append((("FIRES ON", "SHARE · RATE"), fired))
     if columns:
         header = [cell for head, _ in columns for cell in head]
         rows = itertools.zip_longest(*(cells[:TOKENS] for _, cells in columns), fillvalue=("", ""))

@@ -43,7 +43,7 @@ def _fires(one: Mapping[str, Any]) -> str:
 def _text(tokens: list[Mapping[str, Any]]) -> Iterator[Line]:
     """A line where the text has one."""
     strongest = [max((feature["value"] for feature in one["features"]), default=0.0) for one in tokens]
-    top = max(strongest, default=0.0)
+    top = max((value for one, value in zip(tokens, strongest, strict=True) if not one["special"]), default=0.0)
     line: list[tuple[str, str]] = []
     for one, value in zip(tokens, strongest, strict=True):
         for n, piece in enumerate(visible(one["text"]).split("↵")):

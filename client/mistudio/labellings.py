@@ -39,10 +39,12 @@ class Labellings:
         """The label that stands for a feature, None when it has none."""
         return self._named("label", "sae", sae, index=index)
 
-    def labels(self, sae: str | int, index: int) -> list[Label]:
-        """All labels that a feature has had, the newest first, each with its ``scores``."""
-        found: list[Label] = self._named("labels", "sae", sae, index=index)["labels"]
-        return found
+    def labels(self, sae: str | int, index: int) -> dict[str, Any]:
+        """``{"labels", "failure"}``: all that a feature has had, the newest first, each with its ``scores``.
+
+        ``failure``: why the last try to label it gave nothing, ``{"job", "reason", "at"}``, or None.
+        """
+        return self._named("labels", "sae", sae, index=index)
 
     def set_label(self, sae: str | int, index: int, text: str, explanation: str | None = None) -> Label:
         """A person's label, which no job replaces."""
@@ -61,11 +63,15 @@ class Labellings:
             yield json.loads(line)
 
     def import_labels(self, sae: str | int, labels: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Labels as ``export_labels`` gives them, of this SAE or another of the same latents."""
+        """Labels as ``export_labels`` gives them, of this SAE or another of the same latents.
+
+        ``{"imported", "known"}``: how many were new here, and how many not. None replaces what a person has said here.
+        """
         return self._named("import_labels", "sae", sae, body={"labels": [dict(one) for one in labels]})
 
     def label_summary(self, sae: str | int) -> dict[str, Any]:
-        """How many features have a label, by whom, and what the labels as a whole are worth."""
+        """``{"labelled", "history", "providers", "failures", "scores"}``: how many features have a label, by whom, why
+        others have none, and what the labels as a whole are worth by each method and judge."""
         return self._named("label_summary", "sae", sae)
 
     def endpoints(self) -> list[dict[str, Any]]:

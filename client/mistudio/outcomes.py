@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mistudio import human, output
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
+_WORTH: dict[str, tuple[str, Callable[[Result], object]]] = {  # the field that a column is of, and how it is shown
+    "METHOD": ("method", lambda one: one["method"]),
+    "JUDGE": ("judge", lambda one: one["judge"]),
+    "LABELS": ("features", lambda one: human.count(one["features"])),
+    "BALANCED ACCURACY": ("mean", lambda one: interval(one, "mean")),
+    "ABOVE 0.7": ("share_above_0_7", lambda one: human.share(one["share_above_0_7"])),
+    "ANSWERS FAILED": ("failed", lambda one: human.count(one["failed"])),
+}
 
 
 def show_labelled(result: Result) -> None:
@@ -30,22 +38,15 @@ def show_scored(result: Result) -> None:
     _show_partial(result)
     output.record({"scored": human.count(result["scored"]), "failed": human.count(result["failed"]), **_spent(result)})
     _show_failures(result)
-    show_worth(result["methods"])
+    show_worth([{"method": method, **worth} for method, worth in result["methods"].items()])
 
 
-def show_worth(methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line for each method: the mean over all labels, with its interval of 95 %."""
-    header = ["METHOD", "LABELS", "BALANCED ACCURACY", "ABOVE 0.7", "ANSWERS FAILED"]
-    rows = [
-        [
-            method, human.count(worth["features"]), interval(worth, "mean"), human.share(worth["share_above_0_7"]),
-            human.count(worth["failed"]),
-        ]
-        for method, worth in methods.items()
-    ]  # fmt: skip
-    if rows:
+def show_worth(scores: Sequence[Result]) -> None:
+    """A line for each method and judge: the mean over all labels, with its interval of 95 %."""
+    columns = {title: about for title, about in _WORTH.items() if any(about[0] in one for one in scores)}
+    if scores:
         output.text("")
-        output.table(header, rows)
+        output.table(list(columns), [[show(one) for _, show in columns.values()] for one in scores])
 
 
 def _show_partial(result: Result) -> None:
@@ -66,7 +67,7 @@ def _spent(result: Result) -> dict[str, str]:
 
 def _show_failures(result: Result) -> None:
     for reason, count in (result.get("reasons") or {}).items():
-        output.text(f"  {human.count(count)} failed: {reason}")
+        output.text(f"  {human.count(count)}: {reason}")
 
 
 OF_KIND: dict[str, Callable[[Result], None]] = {"label": show_labelled, "score": show_scored}

@@ -78,16 +78,7 @@ def show_one(call: Call, sae: str, index: int) -> None:
         return
     near = found["neighbours"]
     others = [one["index"] for kind in near.values() for one in kind[: feature_page.NEIGHBOURS]]
-    labels, scores = labels_of(call.client, sae, others), scores_of(call.client, sae, found)
-    output.painted(feature_page.lines(found, scores, labels, output.canvas()))
-
-
-def scores_of(client: Client, sae: str, page: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of the label that stands; the page has one number of them."""
-    if not page.get("label") or page.get("score") is None:
-        return []
-    history = client.labels(sae, page["index"])
-    return next((list(one["scores"]) for one in history if one["id"] == page["label"]["id"]), [])
+    output.painted(feature_page.lines(found, labels_of(call.client, sae, others), output.canvas()))
 
 
 def labels_of(client: Client, sae: str, features: Iterable[int]) -> dict[int, str]:

@@ -16,8 +16,9 @@ from mistudio.visible import cut, visible
 
 _PAGE = 1000
 _LABEL_CELLS = 36
-_NARROWEST = 24  # cells of an example
-_OTHERS = 59  # cells of the columns of numbers, and of the gaps
+_NARROWEST = 12  # cells of a label, and of an example
+_WIDE = 100  # a terminal that has room for all columns
+_OTHERS, _TYPICAL = 50, 11  # cells of the columns of numbers with their gaps, and of the one that is left out first
 
 
 def among(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,24 +52,30 @@ def asked(
 
 def show_features(call: Call, found: dict[str, Any]) -> None:
     rows = found["features"]
-    labels = [_label(row) for row in rows]
     width = output.canvas().width
-    room = None
-    if width is not None:
-        longest = max((len(text) for text in labels), default=0)
-        room = max(width - _OTHERS - min(longest, _LABEL_CELLS), _NARROWEST)
+    label_cells, room = (None, None) if width is None else _room(rows, width)
     columns: Columns = {
         "FEATURE": lambda row: f"{row['index']}{'★' * bool(row['starred'])}",
-        "LABEL": lambda row: cut(visible(_label(row)), _LABEL_CELLS) if width else _label(row),
+        "LABEL": lambda row: cut(visible(_label(row)), label_cells) if label_cells else _label(row),
         "SCORE": lambda row: human.number(row["score"], 2),
         "DENSITY": lambda row: human.density(row["density"]),
         "MAX": lambda row: human.number(row["max"], 2),
         "TYPICAL": lambda row: human.number(row["typical"], 2),
         "BEST EXAMPLE": lambda row: in_context(row["example"], room) if row.get("example") else human.UNKNOWN,
     }
+    if width is not None and width < _WIDE:
+        del columns["TYPICAL"]
     show_rows(call, found, rows, columns)
     if not call.json and len(rows) < found["total"]:
         output.note(f"{human.count(len(rows))} of {human.count(found['total'])} features; --limit shows more")
+
+
+def _room(rows: list[dict[str, Any]], width: int) -> tuple[int, int]:
+    """Cells for labels and for examples, so that peaks are seen."""
+    rest = width - _OTHERS - (_TYPICAL if width >= _WIDE else 0)
+    longest = max((len(_label(row)) for row in rows), default=0)
+    label = max(min(longest, _LABEL_CELLS, rest // 2), _NARROWEST)
+    return label, max(rest - label, _NARROWEST)
 
 
 def _label(row: dict[str, Any]) -> str:

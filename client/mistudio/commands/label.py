@@ -16,6 +16,7 @@ from mistudio.feature_page import origin
 from mistudio.options import Call, Noun, SpecVerb, columned, pass_call
 from mistudio.outcomes import show_worth
 from mistudio.tables import Columns, show_rows
+from mistudio.visible import visible
 from mistudio.watch import start
 
 _YES = click.option("--yes", is_flag=True, help="do not ask what it may cost")
@@ -122,8 +123,15 @@ def summary(call: Call, sae: str) -> None:
     if call.json:
         output.data(found)
         return
-    output.record({name: value for name, value in found.items() if name != "methods"})
-    show_worth(found["methods"])
+    output.record(
+        {
+            "labelled": human.count(found["labelled"]),
+            **{f"  {one['provider']}, {one['status']}": human.count(one["features"]) for one in found["providers"]},
+            **{f"  failed: {visible(one['reason'])}": human.count(one["features"]) for one in found["failures"]},
+            "ever given": human.count(found["history"]),
+        }
+    )
+    show_worth(found["scores"])
 
 
 @label.command("endpoints")

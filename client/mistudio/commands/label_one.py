@@ -12,7 +12,7 @@ from mistudio.commands.feature import INDEX
 from mistudio.commands.label import by_whom, label
 from mistudio.completion import named
 from mistudio.errors import ApiError
-from mistudio.feature_page import interval, score
+from mistudio.feature_page import interval, newest, score
 from mistudio.options import Call, columned, pass_call
 from mistudio.tables import Columns, show_rows
 
@@ -23,7 +23,7 @@ _HISTORY: Columns = {
     "BY": lambda one: by_whom(one),
     "STATUS": lambda one: one["status"],
     "MADE": lambda one: human.ago(one["created_at"]),
-    "SCORE": lambda one: "; ".join(map(score, one.get("scores") or ())) or human.UNKNOWN,
+    "SCORE": lambda one: "; ".join(map(score, newest(one["scores"]))) or human.UNKNOWN,
     "LABEL": lambda one: one["text"],
 }
 
@@ -34,20 +34,36 @@ _HISTORY: Columns = {
 @pass_call
 def show_one(call: Call, sae: str, index: int) -> None:
     """Show a feature's label with its scores, and those it had before."""
-    history = call.client.labels(sae, index)
+    found = call.client.labels(sae, index)
+    current = next((one for one in found["labels"] if one["current"]), None)
     if call.json:
-        output.data({"label": call.client.label(sae, index) if history else None, "labels": history})
+        output.data({"label": current, **found})
         return
-    current = next((one for one in history if one["current"]), None)
+    if found["failure"]:
+        output.note(f"the last try to label it gave nothing: {found['failure']['reason']}")
     if current is None:
         output.note(f"feature {index} has no label; mistudio label set {sae} {index} TEXT gives it one")
     else:
-        output.record({name: value for name, value in current.items() if name != "scores"})
-        _show_scores(current.get("scores") or [])
-    others = [one for one in history if one is not current]
+        output.record(_about(current))
+        _show_scores(current["scores"])
+    others = [one for one in found["labels"] if one is not current]
     if others:
         output.text("")
         output.table(list(_HISTORY), [[value(one) for value in _HISTORY.values()] for one in others])
+
+
+def _about(label: dict[str, Any]) -> dict[str, object]:
+    return {
+        "label": label["text"],
+        "explanation": label["explanation"],
+        "id": label["id"],
+        "by": by_whom(label),
+        "status": label["status"],
+        "template": label["template"],
+        "extraction": label["extraction"],
+        "job": label["job"],
+        "made": human.ago(label["created_at"]),
+    }
 
 
 def _show_scores(scores: list[dict[str, Any]]) -> None:
@@ -72,7 +88,7 @@ def _show_scores(scores: list[dict[str, Any]]) -> None:
 def history(call: Call, sae: str, index: int) -> None:
     """List all labels that a feature has had, the newest first."""
     found = call.client.labels(sae, index)
-    show_rows(call, {"labels": found}, found, _HISTORY)
+    show_rows(call, found, found["labels"], _HISTORY)
 
 
 @label.command("set")
@@ -114,7 +130,7 @@ def reject(call: Call, sae: str, index: int, id: int | None) -> None:
 
 def _id(call: Call, sae: str, index: int, given: int | None) -> int:
     """Of the label that is meant, which must be one of the feature's. Raises ApiError."""
-    history = call.client.labels(sae, index)
+    history = call.client.labels(sae, index)["labels"]
     for one in history:
         if one["id"] == given or (given is None and one["current"]):
             return int(one["id"])
