@@ -113,7 +113,8 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
             about = {"folder": folder, "job": job, "spec": spec, "architecture": spec["architecture"]}
             return {"sae": spec["name"], **MEASURES, **about, "resolved": RESOLVED, **read_by(spec, data)}
         case "extract":
-            return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
+            found = {"features": 2, "dead": 1, "l0": 31.5, "skipped": {"special": 7, "outliers": 0}, "seconds": 2.0}
+            return {"sae": spec["sae"], "id": str(job), "tokens": spec["tokens"], **found}
         case "inspect":
             return {"sae": spec["sae"], "top": len(spec["text"]), **READ}
         case "label":

@@ -171,6 +171,16 @@ def test_a_feature_is_found_in_the_text(run: Run) -> None:
     assert data_of(run("feature", "find", "made", "7", "--limit", "2", "--json"))["next"] == "1"
 
 
+def test_an_extraction_ends_with_what_it_has_read_and_found(run: Run) -> None:
+    shown = said(run("feature", "extract", "made", "--tokens", "5000"))
+    assert re.search(r"^tokens +5,000\n  left out, special +7\nfeatures +2\n  dead +1\nL0 +31.5\n", shown, re.MULTILINE)
+    assert said(run("job", "watch", str(data_of(run("job", "list", "--json"))["jobs"][0]["id"]))) == shown
+    options = ("--context", "16,8", "--no-postings", "--detach", "--json")
+    spec = data_of(run("feature", "extract", "made", *options))["spec"]
+    assert (spec["context"], spec["postings"], spec["examples"]) == ("16,8", False, 24)
+    assert run("feature", "extract", "made", "--context", "16").exit_code == 6
+
+
 # -- a text ----------------------------------------------------------------------------------------------------------
 
 

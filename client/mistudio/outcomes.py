@@ -1,11 +1,12 @@
-"""What jobs that make nothing have found, each kind as a person reads it."""
+"""What jobs have found about features, each kind as a person reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from mistudio import human, output
+from mistudio import human, inspected, output
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
@@ -17,6 +18,30 @@ _WORTH: dict[str, tuple[str, Callable[[Result], object]]] = {  # the field that 
     "ABOVE 0.7": ("share_above_0_7", lambda one: human.share(one["share_above_0_7"])),
     "ANSWERS FAILED": ("failed", lambda one: human.count(one["failed"])),
 }
+
+
+def show_extracted(result: Result) -> None:
+    """What an extraction has read and found; its manifest has more, which is no news to a person."""
+    skipped = {f"  left out, {why}": human.count(n) for why, n in (result.get("skipped") or {}).items() if n}
+    output.record(
+        {
+            "sae": result["sae"],
+            "extraction": result["id"],
+            "text": result.get("tokenization"),
+            "tokens": human.count(result.get("tokens")),
+            **skipped,
+            "features": human.count(result.get("features")),
+            "  dead": human.count(result.get("dead")),
+            "L0": human.number(result.get("l0"), 1),
+            "time": human.duration(result.get("seconds")),
+            "tokens/s": human.count(result.get("tokens_per_s")),
+        }
+    )
+
+
+def show_inspected(result: Result, labels: Mapping[int, str] = MappingProxyType({})) -> None:
+    """``labels`` of features, by their index."""
+    output.painted(inspected.lines(result, labels, output.canvas()))
 
 
 def show_labelled(result: Result) -> None:
@@ -70,4 +95,9 @@ def _show_failures(result: Result) -> None:
         output.text(f"  {human.count(count)}: {reason}")
 
 
-OF_KIND: dict[str, Callable[[Result], None]] = {"label": show_labelled, "score": show_scored}
+OF_KIND: dict[str, Callable[[Result], None]] = {
+    "extract": show_extracted,
+    "inspect": show_inspected,
+    "label": show_labelled,
+    "score": show_scored,
+}

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mistudio import feature_page, human, inspected, output
+from mistudio import feature_page, human, inspected, outcomes, output
 from mistudio.api import Client, Job
 from mistudio.commands.feature_rows import among, asked, show_features
 from mistudio.completion import named
@@ -106,6 +106,8 @@ def neighbours(call: Call, sae: str, index: int) -> None:
     if call.json:
         output.data(found)
         return
+    if not any(found.values()):
+        output.note(f"the newest extraction knows of no neighbours of feature {index}")
     labels = labels_of(call.client, sae, [one["index"] for kind in found.values() for one in kind])
     output.painted(feature_page.neighbours({"neighbours": found}, labels, output.canvas()))
 
@@ -153,17 +155,17 @@ def find(call: Call, sae: str, index: int, above: float | None, limit: int) -> N
 def inspect(call: Call, /, sae: str, text: str, **fields: Any) -> None:
     """Show which features fire on which token of TEXT; - reads it from stdin."""
     text = sys.stdin.read() if text == "-" else text
-    start(call, "inspect", {"sae": sae, "text": text, **fields}, show_inspected)
+    start(call, "inspect", {"sae": sae, "text": text, **fields}, _show_inspected)
 
 
-def show_inspected(call: Call, job: Job) -> None:
+def _show_inspected(call: Call, job: Job) -> None:
     """The text and its features; with --json the result alone, not the job."""
     result = job["result"]
     if call.json:
         output.data(result)
         return
     labels = labels_of(call.client, job["spec"]["sae"], [one["index"] for one in result["pooled"][: inspected.MOST]])
-    output.painted(inspected.lines(result, labels, output.canvas()))
+    outcomes.show_inspected(result, labels)
 
 
 @feature.command("export")
