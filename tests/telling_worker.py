@@ -25,6 +25,26 @@ FEATURES = {
     7: feature(10, 3.0, [0, 3], [EXAMPLE, EXAMPLE]),
     12: feature(2, 8.0, [3], [EXAMPLE, EXAMPLE]),
 }
+
+
+def fires(index: int, value: float) -> dict[str, Any]:
+    return {"index": index, "value": value}
+
+
+READ = {
+    "tokens": [
+        {
+            "id": 1,
+            "text": "import",
+            "special": False,
+            "features": [{"index": 7, "value": 5.0}, {"index": 12, "value": 0.5}],
+        },
+        {"id": 2, "text": " os\n", "special": False, "features": [{"index": 12, "value": 1.5}]},
+    ],
+    "pooled": [{"index": 7, "max": 5.0, "tokens": 1, "peak": 0}, {"index": 12, "max": 1.5, "tokens": 2, "peak": 1}],
+}
+NOTHING_SPENT = {"prompt_tokens": 0, "answer_tokens": 0, "cost_usd": 0.0}
+WORTH = {"mean": 0.7, "low": 0.6, "high": 0.8, "features": 3, "share_above_0_7": 0.5, "failed": 0}
 FOLDERS = {
     "add_model": ("models", "model.json", "model"),
     "add_dataset": ("datasets", "dataset.json", "dataset"),
@@ -54,7 +74,8 @@ def finish(order: dict[str, Any], say: Any) -> None:
         say(event="artifact", noun=noun, name=spec["name"])
     elif kind == "extract":
         folder = data / "features" / spec["sae"] / str(job)
-        result |= write_store(folder, [FEATURES.get(n, {}) for n in range(MEASURES["width"])], **result)
+        about = {name: value for name, value in result.items() if name != "features"}
+        result = {**write_store(folder, [FEATURES.get(n, {}) for n in range(MEASURES["width"])], **about), **result}
         say(event="artifact", noun="features", name=f"{spec['sae']}/{job}")
     say(event="result", result=result)
 
@@ -93,7 +114,14 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
             about = {"folder": folder, "job": job, "spec": spec, "architecture": spec["architecture"]}
             return {"sae": spec["name"], **MEASURES, **about, "resolved": RESOLVED, **read_by(spec, data)}
         case "extract":
-            return {"sae": spec["sae"], "id": str(job), "features": 2, "tokens": spec["tokens"]}
+            found = {"features": 2, "dead": 1, "l0": 31.5, "skipped": {"special": 7, "outliers": 0}, "seconds": 2.0}
+            return {"sae": spec["sae"], "id": str(job), "tokens": spec["tokens"], **found}
+        case "inspect":
+            return {"sae": spec["sae"], "top": len(spec["text"]), **READ}
+        case "label":
+            return {"labelled": 3, "unclear": 1, "failed": 0, "reasons": {}, **NOTHING_SPENT}
+        case "score":
+            return {"scored": 3, "failed": 0, "reasons": {}, "methods": {"tokens": WORTH}, **NOTHING_SPENT}
         case "steer":
             steered = {"text": " steered", "strengths": spec["strengths"]}
             return {

@@ -30,8 +30,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             client.add_model("builtin:pico", "pico")
             client.add_dataset("builtin:python", "python")
             client.tokenize("python", "pico")
-            client.train("python-pico", "blocks.3.hook_resid_post", "made")
-            last = client.extract("made")
+            last = client.train("python-pico", "blocks.3.hook_resid_post", "made")
             assert client.wait(last["id"], 120)["state"] == "done"
         yield url
 
@@ -77,7 +76,7 @@ def test_without_json_nothing_but_data_is_on_stdout(run: Run) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_of_every_kind_is_an_option_with_its_help_and_default(kind: str) -> None:
-    command = next(one for one in spec_commands(main) if kind_of(one) == kind)
+    command = next(one for one in spec_commands(main) if one.kind == kind)
     # To a training a recipe may say what it is of.
     derived = ("name", "tokenization", "hook") if kind == "train" else ("name",)
     params = {param.name: param for param in command.get_params(click.Context(command))}
@@ -97,13 +96,6 @@ def spec_commands(group: click.Group) -> Iterator[SpecVerb]:
             yield from spec_commands(command)
         elif isinstance(command, SpecVerb):
             yield command
-
-
-def kind_of(command: SpecVerb) -> str:
-    """By what it is called: the kind itself is used up when the options are made."""
-    path = {"add": None, "tokenize": "tokenize", "start": "train", "extract": "extract", "steer": "steer"}
-    known = path.get(str(command.name))
-    return known or f"add_{'model' if command.callback.__module__.endswith('model') else 'dataset'}"
 
 
 def test_help_shows_descriptions_defaults_and_exit_codes(run: Run) -> None:
@@ -174,15 +166,6 @@ def test_statistics_of_a_datasets_tokenizations(run: Run) -> None:
 def test_sample_shows_documents(run: Run) -> None:
     assert data_of(run("dataset", "sample", "python", "--rows", "2", "--json")) == {"rows": []}
     assert run("dataset", "sample", "python", "--rows", "99").exit_code == 6
-
-
-def test_features_are_listed_with_the_peak_marked(run: Run) -> None:
-    listed = run("feature", "list", "made").stdout
-    assert "import os↵【sys】." in listed
-    assert len(data_of(run("feature", "list", "made", "--json"))["features"]) == 2
-    assert run("feature", "show", "made", "12").stdout.count("【sys】") == 2
-    assert data_of(run("feature", "show", "made", "12", "--json"))["index"] == 12
-    assert run("feature", "show", "made", "13").exit_code == 3
 
 
 def test_monitor_prints_one_reading_where_there_is_no_terminal(run: Run) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from feature_stub import Shelf, in_front
 from mistudio import Client
 from mistudio.demo import STRENGTH_OF_MAX
 from studio import proxied, running
@@ -90,6 +91,18 @@ def test_a_terminal_is_asked_before_something_is_deleted(studio: str, client: Cl
     assert at_terminal(studio, "dataset", "rm", "kept", typed="y\n")[0] == 0
 
 
+def test_a_terminal_is_asked_before_an_llm_is(studio: str, client: Client) -> None:
+    shelf = Shelf({"made"})
+    shelf.calls, shelf.cost_usd = 40, None
+    ask = ("label", "start", "made", "--top", "3", "--endpoint", "ollama", "--model", "qwen3:8b")
+    before = len(list(client.every_job()))
+    with in_front(studio, shelf) as url:
+        exit_code, shown = at_terminal(url, *ask, typed="n\n")
+    assert exit_code == 1
+    assert "at a cost that is not known" in shown and "Start?" in shown
+    assert len(list(client.every_job())) == before
+
+
 def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
     with running(tmp_path / "data") as url:
         with Client(url) as client:
@@ -108,25 +121,36 @@ def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
 
 def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(studio: str, client: Client) -> None:
     client.add_model("builtin:pico", "pico")  # the demo joins this job
-    first = mistudio(studio, "demo")
+    with in_front(studio, Shelf({"pico-demo"})) as url:
+        first, again = mistudio(url, "demo"), mistudio(url, "demo", "--json")
     assert first.returncode == 0, first.stderr
-    kinds = [job["kind"] for job in reversed(list(client.every_job()))]
-    assert kinds[-6:] == ["add_model", "add_dataset", "tokenize", "train", "extract", "steer"]
-    for told in ("FVU 0.123 at L0 31.5", "0.300 by PCA", "0.800 by a random", "88% of the latents alive", "【sys】"):
+    jobs = list(reversed(list(client.every_job())))
+    kinds = [job["kind"] for job in jobs if job["kind"] != "steer"]
+    assert kinds[-7:] == ["add_model", "add_dataset", "tokenize", "train", "extract", "label", "score"]
+    extract, label, score = (job for job in jobs if job["kind"] in ("extract", "label", "score"))
+    assert extract["id"] in label["after"] and label["id"] in score["after"]
+    for told in ("FVU 0.123 at L0 31.5", "0.300 by PCA", "0.800 by a random", "88% of the latents alive"):
         assert told in first.stdout
-    strength = STRENGTH_OF_MAX * 8  # its greatest activation, greater than that of the other feature
-    assert f"feature 12 added at {strength:g}" in first.stdout
-    assert studio in first.stdout
-    again = mistudio(studio, "demo", "--json")
+    assert re.search(r"^ +7 +fires on ' import' +0.82    .*【import】", first.stdout, re.MULTILINE)
+    assert url in first.stdout
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("reused") == 5
+    assert again.stderr.count("reused") == 7
     found = json.loads(again.stdout)
-    assert [stage["job"] is None for stage in found["stages"]] == [True] * 5 + [False]
-    assert found["steer"]["steered"][0]["strengths"] == [{"feature": 12, "strength": strength}]
+    assert [stage["job"] is None for stage in found["stages"]] == [True] * 7 + [False]
+    strongest = found["features"][0]  # in all of its examples
+    strength = round(STRENGTH_OF_MAX * strongest["max"], 2)
+    assert strongest["typical"] == max(one["typical"] for one in found["features"])
+    assert found["steer"]["steered"][0]["strengths"] == [{"feature": strongest["index"], "strength": strength}]
+    assert f"feature {strongest['index']} added at {strength:g}" in first.stdout
 
 
 def test_the_demo_leaves_alone_what_somebody_made_under_its_names(tmp_path: Path) -> None:
-    with running(tmp_path / "data", "telling_worker.py") as url, Client(url) as client:
+    shelf = Shelf({"pico-demo", "pico-demo-2"})
+    with (
+        running(tmp_path / "data", "telling_worker.py") as studio,
+        in_front(studio, shelf) as url,
+        Client(url) as client,
+    ):
         client.add_model("builtin:pico", "pico")
         client.add_dataset("/mine", "python", remote=True)
         client.tokenize("python", "pico", "python-pico")
@@ -145,7 +169,7 @@ def test_the_demo_leaves_alone_what_somebody_made_under_its_names(tmp_path: Path
         assert (spec["tokenization"], spec["width"]) == ("python-pico-2", 2048)
         assert client.artifact("tokenization", "python-pico-2")["dataset"] == "python-2"
         again = mistudio(url, "demo", "--json")
-        assert again.stderr.count("reused") == 5, again.stderr
+        assert again.stderr.count("reused") == 7, again.stderr
         assert json.loads(again.stdout)["sae"]["name"] == "pico-demo-2"
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mistudio import address, names, stream, waiting
 from mistudio.access import Access
 from mistudio.errors import ApiError
+from mistudio.features import Features
+from mistudio.labellings import Labellings
 from mistudio.pages import every, given
 from mistudio.trainings import Trainings
 from mistudio.wire import KEY, Wire
@@ -23,7 +25,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client(Access, Trainings):
+class Client(Access, Trainings, Features, Labellings):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.
@@ -185,9 +187,6 @@ class Client(Access, Trainings):
         name = name or names.of_sae(tokenization, hook)
         return self.submit({"kind": "train", "tokenization": tokenization, "hook": hook, "name": name, **fields})
 
-    def extract(self, sae: str, **fields: Any) -> Job:
-        return self.submit({"kind": "extract", "sae": sae, **fields})
-
     def steer(self, sae: str, prompt: str, strengths: Mapping[int, float], **fields: Any) -> Job:
         """``strengths`` maps the index of a feature to how strongly it is added; below 0 it is taken away."""
         pairs = [{"feature": feature, "strength": strength} for feature, strength in strengths.items()]
@@ -237,18 +236,6 @@ class Client(Access, Trainings):
         """In the Hugging Face cache of the studio's machine: ``[{"source", "revision", "size_bytes", "is_whole"}]``."""
         found: list[dict[str, Any]] = self._ask("cached_models")["models"]
         return found
-
-    def features(self, sae: str | int, limit: int = _PAGE, cursor: str | None = None) -> dict[str, Any]:
-        """``{"sae", "features": [{"index", "max", "density", "examples": [the best]}], "next"}`` of the newest
-        extraction."""
-        return self._named("features", "sae", sae, given(limit=limit, cursor=cursor))
-
-    def every_feature(self, sae: str | int) -> Iterator[dict[str, Any]]:
-        return every("features", lambda cursor: self.features(sae, _PAGE, cursor))
-
-    def feature(self, sae: str | int, index: int) -> dict[str, Any]:
-        """One feature with all its examples."""
-        return self._named("feature", "sae", sae, index=index)
 
     def files(self, sae: str | int) -> list[dict[str, Any]]:
         """Of an SAE: ``[{"name", "bytes", "sha256"}]``; ``mistudio.download.fetch`` brings them all."""

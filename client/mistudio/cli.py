@@ -7,16 +7,19 @@ from typing import Any
 import click
 
 from mistudio import output
+from mistudio.commands import label_files, label_one, marks  # noqa: F401 - commands of feature and label
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
 from mistudio.commands.demo import demo
-from mistudio.commands.feature import feature, steer
+from mistudio.commands.feature import feature
 from mistudio.commands.job import job
+from mistudio.commands.label import label
 from mistudio.commands.model import model
 from mistudio.commands.plan import plan
 from mistudio.commands.sae import sae
 from mistudio.commands.secret import secret
+from mistudio.commands.steer import steer
 from mistudio.commands.studio import doctor, monitor, ps, status
 from mistudio.commands.token import token
 from mistudio.commands.tokenization import tokenization
@@ -98,7 +101,7 @@ def main() -> None:
 
 
 for command in (
-    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, steer, job),
+    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer, job),
     *(context, token, secret, completion),
 ):
     main.add_command(command)

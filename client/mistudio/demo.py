@@ -28,8 +28,23 @@ TRAIN: Spec = {
     "tokens": 1_200_000,
     "batch_tokens": 2048,
 }
-EXTRACT: Spec = {"kind": "extract", "features": 10}
-STAGES = {"model": MODEL, "dataset": DATASET, "tokens": TOKENS, "SAE": TRAIN, "features": EXTRACT}
+EXTRACT: Spec = {"kind": "extract", "tokens": 300_000}
+LABEL: Spec = {"kind": "label", "endpoint": "tokens"}
+SCORE: Spec = {"kind": "score", "methods": ["tokens"]}
+STAGES = {
+    "model": MODEL,
+    "dataset": DATASET,
+    "tokens": TOKENS,
+    "SAE": TRAIN,
+    "features": EXTRACT,
+    "labels": LABEL,
+    "scores": SCORE,
+}
+FINDINGS = ("extract", "label", "score")  # kinds of jobs that make nothing with a name of its own
+
+SHOWN = 10
+# Features that are strong in each of their examples come first, and of these none that fires all over the text.
+FILTER, SORT = "alive density<0.01", "-typical"
 
 PROMPT = "def read_lines(path):\n    "
 STRENGTH_OF_MAX = 0.75  # how strongly the feature is added: this times its greatest activation
@@ -52,11 +67,11 @@ class Demo:
         jobs = self._submit()
         stages = [self._stage(n, title, job) for n, (title, job) in enumerate(jobs.items(), 1)]
         sae = self._names["sae"]
-        features = self._client.features(sae)["features"]
-        strongest = max(features, key=lambda feature: float(feature["max"]))
-        strength = round(STRENGTH_OF_MAX * strongest["max"], 2)
+        features = self._shown(sae)
+        first = features[0]
+        strength = round(STRENGTH_OF_MAX * first["max"], 2)
         steer = self._client.steer(
-            sae, PROMPT, {strongest["index"]: strength}, max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0
+            sae, PROMPT, {first["index"]: strength}, max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0
         )
         stages.append(self._stage(len(jobs) + 1, "steered text", steer))
         return {
@@ -64,10 +79,18 @@ class Demo:
             "model": self._names["model"],
             "sae": self._client.artifact("sae", sae),
             "features": features,
-            "feature": strongest["index"],
+            "feature": first["index"],
             "strength": strength,
             "steer": self._client.job(steer["id"])["result"],
         }
+
+    def _shown(self, sae: str) -> list[dict[str, Any]]:
+        """Features to show, the one to steer with first; such as there are where none is as they should be."""
+        for filter in (FILTER, "alive"):
+            found = self._client.features(sae, SORT, filter, limit=SHOWN, example=True)["features"]
+            if found:
+                break
+        return list(found)
 
     def _submit(self) -> dict[str, Job | None]:
         """Queue all that is missing at once: each job waits by itself for those that make what it reads."""
@@ -75,16 +98,14 @@ class Demo:
 
         live = [job for job in self._client.every_job() if job["state"] not in ENDED]
         jobs: dict[str, Job | None] = {}
+        before: Job | None = None
         for title, stage in STAGES.items():
             spec = {
                 **stage,
                 **{field: self._names[noun] for field, noun in USES[stage["kind"]].items() if noun in self._names},
             }
-            if stage is EXTRACT:  # features found in an earlier SAE will not do
-                there = jobs["SAE"] is None and self._has_features(spec["sae"])
-                jobs[title] = None if there else self._joined(spec, live) or self._client.submit(spec)
-            else:
-                jobs[title] = self._made(spec, live)
+            jobs[title] = self._found(spec, live, before) if stage["kind"] in FINDINGS else self._made(spec, live)
+            before = jobs[title]
         self.waiting = [job["id"] for job in jobs.values() if job]
         return jobs
 
@@ -110,14 +131,29 @@ class Demo:
             self._drawing.note(f"the {noun} {self._names[noun]} was made otherwise; trying {spec['name']}")
         raise AssertionError("there is always another name")
 
-    def _has_features(self, sae: str) -> bool:
+    def _found(self, spec: Spec, live: list[Job], before: Job | None) -> Job | None:
+        """The job that finds it in what is there; None when it has been found. ``before``: the job of the stage before.
+
+        What was found in an earlier SAE, or of an earlier extraction, will not do.
+        """
+        if before is None and self._has_found(spec["kind"], spec["sae"]):
+            return None
+        return self._joined(spec, live) or self._client.submit(spec, after=[before["id"]] if before else [])
+
+    def _has_found(self, kind: str, sae: str) -> bool:
+        """A few features may be left without a label or a score."""
+
+        def count(filter: str | None) -> int:
+            return int(self._client.features(sae, filter=filter, limit=1)["total"])
+
         try:
-            self._client.features(sae)
+            if kind == "label":
+                return count("labelled") > count("alive unlabelled")
+            return count("score>0" if kind == "score" else None) > 0
         except ApiError as error:
-            if error.status != 404:
+            if error.status not in (404, 409):  # there is none, or it is of another SAE or an older miStudio
                 raise
             return False
-        return True
 
     def _joined(self, spec: Spec, live: list[Job]) -> Job | None:
         """The job that does the same already, if there is one."""
@@ -133,7 +169,9 @@ class Demo:
             return {"stage": title, "job": None, "seconds": None}
         ended = follow(self._client, job["id"], self._drawing, label)
         self.waiting = [one for one in self.waiting if one != job["id"]]
-        if ended["state"] != "done":
+        if ended["state"] == "partial" and ended["kind"] in FINDINGS:
+            self._drawing.note(f"{label}: {(ended['error'] or {}).get('message')}")
+        elif ended["state"] != "done":
             raise Failed(ended)
         return {"stage": title, "job": job["id"], "seconds": human.between(ended["started_at"], ended["ended_at"])}
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from mistudio import output
+from mistudio.visible import escaped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,7 +100,7 @@ def _live() -> Iterator[Drawing]:
             yield from super().get_renderables()
             if self.below:  # not before there is a console
                 for line in cropped(self.below, self.console.size.height - _ABOVE):
-                    yield Text(line, no_wrap=True, overflow="ellipsis")
+                    yield Text(escaped(line), no_wrap=True, overflow="ellipsis")
 
     one_line = Column(no_wrap=True, overflow="ellipsis")
     text = TextColumn("{task.description}", markup=False, table_column=one_line)
@@ -125,10 +126,12 @@ class _Live:
         self._below = below
         self._show_below(below)
         self._last = text if share is not None else ""
-        self._progress.update(self._task, description=text, total=None if share is None else 1.0, completed=share or 0)
+        self._progress.update(
+            self._task, description=escaped(text), total=None if share is None else 1.0, completed=share or 0
+        )
 
     def note(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(escaped(text), markup=False, highlight=False)
 
     def end(self) -> None:
         if self._last:

@@ -32,6 +32,11 @@ def share(x: float | None) -> str:
     return UNKNOWN if x is None else f"{100 * x:.1f}%" if 0 < x < 0.1 else f"{100 * x:.0f}%"
 
 
+def density(x: float | None) -> str:
+    """Of what is mostly rare: ``0.12%``, ``0.0034%``."""
+    return f"{100 * x:.2g}%" if x is not None and 0 < x < 0.1 else share(x)
+
+
 def part(progress: Mapping[str, Any] | None) -> float | None:
     """How far something is, 0 to 1."""
     return min(progress["done"] / progress["total"], 1.0) if progress and progress["total"] else None

@@ -133,15 +133,14 @@ class SpecVerb(Verb):
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self._kind: str | None = kind
+        self.kind = kind
         self._derived, self._only = derived or {}, only
-        self._made: list[str] = []
+        self._made: list[str] | None = None
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
-        if self._kind is not None:  # not before it is needed: pydantic takes long to import
-            kind, self._kind = self._kind, None
+        if self._made is None:  # not before it is needed: pydantic takes long to import
             own = {param.name for param in self.params}
-            made = [option for option in options_of(kind, self._derived, self._only) if option.name not in own]
+            made = [option for option in options_of(self.kind, self._derived, self._only) if option.name not in own]
             self._made = [str(option.name) for option in made]
             last = len(self.params) - len(_everywhere())
             self.params[last:] = [*made, *_everywhere([flag for option in made for flag in option.opts])]
@@ -149,28 +148,35 @@ class SpecVerb(Verb):
 
     def invoke(self, context: click.Context) -> Any:
         """What nobody gave is None, not the default that help shows: the studio has it, and a preset has another."""
-        for name in self._made:
+        for name in self._made or ():
             if context.get_parameter_source(name) is ParameterSource.DEFAULT:
                 context.params[name] = None
         return super().invoke(context)
 
 
 def options_of(kind: str, derived: Mapping[str, str], only: Sequence[str] = ()) -> list[click.Option]:
-    from mistudiod.specs import KINDS, PREVIEWS, JobRequest
+    from mistudiod.specs import KINDS, PREVIEWS, USES, JobRequest
 
     if kind in PREVIEWS:
-        return _options(PREVIEWS[kind].model_fields, derived)
+        return _options(PREVIEWS[kind].model_fields, derived, dict(zip(NOUNS, NOUNS, strict=True)))
     detach = click.Option(["--detach"], is_flag=True, help="queue the job, print its id and do not wait for its end")
     fields = KINDS[kind].model_fields
-    own = _options({name: fields[name] for name in only or fields}, derived, bool(only))
-    return [*own, *_options(JobRequest.model_fields, derived), detach]
+    own = _options({name: fields[name] for name in only or fields}, derived, USES[kind], bool(only))
+    return [*own, *_options(JobRequest.model_fields, derived, {}), detach]
 
 
-def _options(fields: Mapping[str, FieldInfo], derived: Mapping[str, str], needed: bool = False) -> list[click.Option]:
-    return [_option(name, info, derived.get(name), needed) for name, info in fields.items() if name not in _HIDDEN]
+def _options(
+    fields: Mapping[str, FieldInfo], derived: Mapping[str, str], nouns: Mapping[str, str], needed: bool = False
+) -> list[click.Option]:
+    """``nouns``: of what there is of a noun a field names one (the model of a label job is none of the studio's)."""
+    return [
+        _option(name, info, derived.get(name), nouns.get(name), needed)
+        for name, info in fields.items()
+        if name not in _HIDDEN
+    ]
 
 
-def _option(name: str, info: FieldInfo, derived: str | None, needed: bool) -> click.Option:
+def _option(name: str, info: FieldInfo, derived: str | None, noun: str | None, needed: bool) -> click.Option:
     kind, many = _type_of(info.annotation)
     known: dict[str, Any] = {}
     if derived:
@@ -184,8 +190,8 @@ def _option(name: str, info: FieldInfo, derived: str | None, needed: bool) -> cl
         kind = CommaSeparated(kind)
     elif info.default is not None:
         known |= {"default": info.default, "show_default": True}
-    if name in NOUNS:
-        known["shell_complete"] = named(name)
+    if noun:
+        known["shell_complete"] = named(noun)
     flag = f"--{name.replace('_', '-')}"
     if kind is bool:
         flag += f"/--no-{flag[2:]}"

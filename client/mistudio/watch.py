@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mistudio import human, output, progress, results
+from mistudio import human, outcomes, output, progress, results
 from mistudio.api import Artifact, Job
 from mistudio.drawing import drawn
 from mistudio.errors import ApiError
@@ -45,6 +45,8 @@ def show_result(call: Call, job: Job) -> None:
     """What a job found; with --json the job itself."""
     if call.json:
         output.data(job)
+    elif job["result"] and job["kind"] in outcomes.OF_KIND:
+        outcomes.OF_KIND[job["kind"]](job["result"])
     elif job["result"]:
         results.show(job["result"], job["plan"])
 
@@ -136,8 +138,8 @@ def conclude(call: Call, job: Job, show: Callable[[Call, Job], None] = show_resu
         return
     if call.json:
         output.data(job)
-    elif job["kind"] == "train" and job["state"] != "failed":
-        show_result(call, job)  # a training that was stopped, or of which a part failed, has saved the rest
+    elif job["kind"] in ("train", *outcomes.OF_KIND) and job["state"] != "failed":
+        show_result(call, job)  # of what was stopped, or of which a part failed, the rest is there
     raise Failed(job)
 
 

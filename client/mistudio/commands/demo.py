@@ -8,18 +8,20 @@ import click
 
 from mistudio import demo as showing
 from mistudio import human, output
-from mistudio.commands.feature import in_context
 from mistudio.drawing import drawn
+from mistudio.examples import in_context
 from mistudio.options import Call, Verb, pass_call
+from mistudio.visible import cut, visible
 from mistudio.watch import EXIT_INTERRUPTED
 
-_FEATURES = 10
+_LABEL_CELLS = 40
+_EXAMPLE_CELLS = 56
 
 
 @click.command("demo", cls=Verb)
 @pass_call
 def demo(call: Call) -> None:
-    """Go the whole way: text, tokens, an SAE, its features and a steered text.
+    """Go the whole way: text, tokens, an SAE, its features with labels, and a steered text.
 
     Runs offline on the bundled model and Python's own sources. What is there from an earlier time is used again.
     """
@@ -40,12 +42,7 @@ def demo(call: Call) -> None:
 def _show(found: dict[str, Any], url: str) -> None:
     sae = found["sae"]
     _show_measures(sae, found["model"])
-    output.text(f"\nWhere {min(_FEATURES, len(found['features']))} of its features fire most:")
-    rows = [
-        [f"{feature['index']:6}", human.number(feature["max"], 2), in_context(feature["examples"][0])]
-        for feature in found["features"][:_FEATURES]
-    ]
-    output.table(["  FEATURE", "MAX", "TEXT"], rows)
+    _show_features(found["features"])
     _show_texts(found)
     times = [f"{one['stage']} {_time(one)}" for one in found["stages"]]
     total = sum(one["seconds"] or 0 for one in found["stages"])
@@ -54,6 +51,7 @@ def _show(found: dict[str, Any], url: str) -> None:
     output.text(f"Studio  {url}")
     output.text(
         f"Next    mistudio feature show {sae['name']} {found['feature']}\n"
+        f"        mistudio feature search {sae['name']} import\n"
         f'        mistudio steer {sae["name"]} "import " --feature {found["feature"]}={found["strength"]:g}\n'
         f"        mistudio dataset add FOLDER; mistudio train start --help"
     )
@@ -71,6 +69,21 @@ def _show_measures(sae: dict[str, Any], model: str) -> None:
         f"  {human.share(sae['alive'])} of the latents alive; {human.count(sae['tokens'])} tokens in {seconds}, "
         f"{human.count(sae['tokens_per_s'])} tokens/s"
     )
+
+
+def _show_features(features: list[dict[str, Any]]) -> None:
+    output.text(
+        f"\n{len(features)} of its features: a label out of its tokens alone, the label's score on other text "
+        "(0.5 is chance, 1 is perfect)\nand the text on which the feature fires most:"
+    )
+    rows = [
+        [
+            f"{one['index']:6}", cut(visible(one["label"]["text"]), _LABEL_CELLS) if one["label"] else human.UNKNOWN,
+            human.number(one["score"], 2), in_context(one["example"], _EXAMPLE_CELLS),
+        ]
+        for one in features
+    ]  # fmt: skip
+    output.table(["  FEATURE", "LABEL", "SCORE", "TEXT"], rows)
 
 
 def _show_texts(found: dict[str, Any]) -> None:
