@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientPayloadError
 from blockbuster import BlockBuster, BlockBusterFunction
 from conftest import Studio, put_artifact
 from plain_store import WORDS, example, feature, write_store
@@ -334,6 +335,29 @@ async def test_an_export_is_every_page_a_line_each(shown: Studio) -> None:
         assert json.loads(lines[index]) == await shown.get(f"/api/saes/s/features/{index}")
     async with shown.session.head(shown.server.make_url("/api/saes/s/features/export")) as response:
         assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_an_export_whose_reader_goes_or_whose_store_is_damaged_ends(
+    studio: Studio, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_sae(studio.data)
+    folder, one = studio.data / "features" / "s" / "3", feature(9, 2.0, examples=[example([0] * 9, [1.0] * 9, 0)] * 40)
+    write_store(folder, [one] * 2000, sae="s", id="3")
+    (studio.data / "saes" / "s" / "recipe.json").write_text("{}")
+    await studio.app[INDEX].rebuild()
+    url = studio.server.make_url("/api/saes/s/features/export")
+    async with studio.session.get(url) as response:
+        await response.content.readany()
+        response.close()
+    await asyncio.sleep(0.2)
+    assert not caplog.records
+    with (folder / "pages.bin").open("r+b") as file:
+        file.seek(Pages(folder)._starts[1500])
+        file.write(b"\xff" * 100)
+    async with studio.session.get(url) as response:
+        with pytest.raises(ClientPayloadError):
+            await response.read()
+    assert "no record of feature 1500" in caplog.text
 
 
 async def refusal(studio: Studio) -> str:
