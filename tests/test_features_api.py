@@ -37,7 +37,7 @@ class KnownLabels:
         self.providers = {index: chance.choice(["person", "tokens", "ollama"]) for index in some}
         self.scores = {index: chance.choice([0.5, 0.6, 0.75, 0.9]) for index in some[5:]}
         self.stars = set(chance.sample(range(D_SAE), 8))
-        self.lists = {"mine": {1, 2, 3, 30}, "two words": {4, 5}}
+        self.lists = {"mine": {1, 2, 3, 30}, "two words": {4, 5}}  # and what was of a wider SAE of this name: below
 
     def row(self, index: int) -> dict[str, Any]:
         label = None
@@ -51,7 +51,7 @@ class KnownLabels:
 
     async def order(self, sae: str, key: str) -> list[int]:
         values: dict[int, Any] = self.texts if key == "label" else self.scores
-        return sorted(values, key=lambda index: (values[index], index))
+        return [*sorted(values, key=lambda index: (values[index], index)), D_SAE, 2**31 - 1]
 
     async def about(self, sae: str, index: int) -> dict[str, Any]:
         marks = {"starred": index in self.stars, "note": None, "lists": []}
@@ -59,7 +59,7 @@ class KnownLabels:
 
     async def matching(self, sae: str, **conditions: Any) -> set[int]:
         ((name, value),) = conditions.items()
-        return {index for index in range(D_SAE) if self._matches(index, name, value)}
+        return {index for index in range(D_SAE) if self._matches(index, name, value)} | {D_SAE, 2**31 - 1}
 
     def _matches(self, index: int, name: str, value: Any) -> bool:
         match name:
