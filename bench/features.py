@@ -1,5 +1,5 @@
 """How quickly a feature's page comes, cold and warm, and how long sorting and filtering all of them takes, over HTTP:
-``python bench/features.py [--features 131072] [--requests 300] [--rounds 3] [--token-bytes 2] [--labels 20000]``.
+``python bench/features.py [--features 131072] [--requests 300] [--rounds 3] [--token-bytes 2] [--labels 100000]``.
 
 A store of that many features is written first, of the real sizes: 24 strongest, 10 spread, 6 random and 8 near
 examples of 65 tokens, 40 logits, 32 neighbours, 10 tokens. The records are a pool of 200, dealt out with other numbers.
@@ -271,24 +271,27 @@ def measure(daemon: Daemon, folder: Path, features: int, requests: int, rounds: 
         with contextlib.ExitStack() as beside:
             if what == SLOWEST:
                 beside.enter_context(watched(daemon.port, "the list above"))
-            times = [daemon.get(f"/api/saes/wide/features?{what}")[0] for _ in range(max(20, requests // 10))]
-            print(f"list {what:62} {spread(times)}")
+            before, count = daemon.processor()[0], max(20, requests // 10)
+            times = [daemon.get(f"/api/saes/wide/features?{what}")[0] for _ in range(count)]
+            print(f"list {what:62} {spread(times)}; ran {(daemon.processor()[0] - before) / count:.1f} ms")
     ended = daemon.memory()
     print(f"memory: anonymous {begun[0]:.1f} → {ended[0]:.1f} MB, of files {begun[1]:.1f} → {ended[1]:.1f} MB, "
           f"grown by {sum(ended) - sum(begun):.1f} MB")  # fmt: skip
 
 
 def add_labels(daemon: Daemon, features: int, count: int) -> None:
+    """To so many of the features, each with a score."""
     chance, words = random.Random(1), ("number", "name", "line", "end", "of", "a", "module", "in", "code", "quote")
-    for begin in range(0, count, 500):
-        labels = [
-            {"feature": chance.randrange(features), "text": " ".join(chance.choices(words, k=4)), "provider": "tokens"}
-            for _ in range(min(500, count - begin))
-        ]
-        if (status := daemon.post("/api/saes/wide/labels/import", {"labels": labels})) != 200:
-            print(f"labels: none, the import answers {status}")
-            return
-    print(f"labels: {count:,}")
+    nothing = dict.fromkeys(("tp", "fp", "tn", "fn", "failed", "examples"), 0)
+    began, labelled = time.perf_counter(), chance.sample(range(features), min(count, features))
+    for begin in range(0, len(labelled), 2000):
+        labels = []
+        for feature in labelled[begin : begin + 2000]:
+            score = {"label": 1, "method": "tokens", "balanced_accuracy": chance.random(), **nothing}
+            text = " ".join(chance.choices(words, k=4))
+            labels.append({"feature": feature, "text": text, "provider": "tokens", "scores": [score]})
+        assert daemon.post("/api/saes/wide/labels/import", {"labels": labels}) == 200
+    print(f"labels: {len(labelled):,}, taken in within {time.perf_counter() - began:.0f} s")
 
 
 def main() -> None:
@@ -297,7 +300,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--token-bytes", type=int, default=2, choices=(2, 4))
-    parser.add_argument("--labels", type=int, default=20_000)
+    parser.add_argument("--labels", type=int, default=100_000)
     parser.add_argument("--watch", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.watch:
@@ -310,7 +313,8 @@ def main() -> None:
         (sae / "recipe.json").write_text(json.dumps({"width": asked.features}))
         daemon = Daemon(Path(data))
         try:
-            add_labels(daemon, asked.features, asked.labels)
+            if asked.labels:
+                add_labels(daemon, asked.features, asked.labels)
             measure(daemon, folder, asked.features, asked.requests, asked.rounds)
         finally:
             daemon.end()

@@ -12,7 +12,9 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import compress
+from operator import not_
+from typing import Any, TypeVar
 
 from mistudiod.pages import Pages
 
@@ -30,6 +32,7 @@ _LABELS: dict[str, dict[str, Any]] = {
 }
 _BLOCK = 1 << 14  # values looked at without a pause: other threads wait for so many
 Test = Callable[[Any], bool]
+Features = TypeVar("Features", Sequence[int], set[int])
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def select(
     density, max, typical and token, those without a label or score.
     """
     masks = [_mask(pages, *condition) for condition in store]
-    masks += [_mask_of(found, pages.d_sae) for found in among]
-    order = _order(pages, *sort, known)
+    masks += [_mask_of(_within(found, pages.d_sae), pages.d_sae) for found in among]
+    order = _order(pages, *sort, _within(known, pages.d_sae))
     if not masks:
         return order
     whole = int.from_bytes(masks[0], "little")
@@ -98,13 +101,20 @@ def select(
     return array("I", (index for index in order if passed[index]))  # a list of them would be nine times as large
 
 
-def _order(pages: Pages, key: str, reverse: bool, known: Sequence[int]) -> Sequence[int]:
+def _within(features: Features, d_sae: int) -> Features | list[int]:
+    """Without those that the SAE has not: labels may be of another one that had this name."""
+    return features if max(features, default=0) < d_sae else [index for index in features if index < d_sae]
+
+
+def _order(pages: Pages, key: str, reverse: bool, known: Iterable[int]) -> Sequence[int]:
     if key == "index":
         return range(pages.d_sae - 1, -1, -1) if reverse else range(pages.d_sae)
     if key not in STORED:
-        has = _mask_of(set(known), pages.d_sae)
-        found = array("I", (index for index in (reversed(known) if reverse else known) if index < pages.d_sae))
-        found.extend(index for index in range(pages.d_sae) if not has[index])
+        has = _mask_of(known, pages.d_sae)
+        found = array("I", known)
+        if reverse:
+            found.reverse()
+        found.extend(compress(range(pages.d_sae), map(not_, has)))
         return found
     order, fired = pages.order(key), pages.columns["fired"]
     if reverse == (key != "token"):  # as it is stored: numbers from the largest, texts from the smallest
@@ -134,11 +144,10 @@ def _tested(column: Any, test: Test) -> bytes:
     return b"".join(bytes(map(test, column[n : n + _BLOCK])) for n in range(0, len(column), _BLOCK))
 
 
-def _mask_of(features: set[int], d_sae: int) -> bytearray:
+def _mask_of(features: Iterable[int], d_sae: int) -> bytearray:
     mask = bytearray(d_sae)
     for index in features:
-        if index < d_sae:
-            mask[index] = 1
+        mask[index] = 1
     return mask
 
 

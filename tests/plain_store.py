@@ -29,7 +29,7 @@ Feature = Mapping[str, Any]  # what Pages.page says of it; what is left out is e
 
 
 def write_store(
-    folder: Path, features: Sequence[Feature], *, vocabulary: Sequence[bytes] = VOCABULARY,
+    folder: Path, features: Sequence[Feature], /, *, vocabulary: Sequence[bytes] = VOCABULARY,
     windows: Sequence[Sequence[int]] = ((0, 1, 2, 3, 4),), numbers: Sequence[int] = (7,), tokens: int = 1000,
     postings: Sequence[Mapping[int, float]] | None = None, **manifest: Any,
 ) -> dict[str, Any]:  # fmt: skip

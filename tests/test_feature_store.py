@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,18 @@ def test_what_is_no_number_or_does_not_fit_together_is_refused(tmp_path: Path, c
     examples = dataclasses.replace(records[0].examples, tokens=records[0].examples.tokens + np.uint32(1 << 16))
     with pytest.raises(ValueError, match="does not fit 2 bytes"):
         writer.add(dataclasses.replace(records[0], examples=examples))
+
+
+def test_records_go_to_the_disk_as_they_come(tmp_path: Path) -> None:
+    _, records = some(1)
+    writer = StoreWriter(tmp_path, 20_000, CONTEXT, ROWS, 1000, 2)
+    tracemalloc.start()
+    for _ in range(20_000):
+        writer.add(records[0])
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "pages.bin").stat().st_size > 20e6
+    assert kept < 10e6 and most < 15e6
 
 
 def test_a_store_that_is_not_whole_is_not_finished(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientPayloadError
 from blockbuster import BlockBuster, BlockBusterFunction
 from conftest import Studio, put_artifact
 from plain_store import WORDS, example, feature, write_store
@@ -36,7 +37,7 @@ class KnownLabels:
         self.providers = {index: chance.choice(["person", "tokens", "ollama"]) for index in some}
         self.scores = {index: chance.choice([0.5, 0.6, 0.75, 0.9]) for index in some[5:]}
         self.stars = set(chance.sample(range(D_SAE), 8))
-        self.lists = {"mine": {1, 2, 3, 30}, "two words": {4, 5}}
+        self.lists = {"mine": {1, 2, 3, 30}, "two words": {4, 5}}  # and what was of a wider SAE of this name: below
 
     def row(self, index: int) -> dict[str, Any]:
         label = None
@@ -50,7 +51,7 @@ class KnownLabels:
 
     async def order(self, sae: str, key: str) -> list[int]:
         values: dict[int, Any] = self.texts if key == "label" else self.scores
-        return sorted(values, key=lambda index: (values[index], index))
+        return [*sorted(values, key=lambda index: (values[index], index)), D_SAE, 2**31 - 1]
 
     async def about(self, sae: str, index: int) -> dict[str, Any]:
         marks = {"starred": index in self.stars, "note": None, "lists": []}
@@ -58,7 +59,7 @@ class KnownLabels:
 
     async def matching(self, sae: str, **conditions: Any) -> set[int]:
         ((name, value),) = conditions.items()
-        return {index for index in range(D_SAE) if self._matches(index, name, value)}
+        return {index for index in range(D_SAE) if self._matches(index, name, value)} | {D_SAE, 2**31 - 1}
 
     def _matches(self, index: int, name: str, value: Any) -> bool:
         match name:
@@ -334,6 +335,29 @@ async def test_an_export_is_every_page_a_line_each(shown: Studio) -> None:
         assert json.loads(lines[index]) == await shown.get(f"/api/saes/s/features/{index}")
     async with shown.session.head(shown.server.make_url("/api/saes/s/features/export")) as response:
         assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_an_export_whose_reader_goes_or_whose_store_is_damaged_ends(
+    studio: Studio, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_sae(studio.data)
+    folder, one = studio.data / "features" / "s" / "3", feature(9, 2.0, examples=[example([0] * 9, [1.0] * 9, 0)] * 40)
+    write_store(folder, [one] * 2000, sae="s", id="3")
+    (studio.data / "saes" / "s" / "recipe.json").write_text("{}")
+    await studio.app[INDEX].rebuild()
+    url = studio.server.make_url("/api/saes/s/features/export")
+    async with studio.session.get(url) as response:
+        await response.content.readany()
+        response.close()
+    await asyncio.sleep(0.2)
+    assert not caplog.records
+    with (folder / "pages.bin").open("r+b") as file:
+        file.seek(Pages(folder)._starts[1500])
+        file.write(b"\xff" * 100)
+    async with studio.session.get(url) as response:
+        with pytest.raises(ClientPayloadError):
+            await response.read()
+    assert "no record of feature 1500" in caplog.text
 
 
 async def refusal(studio: Studio) -> str:

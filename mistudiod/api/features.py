@@ -6,6 +6,7 @@ Whatever reads a store or turns much into JSON does so in a thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from mistudiod.labels import Labels
 from mistudiod.pages import Pages
 from mistudiod.tokens import Scope
 
+log = logging.getLogger("mistudiod.api")
 _EXPORTED = 32  # features at once
 T = TypeVar("T")
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
@@ -141,10 +143,17 @@ async def export_features(asked: Asked[None]) -> web.StreamResponse:
     await response.prepare(asked.request)
     if asked.request.method == "HEAD":
         return response
-    for begin in range(0, one.pages.d_sae, _EXPORTED):
-        indices = range(begin, min(begin + _EXPORTED, one.pages.d_sae))
-        about = [await one.labels.about(one.sae, index) for index in indices]
-        await response.write(await asyncio.to_thread(_lines, one, indices, about))
+    try:
+        for begin in range(0, one.pages.d_sae, _EXPORTED):
+            indices = range(begin, min(begin + _EXPORTED, one.pages.d_sae))
+            about = [await one.labels.about(one.sae, index) for index in indices]
+            await response.write(await asyncio.to_thread(_lines, one, indices, about))
+    except ConnectionError:
+        pass  # the reader has gone
+    except ValueError as error:  # too late for a refusal: the reader is to see that there should be more
+        log.error("the export of %s ends at feature %d: %s", one.sae, begin, error)
+        if asked.request.transport:
+            asked.request.transport.abort()
     return response
 
 
