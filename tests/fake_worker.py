@@ -132,6 +132,8 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
 
 
 def saes_of(order: dict) -> list[str]:
+    if order["spec"]["kind"] == "extract":
+        return [order["spec"]["sae"]]
     return [one.name for one in Train.model_validate(order["spec"]).saes()]
 
 

@@ -21,7 +21,7 @@ from mistudiod.engine.mapped import Mapped
 from mistudiod.engine.merge import merge
 from mistudiod.engine.neighbours import decoder_neighbours
 from mistudiod.engine.records import NEIGHBOURS, Records
-from mistudiod.engine.shards import ENTRY_BYTES, Entries, Shards
+from mistudiod.engine.shards import ENTRY_BYTES, SHARD_ENTRIES, Entries, Shards
 from mistudiod.engine.token_bytes import write_vocabulary
 from mistudiod.facts import UnknownModel
 from mistudiod.paths import DiskFull, publish, require_space
@@ -111,7 +111,7 @@ class _Extraction:
                 self._require_space()
 
         try:
-            read_text(text, self._trained.sae, shards, heard, closed)
+            read_text(text, self._trained.sae, shards, heard, closed, SHARD_ENTRIES)
         except NoActivations as error:
             raise Refused(f"{self._trained.hook} of {self._trained.model['name']}: {error}", "sae") from error
 
