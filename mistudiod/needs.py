@@ -30,7 +30,8 @@ async def needed(spec: Spec, kind: str, index: Index, store: Jobs) -> set[int]:
         extracting = await store.users_of("sae", spec.sae, _EXTRACTIONS)
         if not extracting:
             raise Conflict(
-                f"no features of {spec.sae} have been extracted yet; run: mistudio feature extract {spec.sae}"
+                f"no features of {spec.sae} have been extracted yet; run: mistudio feature extract {spec.sae}",
+                {"sae": "has no features yet"},
             )
         jobs.add(max(extracting))
     return jobs
