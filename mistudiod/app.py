@@ -23,6 +23,7 @@ from mistudiod.api.table import ROUTES, add
 from mistudiod.bus import Bus
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
+from mistudiod.giving import Giving
 from mistudiod.index import NOUNS, Index
 from mistudiod.labels import Labels
 from mistudiod.measurements import Measurements
@@ -38,6 +39,7 @@ from mistudiod.settings import Settings, is_loopback
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
 from mistudiod.store import Jobs
+from mistudiod.templates import Templates
 from mistudiod.tokens import Scope, Tokens
 from mistudiod.uploads import Uploads
 
@@ -64,8 +66,20 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.PLANNING] = Planning(
         paths, app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES]
     )
+    app[keys.TEMPLATES] = Templates(paths.data / "templates")
+    app[keys.GIVING] = Giving(
+        database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], settings.known_endpoints
+    )
     app[keys.SCHEDULER] = Scheduler(
-        settings, paths, app[keys.JOBS], app[keys.INDEX], bus, app[keys.SECRETS], app[keys.PLANNING], command
+        settings,
+        paths,
+        app[keys.JOBS],
+        app[keys.INDEX],
+        bus,
+        app[keys.SECRETS],
+        app[keys.PLANNING],
+        app[keys.GIVING],
+        command,
     )
     app[page.PAGE] = shown
     database.told = functools.partial(_tell, app)

@@ -22,7 +22,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Where machines are told their secrets by the cloud that they run in.
 _METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog"})
 _METADATA = frozenset(
-    map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"))
+    map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
 )
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -161,6 +161,6 @@ def _refused(address: Address) -> str | None:
         return "is a link-local address"
     if address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
         return "stands for many machines"
-    if address.is_unspecified or (address.version == 4 and int(address) >> 24 == 0):
+    if address.is_unspecified or (address.version == 4 and (int(address) >> 24 == 0 or address.is_reserved)):
         return "stands for no machine"
     return None

@@ -11,6 +11,7 @@ from typing import Any
 from mistudiod.bus import Bus
 from mistudiod.errors import StoreError
 from mistudiod.index import Index, read_info
+from mistudiod.label_statements import Found
 from mistudiod.paths import Paths
 from mistudiod.readings import Live, Metric
 from mistudiod.runner import Worker
@@ -19,6 +20,7 @@ from mistudiod.statements import Job
 from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.hearing")
+_OF_LABELS = ("label", "score")  # kinds of jobs that are about the labels of an SAE
 FLUSH_S = 0.25  # how often what a worker says is written and passed on
 Written = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]  # runs a write until the database takes it
 
@@ -37,7 +39,8 @@ class Hearing:
     def __init__(self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written) -> None:
         self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
         self._written = written
-        self._said = Said(_saes(job))
+        self._labelled: str | None = job["spec"]["sae"] if job["kind"] in _OF_LABELS else None
+        self._said = Said(_saes(job), self._labelled is not None)
         self._over = asyncio.Event()
 
     async def hear(self, worker: Worker) -> dict[str, Any] | None:
@@ -76,7 +79,8 @@ class Hearing:
         metrics = [Metric.of(one) for one in said.metrics]
         live = [Live.of(one) for one in said.live.values()]
         try:
-            await self._store.record(self._job, said.progress, said.result, metrics, live)
+            found = Found(self._labelled, said.labels, said.scores) if self._labelled else None
+            await self._store.record(self._job, said.progress, said.result, metrics, live, found)
         except StoreError:
             self._said.put_back(said)
             raise

@@ -13,7 +13,7 @@ _TAKEN = (
     *("text", "explanation", "confidence", "provider", "model", "template", "template_sha256", "extraction"),
     *("evidence", "prompt_tokens", "answer_tokens", "created_at", "status"),
 )
-_OF_THIS_STUDIO = ("id", "label", "job")
+_OF_THIS_STUDIO = ("id", "label", "feature", "job")
 
 
 def export(db: sqlite3.Connection, sae: str, after: int) -> list[dict[str, Any]]:

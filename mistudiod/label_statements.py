@@ -75,9 +75,9 @@ def choose(db: sqlite3.Connection, sae: str, feature: int) -> None:
     if (old and old["id"]) == (best and best["id"]):
         return
     row = (number_of(db, sae) << FEATURE_BITS) + feature
+    db.execute("delete from labels_text where rowid = ?", (row,))
     if old:
         db.execute("update labels set current = 0 where id = ?", (old["id"],))
-        db.execute("delete from labels_text where rowid = ?", (row,))
     if best:
         db.execute("update labels set current = 1 where id = ?", (best["id"],))
         found = (row, best["text"], best["explanation"])
@@ -180,7 +180,7 @@ def marks_of(db: sqlite3.Connection, sae: str, feature: int) -> dict[str, Any]:
     lists = db.execute("select list from listed where sae = ? and feature = ? order by list", (sae, feature))
     return {
         "starred": bool(row and row["starred"]),
-        "note": row["note"] if row else "",
+        "note": row["note"] if row else None,
         "lists": [one["list"] for one in lists],
     }
 
@@ -191,7 +191,7 @@ def mark(db: sqlite3.Connection, sae: str, feature: int, changes: Mapping[str, A
     where = (sae, feature)
     db.execute("delete from marks where sae = ? and feature = ?", where)
     if marks["starred"] or marks["note"]:
-        db.execute("insert into marks values (?, ?, ?, ?)", (*where, marks["starred"], marks["note"]))
+        db.execute("insert into marks values (?, ?, ?, ?)", (*where, marks["starred"], marks["note"] or None))
     db.execute("delete from listed where sae = ? and feature = ?", where)
     _list(db, sae, feature, marks["lists"])
     return marks_of(db, sae, feature)

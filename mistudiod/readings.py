@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from mistudiod import events
 from mistudiod.errors import NotFound
+from mistudiod.label_statements import Found
+from mistudiod.label_statements import record as record_labels
 from mistudiod.statements import job_row
 
 
@@ -43,13 +45,17 @@ def record(
     result: dict[str, Any] | None,
     metrics: Iterable[Metric],
     live: Iterable[Live] = (),
+    found: Found | None = None,
 ) -> None:
+    """What a worker has said since the last time. ``found``: of labels."""
     if progress is not None:
         db.execute("update jobs set progress = ? where id = ?", (json.dumps(progress), job))
     if result is not None:
         db.execute("update jobs set result = ? where id = ?", (json.dumps(result), job))
     add_metrics(db, job, metrics)
     db.executemany("insert or replace into live values (?, ?, ?, ?)", [(job, *one) for one in live])
+    if found is not None:
+        record_labels(db, job, found)
 
 
 def add_metrics(db: sqlite3.Connection, job: int, metrics: Iterable[Metric]) -> None:

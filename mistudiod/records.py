@@ -20,6 +20,7 @@ from mistudiod.readings import Metric, metrics_of
 from mistudiod.restoring import AT_REST, IN_SPEC, METRICS, RECORD, SPEC, read_records, restore
 from mistudiod.statements import Job, job_row
 
+GIVEN = "given.json"
 log = logging.getLogger("mistudiod.records")
 
 
@@ -95,6 +96,11 @@ def begin_run(run: Path, data: Path, job: Job, choices: Mapping[str, object]) ->
     kept = {name: job[name] for name in IN_SPEC}
     order = {"job": job["id"], "data": str(data), "spec": job["spec"], "choices": choices, **kept}
     _replace(run / SPEC, [json.dumps(order, indent=1)])
+
+
+def write_given(run: Path, given: Mapping[str, object]) -> None:
+    """What is left to do of a job of labels. Atomic and durable; raises OSError."""
+    _replace(run / GIVEN, [json.dumps(given)])
 
 
 def write_record(run: Path, job: Job) -> None:

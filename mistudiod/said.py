@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mistudiod.events import Live, Metric, WorkerEvent
+from mistudiod.events import Labelled, Live, Metric, Scored, WorkerEvent
 
 
 @dataclass
@@ -17,24 +17,33 @@ class Gathered:
     result: dict[str, Any] | None = None
     metrics: list[Metric] = field(default_factory=list)
     live: dict[str, Live] = field(default_factory=dict)
+    labels: list[Labelled] = field(default_factory=list)
+    scores: list[Scored] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.progress or self.result or self.metrics or self.live)
+        return bool(self.progress or self.result or self.metrics or self.live or self.labels or self.scores)
 
 
 class Said:
-    """Gathers what one worker says. ``saes``: those that its job makes or extracts from; it knows of no other."""
+    """Gathers what one worker says. ``saes``: those that its job makes or extracts from; it knows of no other.
 
-    def __init__(self, saes: Sequence[str] = ()) -> None:
-        self._saes = saes
+    ``of_labels``: its job is about the labels of an SAE; any other knows nothing of them.
+    """
+
+    def __init__(self, saes: Sequence[str] = (), of_labels: bool = False) -> None:
+        self._saes, self._of_labels = saes, of_labels
         self.failure: dict[str, Any] | None = None
         self._failed: list[Any] = []
+        self._partial: str | None = None
         self._gathered = Gathered()
 
     @property
     def partial(self) -> dict[str, Any] | None:
-        """The error of a job that is done but for some of its SAEs: those in ``failed`` of its result."""
-        return {"code": "partial", "message": partly(self._failed, len(self._saes))} if self._failed else None
+        """The error of a job that has done only a part, by its result: ``partial`` is the sentence, or ``failed`` are
+        those of its SAEs.
+        """
+        message = self._partial or (partly(self._failed, len(self._saes)) if self._failed else None)
+        return {"code": "partial", "message": message} if message else None
 
     def take(self, event: WorkerEvent) -> None:
         if event.event == "progress":
@@ -47,8 +56,15 @@ class Said:
                 self._gathered.live[sae] = event.model_copy(update={"sae": sae})
         elif event.event == "result":
             self._gathered.result = event.result
-            failed = event.result.get("failed")
+            failed, partial = event.result.get("failed"), event.result.get("partial")
             self._failed = failed if isinstance(failed, list) else []
+            self._partial = partial[:4000] if isinstance(partial, str) else None
+        elif event.event == "labels":
+            if self._of_labels:
+                self._gathered.labels.append(event)
+        elif event.event == "scores":
+            if self._of_labels:
+                self._gathered.scores.append(event)
         elif event.event == "failure":
             self.failure = event.model_dump(exclude={"event"}, exclude_none=True)
 
@@ -66,6 +82,8 @@ class Said:
             newer.result or gathered.result,
             gathered.metrics + newer.metrics,
             {**gathered.live, **newer.live},
+            gathered.labels + newer.labels,
+            gathered.scores + newer.scores,
         )
 
     def collect(self) -> Gathered:

@@ -13,17 +13,19 @@ from typing import Any, TypeVar
 from mistudiod import host, jobs, oom, runner
 from mistudiod.bus import Bus
 from mistudiod.ending import MEMORY, ending, error
-from mistudiod.errors import Conflict, Invalid, NotFound, StoreError, StudioError
+from mistudiod.errors import Conflict, StoreError, StudioError
+from mistudiod.giving import Giving, NotGiven
 from mistudiod.hearing import Hearing
 from mistudiod.index import Index, set_aside
 from mistudiod.jobs import LIVE, State
+from mistudiod.needs import needed
 from mistudiod.paths import Paths, delete_tree, newest_checkpoint
 from mistudiod.planning import DoesNotFit, Planning, halved, told
 from mistudiod.records import begin_run
 from mistudiod.runner import Exit, Grace, Worker
 from mistudiod.secret import Secrets, SecretsUnusable
 from mistudiod.settings import Settings
-from mistudiod.specs import USES, JobRequest
+from mistudiod.specs import JobRequest
 from mistudiod.statements import Job, Key
 from mistudiod.store import Jobs
 
@@ -45,10 +47,11 @@ class Scheduler:
         bus: Bus,
         secrets: Secrets,
         planning: Planning,
+        giving: Giving,
         command: Sequence[str],
     ) -> None:
         self._paths, self._store, self._index, self._bus, self._command = paths, store, index, bus, command
-        self._secrets, self._planning = secrets, planning
+        self._secrets, self._planning, self._giving = secrets, planning, giving
         self._grace = Grace(settings.stop_grace_s, settings.term_grace_s, settings.progress_limit_s)
         self._room = {"gpu": 1, "io": settings.io_jobs}
         self._running: dict[asyncio.Task[None], Job] = {}
@@ -65,21 +68,9 @@ class Scheduler:
         """
         if self._closing:
             raise Conflict("the studio is stopping; try again when it is up")
-        after, missing = set(request.after), {}
-        for field, noun in USES[request.spec.kind].items():
-            if (name := getattr(request.spec, field)) is None:
-                continue
-            try:
-                await self._index.get(noun, name)
-            except NotFound:
-                maker = await self._store.maker_of(noun, name)
-                if maker is None:
-                    missing[field] = f"there is no {noun} named {name!r}"
-                else:
-                    after.add(maker)
-        if missing:
-            raise Invalid("; ".join(missing.values()), missing)
-        return await self._store.add(request, sorted(after), key)
+        spec = request.spec
+        after = {*request.after, *await needed(spec, spec.kind, self._index, self._store)}
+        return await self._store.add(request, sorted(after), key, await self._giving.admit(spec))
 
     async def stop(self, job: int) -> Job:
         """End a job for good (it can be retried); what it has finished stays."""
@@ -133,6 +124,7 @@ class Scheduler:
         removed = await asyncio.to_thread(self._paths.sweep)
         for path in removed:
             log.info("removed the half-written %s", path)
+        await self._giving.put_in_lanes()
         for state in LIVE:
             for job in await self._store.in_state(state):
                 await self._interrupted(job, "the daemon ended while the job ran", None)
@@ -202,10 +194,11 @@ class Scheduler:
     async def _run(self, job: Job) -> None:
         try:
             run = await self._prepare(job)
-            secrets = await asyncio.to_thread(self._secrets.for_kind, job["kind"])
+            endpoint = self._giving.secret_name(job)
+            secrets = await asyncio.to_thread(self._secrets.for_kind, job["kind"], endpoint)
             grace = replace(self._grace, saving_s=SAVING_S if job["kind"] == "train" else 0.0)
             worker = await Worker.start(run, grace, self._command, secrets)
-        except (SecretsUnusable, DoesNotFit, OSError) as refusal:
+        except (SecretsUnusable, DoesNotFit, NotGiven, OSError) as refusal:
             await self._not_started(job["id"], refusal)
             return
         self._workers[job["id"]] = worker
@@ -248,6 +241,7 @@ class Scheduler:
         if plan != job["plan"]:
             await self._written(lambda: self._store.planned(job["id"], plan))
         await asyncio.to_thread(begin_run, run, self._paths.data, job, told(plan) if plan else {})
+        await self._giving.write(job, run)
         return run
 
     async def _again_with_less(self, job: int, code: int) -> bool:

@@ -129,7 +129,7 @@ def m005_labels_of_features(db: Database) -> None:
         "create index scores_by_label on scores (label, method, id)",
         """create table marks (
              sae text not null, feature integer not null, starred integer not null default 0,
-             note text not null default '', primary key (sae, feature)) without rowid""",
+             note text, primary key (sae, feature)) without rowid""",
         "create index marks_starred on marks (sae, feature) where starred",
         """create table listed (
              sae text not null, list text not null, feature integer not null, primary key (sae, list, feature))

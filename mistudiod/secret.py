@@ -86,9 +86,13 @@ class Secrets:
         found = self._all().get(name)
         return found[1].get_secret_value() if found else None
 
-    def for_kind(self, kind: str) -> dict[str, str]:
-        """What a worker of that kind is to be handed; of what it needs, that which is set."""
-        return {name: value for name in NEEDS.get(kind, ()) if (value := self.get(name)) is not None}
+    def for_kind(self, kind: str, endpoint: str | None = None) -> dict[str, str]:
+        """What a worker of that kind is to be handed; of what it needs, that which is set.
+
+        ``endpoint``: name of the secret of the endpoint that it asks; the worker knows it as "endpoint".
+        """
+        needed = {name: name for name in NEEDS.get(kind, ())} | ({"endpoint": endpoint} if endpoint else {})
+        return {to: value for to, name in needed.items() if (value := self.get(name)) is not None}
 
     def all(self) -> list[Listed]:
         return [listed for _, (listed, _) in sorted(self._all().items())]

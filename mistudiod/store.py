@@ -12,6 +12,7 @@ from typing import Any
 from mistudiod.database import Database, tell
 from mistudiod.errors import Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
+from mistudiod.label_statements import Found
 from mistudiod.readings import Live, Metric, live_of, metrics_page, record
 from mistudiod.specs import LANES, MAKES, JobRequest, names_made
 from mistudiod.statements import (
@@ -57,10 +58,13 @@ class Jobs:
         """The job that the same request has made under ``key``. Raises Conflict when another request has used it."""
         return await self._database.read(lambda db: known_under(db, key))
 
-    async def add(self, request: JobRequest, after: Sequence[int], key: Key | None = None) -> tuple[Job, bool]:
+    async def add(
+        self, request: JobRequest, after: Sequence[int], key: Key | None = None, lane: str | None = None
+    ) -> tuple[Job, bool]:
         """Queue a job behind those of ``after``; the names of what it makes are claimed in the same transaction.
 
-        With a ``key`` that the same request has used: the job it made, and False.
+        ``lane``: when it is not that of its kind. With a ``key`` that the same request has used: the job it made, and
+        False.
         """
 
         def insert(db: sqlite3.Connection) -> tuple[Job, bool]:
@@ -70,7 +74,7 @@ class Jobs:
             noun, names = MAKES.get(kind), names_made(spec)
             if noun:
                 refuse_taken(db, noun, names)
-            job = add_job(db, (kind, LANES[kind], spec.model_dump_json(), request.priority))
+            job = add_job(db, (kind, lane or LANES[kind], spec.model_dump_json(), request.priority))
             if noun:
                 claim_names(db, job, noun, names)
             for needed in sorted(set(after)):
@@ -276,9 +280,10 @@ class Jobs:
         result: dict[str, Any] | None,
         metrics: Iterable[Metric],
         live: Iterable[Live] = (),
+        found: Found | None = None,
     ) -> None:
         """What a worker has said since the last time, in one transaction."""
-        await self._database.write(lambda db: record(db, job, progress, result, metrics, live))
+        await self._database.write(lambda db: record(db, job, progress, result, metrics, live, found))
 
     async def metrics(self, job: int, after_step: int, limit: int, sae: str | None = None) -> dict[str, Any]:
         return await self._database.read(lambda db: metrics_page(db, job, after_step, limit, sae))

@@ -11,6 +11,11 @@ a time), ``greedy`` (out of memory with any), ``full`` (the disk is full at a ch
 SAE, then a checkpoint, then as ``slow``: at a stop it saves what it has), ``hostile`` (live features with a text that
 would steer a terminal).
 
+A job of labels does the words of its template or, when it scores, those of its model: ``label`` (a label of every
+feature that it is given), ``third`` (only of every third, the others fail, and the job is partial), ``score`` (0.75 by
+every method), ``tellkey`` and ``leakkey`` (as ``tell`` and ``leak``, of the endpoint's secret), ``strange`` (labels
+that would steer a terminal, or a page).
+
 A training that is to be finalized does its words no more.
 """
 
@@ -55,7 +60,7 @@ def main() -> int:
     (run / f"attempt-{attempt}").write_text(str(os.getpid()))
     print(f"fake worker, attempt {attempt}", flush=True)
     say(event="progress", stage="work", done=1, total=2, unit="things")
-    words = spec.get("name", spec.get("sae", "")).split("-")
+    words = script(spec).split("-")
     for word in [] if order.get("finalize") else words:
         code = act(word, attempt, order, say, pipe)
         if code is not None:
@@ -110,10 +115,19 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
     elif word == "partial":
         parent = Path(order["data"]) / "datasets"
         (parent / f".partial-x-{os.getpid()}").mkdir()
-    elif word == "tell":
-        say(event="metric", step=0, values={hashlib.sha256(secrets.get("hf", "").encode()).hexdigest(): 1.0})
+    elif word in ("tell", "tellkey"):
+        secret = secrets.get({"tell": "hf", "tellkey": "endpoint"}[word], "")
+        say(event="metric", step=0, values={hashlib.sha256(secret.encode()).hexdigest(): 1.0})
     elif word == "leak":
         leak(secrets["hf"], say)
+    elif word == "leakkey":
+        leak(secrets["endpoint"], say)
+        say_labels(order, run_of(order), say, f"named {secrets['endpoint']}")
+    elif word in ("label", "third", "strange"):
+        text = "\x1b]0;owned\x07 \u202egnp <script>alert(1)</script>\x00" if word == "strange" else "what it is"
+        say_labels(order, run_of(order), say, text, 3 if word == "third" else 1)
+    elif word == "score":
+        say_scores(order, run_of(order), say)
     elif word == "leakraw":
         os.write(1, f"by C code: {secrets['hf']}\n".encode())
     elif word == "full" and (Path(order["data"]) / "full").exists():
@@ -135,6 +149,51 @@ def saes_of(order: dict) -> list[str]:
     if order["spec"]["kind"] == "extract":
         return [order["spec"]["sae"]]
     return [one.name for one in Train.model_validate(order["spec"]).saes()]
+
+
+def script(spec: dict) -> str:
+    if spec["kind"] == "label":
+        return str(spec["template"] if spec["endpoint"] != "tokens" else "label")
+    return str(spec["model"] or "score") if spec["kind"] == "score" else str(spec.get("name", spec.get("sae", "")))
+
+
+def run_of(order: dict) -> Path:
+    return Path(order["data"]) / "runs" / str(order["job"])
+
+
+def say_labels(order: dict, run: Path, say, text: str, every: int = 1) -> None:
+    spec, given = order["spec"], json.loads((run / "given.json").read_text())
+    template = given["template"] or {}
+    told = [
+        {
+            "feature": one["index"],
+            "text": text,
+            "explanation": f"{text}, because",
+            "confidence": 0.5,
+            "evidence": {"n": 1},
+        }
+        if n % every == 0
+        else {"feature": one["index"], "error": "the answer was prose"}
+        for n, one in enumerate(given["features"])
+    ]
+    by = {"provider": spec["endpoint"], "model": spec["model"], "template": template.get("name")}
+    for at in range(0, len(told), 50):
+        say(event="labels", **by, template_sha256=template.get("sha256"), extraction=given["extraction"],
+            labels=told[at : at + 50])  # fmt: skip
+    failed = [one for one in told if "error" in one]
+    if failed:
+        order["partial"] = f"{len(failed)} of {len(told)} features failed: the answer was prose"
+
+
+def say_scores(order: dict, run: Path, say) -> None:
+    spec, given = order["spec"], json.loads((run / "given.json").read_text())
+    counts = {"tp": 3, "fp": 1, "tn": 3, "fn": 1, "failed": 0, "examples": 8}
+    scores = [
+        {"feature": one["index"], "label": one["label"]["id"], "method": method, "balanced_accuracy": 0.75, **counts,
+         "judge": None if method == "tokens" else spec["model"]}
+        for one in given["features"] for method in spec["methods"]
+    ]  # fmt: skip
+    say(event="scores", extraction=given["extraction"], scores=scores[:50])
 
 
 def feature(before: str = "import", token: str = " os", n: int = 7) -> dict:
@@ -197,6 +256,8 @@ def finish(order: dict, say) -> None:
     took = {"peak_bytes": 600_000_000, "seconds": 1.0, "tokens_per_s": 1000.0} if spec["kind"] == "train" else {}
     if failed:
         took["failed"] = [{"sae": name, "message": "it diverged"} for name in failed]
+    if "partial" in order:
+        took["partial"] = order["partial"]
     say(event="result", result={"spec": spec, **took})
 
 

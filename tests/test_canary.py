@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FAKE_WORKER, dataset
+from conftest import FAKE_WORKER, dataset, put_artifact
 
 from mistudiod.secret import Secrets
 
@@ -38,6 +38,16 @@ mistudiod.app.make_app.__defaults__ = (runner.WORKER,)
 from mistudiod.__main__ import run
 run()
 """
+# Of the features of an SAE it is told by hand; no more of them is asked here.
+FEATURES = """
+import mistudiod.pages
+class Pages:
+    d_sae, manifest = 4, {"dead": 0}
+    def __init__(self, folder): pass
+    def order(self, key): return [3, 2, 1, 0]
+    def page(self, index): return {"index": index, "examples": []}
+mistudiod.pages.Pages = Pages
+"""
 ROOT = Path(__file__).parent.parent
 ENDED = {"done", "failed", "stopped"}
 
@@ -50,7 +60,7 @@ class Daemon:
         self.answers: list[bytes] = []
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, "--data", str(self.data), "--port", "0", "serve"],
+                [sys.executable, "-c", FEATURES + SERVE, "--data", str(self.data), "--port", "0", "serve"],
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONASYNCIODEBUG": "1", **environ},
                 stderr=log,
                 stdout=log,
@@ -219,6 +229,42 @@ def test_a_secret_is_found_nowhere_but_where_it_was_put(door: str, shape: str, s
     error = daemon.call("GET", f"/api/jobs/{failed}")[1]["error"]
     assert error["message"] == "it failed with ***"
     assert "a traceback with ***" in daemon.call("GET", f"/api/jobs/{failed}/log")[1]["log"]
+    daemon.end()
+    assert daemon.traces(mark) == []
+
+
+ENDPOINTS = "box=https://192.0.2.1:8000/v1,openai=https://192.0.2.2/v1"  # of nobody: RFC 5737
+
+
+@pytest.mark.parametrize(("door", "name"), [("api", "192.0.2.1:8000"), ("environment", "openai")])
+def test_the_key_of_an_endpoint_is_found_nowhere_but_where_it_was_put(
+    door: str, name: str, start: Any, tmp_path: Path
+) -> None:
+    mark = secrets.token_hex(12)
+    canary = f"sk-CANARY{mark}"
+    put_artifact(tmp_path / "data", "saes", "s", "recipe.json", '{"width": 4}')
+    put_artifact(tmp_path / "data", "features", "s/3", "manifest.json", '{"d_sae": 4}')
+    daemon = start(MISTUDIO_ENDPOINTS=ENDPOINTS, **({"OPENAI_API_KEY": canary} if door == "environment" else {}))
+    if door == "api":
+        assert daemon.call("PUT", f"/api/secrets/{name}", {"value": canary})[0] == 204
+    spec = {"kind": "label", "sae": "s", "endpoint": "openai" if name == "openai" else "box", "model": "m", "top": 4}
+    jobs = []
+    with daemon.stream():
+        for script in ("tellkey-leakkey", "leakkey-silent"):
+            assert daemon.call("PUT", f"/api/templates/{script}", {"text": "a prompt"})[0] == 200
+            _, job = daemon.call("POST", "/api/jobs", {"spec": {**spec, "template": script, "again": True}})
+            daemon.until(job["id"], ENDED)
+            jobs.append(job["id"])
+            for path in ("", "/log", "/metrics"):
+                assert daemon.call("GET", f"/api/jobs/{job['id']}{path}")[0] == 200
+        for path in ("labels/export", "labels/summary", "features/1/label", "features/1/labels", "lists"):
+            assert daemon.call("GET", f"/api/saes/s/{path}")[0] == 200
+        endpoints = daemon.call("GET", "/api/endpoints")[1]["endpoints"]
+        assert [one["secret_name"] for one in endpoints if one["has_secret"]] == [name]
+    metrics = daemon.call("GET", f"/api/jobs/{jobs[0]}/metrics")[1]["metrics"]
+    assert hashlib.sha256(canary.encode()).hexdigest() in metrics[0]["values"]  # it had the key, and said it
+    assert daemon.call("GET", "/api/saes/s/features/1/label")[1]["text"] == "named ***"
+    assert daemon.call("GET", f"/api/jobs/{jobs[1]}")[1]["error"]["message"] == "it failed with ***"
     daemon.end()
     assert daemon.traces(mark) == []
 

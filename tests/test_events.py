@@ -10,16 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mistudiod.events import (
+    MAX_LABELS,
     MAX_LINE_BYTES,
     MAX_LIVE_BYTES,
     Artifact,
     Failure,
+    Labelled,
     Lines,
     Live,
     LiveFeature,
     Metric,
+    NewLabel,
+    NewScore,
+    NoLabel,
     Progress,
     Result,
+    Scored,
     Window,
     from_line,
     to_line,
@@ -142,3 +148,60 @@ def test_a_wish_to_end_sooner_beats_that_to_finalize(tmp_path: Path) -> None:
     begun_so = Link(tmp_path, Paths(tmp_path), finalize=True)
     begun_so.hear("finalize")
     begun_so.check()
+
+
+SCORE = {"feature": 1, "label": 2, "method": "fuzzing", "tp": 1, "fp": 2, "tn": 3, "fn": 4, "failed": 5, "examples": 15}
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=200).filter(lambda text: text.strip()))
+def test_labels_and_scores_come_back_as_they_went(text: str) -> None:
+    labels = [NewLabel(feature=1, text=text, explanation=text, evidence={text: [text]}), NoLabel(feature=2, error=text)]
+    for event in (
+        Labelled(provider="ollama", model="m", template_sha256="a" * 64, extraction="3", labels=labels),
+        Scored(extraction="3", scores=[NewScore(**SCORE, judge="m", balanced_accuracy=0.5)]),
+    ):
+        assert from_line(to_line(event)) == event
+        assert to_line(event).count(b"\n") == 1
+
+
+def labels_line(**about: object) -> bytes:
+    one = {"feature": 1, "text": "x", **about}
+    return json.dumps({"event": "labels", "provider": "ollama", "labels": [one]}).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        labels_line(text=""), labels_line(text=" \n"), labels_line(text="x" * 201), labels_line(explanation="x" * 2001),
+        labels_line(confidence=1.5), labels_line(feature=-1), labels_line(evidence={"x": "x" * 5000}),
+        labels_line(error="both"), labels_line(status="accepted"), labels_line(text="\ud800"),
+        labels_line().replace(b"ollama", b"person"), labels_line().replace(b"ollama", b"No Name"),
+        json.dumps({"event": "labels", "provider": "x", "labels": [{"feature": 1, "error": "x" * 501}]}).encode(),
+        json.dumps({"event": "labels", "provider": "x", "labels": [{"feature": 1, "text": "x"}] * 51}).encode(),
+        json.dumps({"event": "scores", "scores": [{**SCORE, "balanced_accuracy": 1.5}]}).encode(),
+        json.dumps({"event": "scores", "scores": [{**SCORE, "method": "guess"}]}).encode(),
+        json.dumps({"event": "scores", "scores": [{**SCORE, "tp": -1}]}).encode(),
+    ],
+)  # fmt: skip
+def test_a_label_or_score_that_is_none_is_dropped(line: bytes) -> None:
+    assert from_line(line) is None
+    assert from_line(labels_line()) is not None
+
+
+@pytest.mark.parametrize("text", ["a", "é", "語", "\U0001d11e", "\0", "\ud800"])
+def test_any_number_of_labels_is_said_in_lines_that_are_taken(tmp_path: Path, text: str) -> None:
+    link, sent = Link(tmp_path, Paths(tmp_path)), []
+    link._send = lambda event: sent.append(from_line(to_line(event)))  # type: ignore[method-assign]
+    one = {"text": text * 300, "explanation": text * 3000, "confidence": None, "evidence": {"windows": [1] * 500}}
+    labels = [{"feature": n, **one} for n in range(120)] + [{"feature": 120, "error": text * 900}]
+    link.labels(provider="ollama", model="m", template=None, template_sha256=None, extraction="3", labels=labels)
+    link.scores(extraction="3", scores=[SCORE] * 120)
+    assert None not in sent
+    assert [one.feature for event in sent[:-3] for one in event.labels] == list(range(121))
+    assert all(len(event.labels) <= MAX_LABELS for event in sent[:-3])
+    assert [len(event.scores) for event in sent[-3:]] == [50, 50, 20]
+
+
+def test_a_worker_reads_what_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "given.json").write_text('{"extraction": "3", "features": []}')
+    assert Link(tmp_path, Paths(tmp_path)).given() == {"extraction": "3", "features": []}

@@ -164,16 +164,16 @@ def score_at(score: NewScore, feature: int) -> NewScore:
 
 
 async def test_what_is_marked_is_found_and_only_what_is_named_changes(shelf: Shelf) -> None:
-    assert await shelf.labels.mark(SAE, 7, {"starred": True}) == {"starred": True, "note": "", "lists": []}
+    assert await shelf.labels.mark(SAE, 7, {"starred": True}) == {"starred": True, "note": None, "lists": []}
     await shelf.labels.mark(SAE, 7, {"lists": ["imports", "best"]})
     await shelf.labels.mark(SAE, 8, {"lists": ["best"], "note": "look again"})
-    assert (await shelf.labels.about(SAE, 7))["marks"] == {"starred": True, "note": "", "lists": ["best", "imports"]}
+    assert (await shelf.labels.about(SAE, 7))["marks"] == {"starred": True, "note": None, "lists": ["best", "imports"]}
     assert await shelf.labels.lists(SAE) == [{"name": "best", "features": 2}, {"name": "imports", "features": 1}]
     assert await shelf.labels.matching(SAE, starred=True) == {7}
     assert await shelf.labels.matching(SAE, list_name="best") == {7, 8}
     assert await shelf.labels.mark(SAE, 7, {"starred": False, "lists": []}) == {
         "starred": False,
-        "note": "",
+        "note": None,
         "lists": [],
     }
     assert await shelf.labels.matching(SAE, list_name="best") == {8}

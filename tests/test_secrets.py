@@ -198,6 +198,18 @@ def test_only_workers_that_fetch_something_are_handed_a_secret(file: Path) -> No
     assert Secrets(file.with_name("none"), {}).for_kind("add_model") == {}
 
 
+def test_a_worker_that_asks_an_endpoint_is_handed_its_secret_and_no_other(file: Path) -> None:
+    secrets = Secrets(file, {"HF_TOKEN": VALUE, "OPENAI_API_KEY": f"{VALUE}2"})
+    secrets.set("box.lan:8000", SecretStr(f"{VALUE}3"))
+    for endpoint, handed in (
+        ("openai", {"endpoint": f"{VALUE}2"}),
+        ("box.lan:8000", {"endpoint": f"{VALUE}3"}),
+        ("box.lan", {}),
+        (None, {}),
+    ):
+        assert secrets.for_kind("label", endpoint) == handed
+
+
 async def ran(run: Path, name: str, secrets: dict[str, str], kind: str = "add_dataset") -> tuple[Worker, list[object]]:
     run.mkdir(parents=True, exist_ok=True)
     order = {"job": 1, "data": str(run.parent), "spec": {"kind": kind, "name": name, "source": "/x"}}

@@ -9,6 +9,7 @@ from aiohttp import web
 from mistudiod.abilities import Abilities
 from mistudiod.bus import Bus
 from mistudiod.database import Database
+from mistudiod.giving import Giving
 from mistudiod.index import Index
 from mistudiod.labels import Labels
 from mistudiod.monitor import Monitor
@@ -20,6 +21,7 @@ from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
 from mistudiod.settings import Settings
 from mistudiod.store import Jobs
+from mistudiod.templates import Templates
 from mistudiod.tokens import Tokens
 from mistudiod.uploads import Uploads
 
@@ -29,6 +31,8 @@ BUS = web.AppKey("bus", Bus)
 JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
 SCHEDULER = web.AppKey("scheduler", Scheduler)
+GIVING = web.AppKey("giving", Giving)
+TEMPLATES = web.AppKey("templates", Templates)
 LABELS = web.AppKey("labels", Labels)
 MONITOR = web.AppKey("monitor", Monitor)
 DATABASE = web.AppKey("database", Database)

@@ -41,6 +41,11 @@ class Asking(Spec):
     max_tokens: int | None = Field(None, ge=1, lt=2**53, description="stop before more tokens than this are used")
     share_gpu: bool = Field(False, description="let an endpoint on this machine work beside a job on its GPU")
 
+    @property
+    def asks(self) -> str | None:
+        """The endpoint that is asked; None when the evidence alone is enough."""
+        raise NotImplementedError
+
 
 class Label(Asking):
     """Let an LLM say in a few words what features stand for; or, without one, describe them by their tokens."""
@@ -51,6 +56,10 @@ class Label(Asking):
     )
     unlabeled: bool = Field(False, description="all features that are alive and have no label")
     template: Name = Field("default", description="the prompt to ask with")
+
+    @property
+    def asks(self) -> str | None:
+        return None if self.endpoint == KEYLESS else self.endpoint
 
     @model_validator(mode="after")
     def _which(self) -> Self:
@@ -76,6 +85,10 @@ class Score(Asking):
     endpoint: Endpoint | None = Field(None, description="who judges: a name of the setting endpoints")
     examples: int = Field(20, ge=2, le=200, description="texts in which the feature fires, and as many in which not")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the choice of texts")
+
+    @property
+    def asks(self) -> str | None:
+        return self.endpoint if set(self.methods) - {"tokens"} else None
 
     @model_validator(mode="after")
     def _who(self) -> Self:

@@ -13,24 +13,34 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from mistudiod.events import (
+    MAX_EXPLANATION_CHARS,
     MAX_FEATURES,
+    MAX_LABEL_CHARS,
+    MAX_LABELS,
+    MAX_LINE_BYTES,
     MAX_LIVE_BYTES,
+    MAX_REASON_CHARS,
     MAX_TEXT_CHARS,
     MAX_WINDOWS,
     Artifact,
     Event,
     Failure,
+    Labelled,
     Live,
     LiveFeature,
     Metric,
+    NewLabel,
+    NewScore,
+    NoLabel,
     Noun,
     Progress,
     Result,
+    Scored,
     Window,
     to_line,
 )
@@ -41,6 +51,7 @@ EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
 SECRETS_FD = "MISTUDIO_SECRETS_FD"  # number of the pipe with this job's secrets; unset when it needs none
 DAEMON_PID = "MISTUDIO_DAEMON_PID"
 PROGRESS_EVERY_S = 0.2
+_HEAD_BYTES = 4096  # of a line of labels: what is said of all of them
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 800  # when memory runs out, the kernel takes the worker, not the user's desktop
 
@@ -145,6 +156,25 @@ class Link:
             chars //= 2
         self._send(event)
 
+    def labels(self, *, labels: Sequence[Mapping[str, Any]], **by: Any) -> None:
+        """What features are called, as ``events.NewLabel`` has it, or why they are not: ``{"feature", "error"}``.
+
+        ``by``: provider, model, template, template_sha256, extraction. Texts that are too long are cut.
+        """
+        for some in _in_lines([_label(one) for one in labels]):
+            self._send(Labelled(**by, labels=some))
+
+    def scores(self, *, scores: Sequence[Mapping[str, Any]], extraction: str | None = None) -> None:
+        """What labels are worth, as ``events.NewScore`` has it."""
+        for at in range(0, len(scores), MAX_LABELS):
+            some = [NewScore(**one) for one in scores[at : at + MAX_LABELS]]
+            self._send(Scored(extraction=extraction, scores=some))
+
+    def given(self) -> dict[str, Any]:
+        """What the daemon says is left to do of a job of labelling or scoring: its ``given.json``."""
+        found: dict[str, Any] = json.loads((self.run / "given.json").read_text(encoding="utf-8"))
+        return found
+
     def artifact(self, noun: Noun, name: str) -> None:
         """Say that a folder is finished and lies under its final name."""
         self._send(Artifact(noun=noun, name=name))
@@ -193,6 +223,30 @@ def _live(sae: str | None, step: int, features: Sequence[Mapping[str, Any]], cha
         for one in features[:MAX_FEATURES]
     ]
     return Live(sae=sae, step=step, features=shown)
+
+
+def _label(one: Mapping[str, Any]) -> NewLabel | NoLabel:
+    if "error" in one:
+        return NoLabel(feature=one["feature"], error=_whole(one["error"])[:MAX_REASON_CHARS])
+    explanation = one.get("explanation")
+    texts: dict[str, str | None] = {"text": _whole(one["text"])[:MAX_LABEL_CHARS]}
+    texts["explanation"] = explanation and _whole(explanation)[:MAX_EXPLANATION_CHARS]
+    return NewLabel(**{**one, **texts})
+
+
+def _in_lines(labels: list[NewLabel | NoLabel]) -> Iterator[list[NewLabel | NoLabel]]:
+    """As many at once as a line may have."""
+    some: list[NewLabel | NoLabel] = []
+    size = 0
+    for one in labels:
+        bytes_ = len(to_line(one))
+        if some and (len(some) == MAX_LABELS or size + bytes_ > MAX_LINE_BYTES - _HEAD_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(one)
+        size += bytes_
+    if some:
+        yield some
 
 
 def _whole(text: str) -> str:
