@@ -6,7 +6,7 @@ import json
 import sqlite3
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from mistudiod.label_statements import FEATURE_BITS
 
@@ -105,8 +105,8 @@ def matching(
     return set.intersection(*sorted(sets, key=len))
 
 
-def order(db: sqlite3.Connection, sae: str, by: Literal["label", "score"]) -> list[int]:
-    """The features that have one, by the text of their label or by its score, ascending."""
+def order(db: sqlite3.Connection, sae: str, by: str) -> list[int]:
+    """The features that have one, by the text of their ``label`` or by its ``score``, ascending."""
     column = {"label": "folded", "score": "score"}[by]
     known = "and score is not null" if by == "score" else ""
     index = {"label": "labels_by_text", "score": "labels_by_score"}[by]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from mistudiod import label_exchange, label_search, label_statements, label_summary, label_todo
 from mistudiod.database import Database
@@ -28,7 +28,7 @@ class Labels:
         """Of each feature ``{"label": {"text", "provider", "confidence", "status"} | None, "score", "starred"}``."""
         return await self._database.read(lambda db: label_search.of(db, sae, indices))
 
-    async def order(self, sae: str, by: Literal["label", "score"]) -> list[int]:
+    async def order(self, sae: str, by: str) -> list[int]:
         """The features that have one, by the text of their label (its case is ignored) or by its score, ascending."""
         return await self._database.read(lambda db: label_search.order(db, sae, by))
 

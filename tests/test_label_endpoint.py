@@ -24,6 +24,7 @@ from openai_server import (
     served_openai,  # noqa: F401, the fixture openai_server
 )
 
+from mistudiod.endpoints import refused_address
 from mistudiod.paths import Paths
 from mistudiod.specs import Label
 from mistudiod.worker.asking import each, run_until_asked
@@ -31,7 +32,6 @@ from mistudiod.worker.budget import BudgetReached
 from mistudiod.worker.endpoint import Answer, Endpoint, base_url
 from mistudiod.worker.endpoint_errors import Unanswered
 from mistudiod.worker.link import Asked, Link, Refused
-from mistudiod.worker.reach import refused_address
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 MESSAGES = [{"role": "system", "content": "Say."}, {"role": "user", "content": "What?"}]

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from urllib.parse import urlsplit
 
+from mistudiod.endpoints import refused_address
 from mistudiod.worker.link import Refused
 
 _CONNECT_S = 10.0
-# Where clouds tell a machine its own secrets: no endpoint, whatever a name resolves to.
-_METADATA = {ipaddress.ip_address(text) for text in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")}
-
-
-def refused_address(address: str) -> str | None:
-    """Why nothing is asked at this IP address; None when it may be. Loopback and the local network may be."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if ip in _METADATA or ip.is_link_local:
-        return "an address at which clouds keep secrets of their machines"
-    if ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not ip.is_loopback):
-        return "not the address of a machine"
-    return None
 
 
 async def reach(name: str, url: str) -> None:
@@ -33,7 +20,7 @@ async def reach(name: str, url: str) -> None:
     for address in addresses:
         why = refused_address(address)
         if why:
-            raise Refused(f"{name} is not asked: {host} is {address}, {why}", field="endpoint")
+            raise Refused(f"{name} cannot be asked, for {host} is not where an endpoint can be: {why}", field="endpoint")
     problem = "it does not answer"
     for address in addresses:
         try:
