@@ -194,9 +194,9 @@ def test_the_same_seed_scores_the_same(planted: Path, openai_server: OpenAIServe
 def test_what_cannot_be_scored_is_counted_with_its_reason(planted: Path) -> None:
     give(planted, {0: RIGHT[0], FEATURES: "never fires"})
     result = run_job(planted, "score", sae="s")
-    assert (result["scored"], result["failed"]) == (1, 1)
+    assert (result["scored"], result["unscored"], result["failed"]) == (1, 1, 0)
     assert list(result["reasons"]) == ["it never fires in the text that was read: extract over more tokens"]
-    assert result["partial"].startswith("1 of 2 features failed: it never fires")
+    assert "partial" not in result and [*result["reasons"]][0].startswith("it never fires")
 
 
 def test_a_budget_ends_it_with_what_is_there(planted: Path, openai_server: OpenAIServer) -> None:

@@ -61,7 +61,8 @@ def show_labelled(result: Result) -> None:
 def show_scored(result: Result) -> None:
     """What the labels as a whole are worth, by each method."""
     _show_partial(result)
-    output.record({"scored": human.count(result["scored"]), "failed": human.count(result["failed"]), **_spent(result)})
+    counts = {name: human.count(result.get(name, 0)) for name in ("scored", "unscored", "failed")}
+    output.record({**counts, **_spent(result)})
     _show_failures(result)
     show_worth([{"method": method, **worth} for method, worth in result["methods"].items()])
 

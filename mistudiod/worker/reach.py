@@ -20,7 +20,9 @@ async def reach(name: str, url: str) -> None:
     for address in addresses:
         why = refused_address(address)
         if why:
-            raise Refused(f"{name} cannot be asked, for {host} is not where an endpoint can be: {why}", field="endpoint")
+            raise Refused(
+                f"{name} cannot be asked, for {host} is not where an endpoint can be: {why}", field="endpoint"
+            )
     problem = "it does not answer"
     for address in addresses:
         try:

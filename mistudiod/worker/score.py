@@ -77,7 +77,10 @@ class _Scoring:
             if feature["label"] is None:
                 raise TooFew("it has no label")
             drawn = self._held.draw(feature["index"], self._spec.examples)
-        except (ValueError, LookupError, TypeError, OSError) as error:  # TooFew, or its page is damaged
+        except TooFew as why:
+            self._told.unscored(str(why))
+            return
+        except (ValueError, LookupError, TypeError, OSError) as error:  # its page is damaged
             self._told.done([str(error)])
             return
         failures = []
@@ -110,8 +113,9 @@ class _Told:
         self._waiting: list[dict[str, Any]] = []
         self._since = time.monotonic()
         self._found: dict[str, list[Measured]] = {}
-        self._scored = self._failed = 0
-        self._reasons: Counter[str] = Counter()
+        self._scored = self._failed = self._unscored = 0
+        self._reasons: Counter[str] = Counter()  # of both
+        self._failures: Counter[str] = Counter()
 
     def scored(self, feature: Feature, method: str, measured: Measured) -> None:
         self._found.setdefault(method, []).append(measured)
@@ -119,14 +123,21 @@ class _Told:
         judge = None if method == "tokens" else self._spec.model
         self._waiting.append({**about, "judge": judge, **measured.record()})
 
+    def unscored(self, why: str) -> None:
+        """One feature more, of which the text says too little to judge its label: no failure of the job."""
+        self._unscored += 1
+        self._reasons[why] += 1
+        self.tick()
+
     def done(self, failures: Sequence[str]) -> None:
         """One feature more. Raises Refused when a judge has failed all the first ones for the same reason."""
         self._scored += not failures
         self._failed += bool(failures)
         self._reasons.update(failures)
+        self._failures.update(failures)
         judged = set(self._spec.methods) - {"tokens"}
         if judged and self._scored == 0 and self._failed == HOPELESS and set(self._found) <= {"tokens"}:
-            reason, count = self._reasons.most_common(1)[0]
+            reason, count = self._failures.most_common(1)[0]
             if count == HOPELESS:
                 raise Refused(f"the first {HOPELESS} features all failed, so the others were not tried: {reason}")
         self.tick()
@@ -135,7 +146,11 @@ class _Told:
         """Send what has waited long enough, and say how far it is: also while nothing comes, as a sign of life."""
         if len(self._waiting) >= BATCH or time.monotonic() - self._since >= BATCH_S:
             self.flush()
-        self._link.progress("score", self._scored + self._failed, self._total, "features")
+        self._link.progress("score", self._tried, self._total, "features")
+
+    @property
+    def _tried(self) -> int:
+        return self._scored + self._failed + self._unscored
 
     def flush(self) -> None:
         waiting, self._waiting, self._since = self._waiting, [], time.monotonic()
@@ -145,19 +160,20 @@ class _Told:
     def result(self, reached: str) -> dict[str, Any]:
         result = {
             "scored": self._scored,
+            "unscored": self._unscored,
             "failed": self._failed,
             "reasons": dict(self._reasons.most_common(_REASONS)),
             "methods": {method: _worth(scores) for method, scores in self._found.items()},
         }
         partial = [self._failed_sentence()] if self._failed else []
         if reached:
-            left = self._total - self._scored - self._failed
+            left = self._total - self._tried
             partial.append(f"{reached}; {left} of {self._total} features are left")
         return result | ({"partial": "; ".join(partial)} if partial else {})
 
     def _failed_sentence(self) -> str:
-        said = self._reasons.most_common(_REASONS_SAID)
-        more = len(self._reasons) - len(said)
+        said = self._failures.most_common(_REASONS_SAID)
+        more = len(self._failures) - len(said)
         named = ", ".join(f"{reason} ({count})" for reason, count in said) + (
             f" and {more} other reasons" if more else ""
         )
