@@ -28,9 +28,9 @@ Written = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]  # runs a wri
 def _saes(job: Job) -> list[str]:
     """Those that a job may tell of."""
     if job["kind"] == "extract":
-        return [job["spec"]["sae"]]
+        return [str(job["spec"]["sae"])]
     makes = job["makes"] or {"noun": None}
-    return makes["names"] if makes["noun"] == "sae" else []
+    return list(makes["names"]) if makes["noun"] == "sae" else []
 
 
 class Hearing:

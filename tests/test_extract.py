@@ -324,6 +324,22 @@ def test_features_that_fire_together_are_estimated_from_a_spread_of_tokens(tmp_p
     assert np.mean(errors) < 0.05
 
 
+def test_an_sae_of_which_half_the_latents_fire_on_a_token_is_extracted_like_any_other(tmp_path: Path) -> None:
+    sae = make_sae("standard", d_sae=1_200)
+    sae.b_enc[:-3] = 0
+    text = text_of(tokens=800)
+    found = extracted(tmp_path, text, sae, Asked(3, T), most=100_000, tile=150_000)
+    dense, _ = plain(text, sae)
+    assert (found.dense > 0).sum() > 500 * found.counted.sum()
+    assert len(found.shards.whole) > 2
+    assert [record.fired for record in found.records] == (dense > 0).sum(0).tolist()
+    for feature in range(0, 1_200, 60):
+        record = found.records[feature]
+        fires = found.dense > 0
+        both = (fires[:, record.cofiring] & fires[:, [feature]]).sum(0) / max(record.fired, 1)
+        assert np.abs(both - record.cofiring_share).max(initial=0) < 0.35, "from a quarter of the tokens"
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_near_misses_are_windows_in_which_the_feature_never_fires(rule: str, tmp_path: Path) -> None:
     found = extracted(tmp_path, text_of(tokens=1_600), make_sae(rule), Asked(3, T))

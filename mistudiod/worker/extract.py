@@ -35,7 +35,7 @@ from mistudiod.worker.trained import open_trained
 
 POSTING_BYTES = 8  # of an entry, in the store
 RECORD_BYTES = 24_000  # of a feature, in the store: 48 examples of 65 tokens, and logits
-LENS_FEATURES = 256  # whose logits are found together
+LENS_FEATURES = 1024  # whose logits are found together
 RESULT = (  # of the manifest
     *("sae", "id", "tokenization", "features", "alive", "dead", "l0", "tokens", "skipped"),
     *("seconds", "tokens_per_s"),
@@ -125,8 +125,8 @@ class _Extraction:
         except DiskFull as error:
             share = first.entries / max(first.tokens, 1)
             raise Refused(
-                f"with {share:,.0f} features on a token, {places:,} tokens do not fit on the disk ({error}), or ask "
-                "for fewer --tokens",
+                f"{places:,} tokens with {share:,.0f} features on each do not fit: ask for fewer --tokens, or make room "
+                f"({error})",
                 "tokens",
             ) from error
 
@@ -143,9 +143,11 @@ class _Extraction:
         postings = folder if self._spec.postings else merged
         tokens, counts = Mapped(folder / TOKENS, dtype), Mapped(_scratch(link) / COUNTS, "<u4")
         bank = Bank(tokens.array, counts.array, vocabulary)
+        counts.forget()
         merge(self._shards, self._asked, tokens.array, vocabulary, postings, merged, self._heard("sort", sae.d_sae))
         records = Records(self._asked, self._spec.around, bank, postings, merged, _scratch(link), neighbours)
         writer = StoreWriter(folder, sae.d_sae, text.context, len(text.numbers), counted, dtype.itemsize)
+        tokens.forget()
         self._write_records(records, writer)
         writer.finish(self._manifest(counted, entries))
 
