@@ -33,7 +33,11 @@ OPERATIONS = [
 ]
 NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
 FILLED = {"id": "1", "ref": "x", "index": "1", "name": "hf", "file": "cfg.json"}
-ONLY_ASK = ("make_plan", "preview_tokens")  # they change nothing; what they ask about is too large for a URL
+ONLY_ASK = (
+    "make_plan",
+    "preview_tokens",
+    "estimate_labels",
+)  # they change nothing; what they ask about is too large for a URL
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one studio for all
 every_operation = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
 

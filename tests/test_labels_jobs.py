@@ -37,7 +37,11 @@ class Shop:
         return [*(n for n in reversed(range(D_SAE)) if n not in DEAD), *DEAD]
 
     def page(self, index: int) -> dict[str, Any]:
-        return {"index": index, "examples": []}
+        numbers = {"fired": 9, "density": 0.1, "max": 2.0, "mean": 1.0, "std": 0.5, "typical": 1.5, "dead": False}
+        example = {"kind": "top", "band": None, "row": 0, "window": 7, "first": 0, "peak": 0, "max": 2.0}
+        shown = {"held_out": False, "ids": [1], "texts": ["import"], "activations": [2.0]}
+        none = {"logits": None, "tokens": [], "neighbours": {"decoder": [], "cofiring": []}}
+        return {"index": index, **numbers, **none, "examples": [{**example, **shown}]}
 
 
 @pytest.fixture
@@ -341,3 +345,20 @@ def test_a_job_that_is_not_about_labels_has_none_to_say() -> None:
 
 def test_a_partial_job_may_end_while_it_is_being_stopped_or_paused() -> None:
     assert all(may_move(state, State.PARTIAL) for state in (State.RUNNING, State.STOPPING, State.PAUSING))
+
+
+async def test_an_estimate_is_of_what_is_left_to_do_and_names_the_lane(studio: Studio) -> None:
+    await studio.until((await studio.submit(label(features=[1, 2])))["id"])
+    for spec, features, lane in (
+        (label(), 8, "io"),
+        (label(endpoint="here"), 8, "gpu"),
+        (label(endpoint="here", share_gpu=True, top=3), 3, "io"),
+        ({"kind": "label", "sae": SAE}, 8, "io"),
+        (score(), 2, "io"),
+    ):
+        status, found = await studio.call("POST", f"/api/saes/{SAE}/labels/estimate", json={"spec": spec})
+        assert (status, found["features"], found["lane"]) == (200, features, lane), found
+    assert found["calls"] == 0 and found["cost_usd"] == 0
+    body = {"spec": label(endpoint="nobody")}
+    status, found = await studio.call("POST", f"/api/saes/{SAE}/labels/estimate", json=body)
+    assert status == 400 and "there is no endpoint 'nobody'" in found["error"]["message"]

@@ -29,7 +29,7 @@ class LabelledFeaturePath(Fields):
 
 class LabelPath(Fields):
     ref: Ref = Field(description="name or id of the SAE")
-    label: Id = Field(description="id of the label")
+    id: Id = Field(description="id of the label")
 
 
 class EstimateRequest(Fields):
@@ -100,18 +100,18 @@ async def list_lists(asked: Asked[None]) -> Any:
     return {"lists": await asked.app[LABELS].lists(await _sae(asked))}
 
 
-@route("POST", "/api/saes/{ref}/labels/{label}/accept", scope=Scope.WRITE, path=LabelPath, answer=answers.FeatureLabel,
+@route("POST", "/api/saes/{ref}/labels/{id}/accept", scope=Scope.WRITE, path=LabelPath, answer=answers.FeatureLabel,
        refusals=(NotFound,))  # fmt: skip
 async def accept_label(asked: Asked[None]) -> Any:
     """Let a label be its feature's, until a person changes it."""
-    return await asked.app[LABELS].accept(await _sae(asked), asked.path.label)
+    return await asked.app[LABELS].accept(await _sae(asked), asked.path.id)
 
 
-@route("POST", "/api/saes/{ref}/labels/{label}/reject", scope=Scope.WRITE, path=LabelPath, answer=answers.FeatureLabel,
+@route("POST", "/api/saes/{ref}/labels/{id}/reject", scope=Scope.WRITE, path=LabelPath, answer=answers.FeatureLabel,
        refusals=(NotFound,))  # fmt: skip
 async def reject_label(asked: Asked[None]) -> Any:
     """Let a label be its feature's no more; the next best of its history is, or none."""
-    return await asked.app[LABELS].reject(await _sae(asked), asked.path.label)
+    return await asked.app[LABELS].reject(await _sae(asked), asked.path.id)
 
 
 @route("GET", "/api/saes/{ref}/labels/export", scope=Scope.READ, path=RefPath, media="application/x-ndjson",
