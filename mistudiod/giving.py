@@ -50,7 +50,9 @@ class NotGiven(StudioError):
 
 @dataclass(frozen=True)
 class Given:
-    """``endpoint``: ``{"name", "url", "on_this_machine"}``. ``features``: what is left, ``[{"index", "label"}]``."""
+    """``endpoint``: ``{"name", "url", "on_this_machine", "secret"}``, the last the name of its key. ``features``: what
+    is left, ``[{"index", "label"}]``.
+    """
 
     extraction: str
     store: Store
@@ -142,7 +144,10 @@ class Giving:
 
     async def endpoint(self, spec: Label | Score) -> dict[str, Any] | None:
         found = self._endpoints.get(spec.asks or "")
-        return {"name": found.name, "url": found.url, "on_this_machine": await is_here(found)} if found else None
+        if found is None:
+            return None
+        here = await is_here(found)
+        return {"name": found.name, "url": found.url, "on_this_machine": here, "secret": found.secret_name}
 
     async def _extraction(self, sae: str) -> tuple[Artifact, Artifact]:
         found = await self._index.get("sae", sae)

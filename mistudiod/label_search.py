@@ -38,11 +38,13 @@ def containing(db: sqlite3.Connection, sae: str, text: str) -> set[int]:
         first = (row["id"] if row else 0) << FEATURE_BITS
         found = _set(
             db,
-            "select rowid - ? from labels_text where labels_text match ? and rowid >= ? and rowid < ?",
+            "select rowid - ? as one from labels_text where labels_text match ? and rowid >= ? and rowid < ?",
             (first, query, first, first + (1 << FEATURE_BITS)),
         )
     for word in plain:
-        having = "select feature from labels indexed by labels_by_text where sae = ? and current and instr(folded, ?)"
+        having = (
+            "select feature as one from labels indexed by labels_by_text where sae = ? and current and instr(folded, ?)"
+        )
         those = _set(db, having, (sae, word))
         found = those if found is None else found & those
     return _labelled(db, sae) if found is None else found
@@ -52,7 +54,7 @@ def _labelled(
     db: sqlite3.Connection, sae: str, provider: str | None = None, score: tuple[str, float] | None = None
 ) -> set[int]:
     """Features with a label: of any provider, or one; of any score or none, or one that compares so."""
-    query = "select feature from labels indexed by labels_shown where sae = ? and current"
+    query = "select feature as one from labels indexed by labels_shown where sae = ? and current"
     values: list[Any] = [sae]
     if provider is not None:
         query += " and provider = ?"
@@ -96,10 +98,10 @@ def matching(
     if labelled is False:
         sets.append(set(range(width(db, sae))) - _labelled(db, sae))
     if starred is not None:
-        those = _set(db, "select feature from marks where sae = ? and starred", (sae,))
+        those = _set(db, "select feature as one from marks where sae = ? and starred", (sae,))
         sets.append(those if starred else set(range(width(db, sae))) - those)
     if list_name is not None:
-        sets.append(_set(db, "select feature from listed where sae = ? and list = ?", (sae, list_name)))
+        sets.append(_set(db, "select feature as one from listed where sae = ? and list = ?", (sae, list_name)))
     if not sets:
         return set(range(width(db, sae)))
     return set.intersection(*sorted(sets, key=len))
@@ -132,6 +134,6 @@ def of(db: sqlite3.Connection, sae: str, indices: Sequence[int]) -> dict[int, di
 
 
 def _set(db: sqlite3.Connection, query: str, values: Sequence[Any]) -> set[int]:
-    cursor = db.cursor()
-    cursor.row_factory = None  # a row object for each would take longer than the search
-    return {feature for (feature,) in cursor.execute(query, values)}
+    """The numbers in a query's only column; as one text they come twice as quickly as in rows."""
+    found: str = db.execute(f"select json_group_array(one) from ({query})", values).fetchone()[0]
+    return set(json.loads(found))

@@ -73,12 +73,6 @@ def main() -> int:
     if order["spec"]["kind"] == "sample_dataset":
         say(event="result", result={"rows": []})
         return 0
-    if order["spec"]["kind"] == "inspect":
-        token = {"id": 3, "text": spec["text"], "special": False, "features": [{"index": 7, "value": 1.5}]}
-        pooled = [{"index": 7, "max": 1.5, "tokens": 1, "peak": 0}]
-        found = {"sae": spec["sae"], "top": spec["top"], "tokens": [token], "pooled": pooled}
-        say(event="result", result={**found, "left_out": 0, "l0": 1.0})
-        return 0
     finish(order, say)
     return 0
 
@@ -241,6 +235,12 @@ def leak(secret: str, say) -> None:
 
 def finish(order: dict, say) -> None:
     spec = order["spec"]
+    if spec["kind"] == "inspect":
+        token = {"id": 3, "text": spec["text"], "special": False, "features": [{"index": 7, "value": 1.5}]}
+        pooled = [{"index": 7, "max": 1.5, "tokens": 1, "peak": 0}]
+        found = {"sae": spec["sae"], "top": spec["top"], "tokens": [token], "pooled": pooled}
+        say(event="result", result={**found, "left_out": 0, "l0": 1.0})
+        return
     nouns = {"add_dataset": ("dataset", "dataset.json"), "add_model": ("model", "model.json"),
              "tokenize": ("tokenization", "tokenization.json"), "train": ("sae", "recipe.json")}  # fmt: skip
     made = saes_of(order) if spec["kind"] == "train" else [spec.get("name")]

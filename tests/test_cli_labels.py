@@ -23,7 +23,7 @@ ASK = ("label", "start", "made", "--features", "7,12", "--endpoint", "ollama", "
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A studio with an SAE."""
+    """A studio with an SAE and its features."""
     with running(tmp_path_factory.mktemp("studio") / "data", "telling_worker.py") as url:
         with Client(url) as client:
             client.add_model("builtin:pico", "pico")
@@ -31,6 +31,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             client.tokenize("python", "pico")
             made = client.train("python-pico", "blocks.3.hook_resid_post", "made")
             assert client.wait(made["id"], 120)["state"] == "done"
+            assert client.wait(client.extract("made")["id"], 120)["state"] == "done"
         yield url
 
 
@@ -108,7 +109,7 @@ def test_a_spec_that_is_wrong_is_refused_with_the_reason(run: Run) -> None:
 def test_scores_say_what_the_labels_as_a_whole_are_worth(run: Run) -> None:
     done = run("label", "score", "made", "--methods", "tokens")
     assert done.exit_code == 0, done.output
-    assert re.search(r"^scored +3\nfailed +0$", done.stdout, re.MULTILINE)
+    assert re.search(r"^scored +3\nunscored +0\nfailed +0$", done.stdout, re.MULTILINE)
     assert re.search(r"^tokens +3 +0.70 \(0.60 – 0.80\) +50% +0$", done.stdout, re.MULTILINE)
 
 

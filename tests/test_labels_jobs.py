@@ -97,7 +97,8 @@ async def test_a_labelling_asks_about_every_feature_that_fires_and_has_no_label(
     assert (done["state"], done["lane"]) == ("done", "io")
     told = given(studio, job["id"])
     assert told["extraction"] == "3"
-    assert told["endpoint"] == {"name": "away", "url": "https://192.0.2.1:8000/v1", "on_this_machine": False}
+    away = {"name": "away", "url": "https://192.0.2.1:8000/v1", "on_this_machine": False}
+    assert told["endpoint"] == {**away, "secret": "192.0.2.1:8000"}
     assert told["template"]["name"] == "label" and told["template"]["text"].startswith("--- user\nprompt label")
     assert told["features"][0] == {"index": 10, "label": None}
     assert asked(studio, job["id"]) == [10, 9, 8, 7, 6, 5, 4, 2, 1, 0]

@@ -96,7 +96,7 @@ def test_old_work_goes_on(old: Path) -> None:
     daemon = RealDaemon(old / "data").ready()
     try:
         for spec in (
-            {"kind": "extract", "sae": "s", "tokens": 2000, "features": 4, "examples": 2},
+            {"kind": "extract", "sae": "s", "tokens": 2000, "examples": 2},
             {"kind": "steer", "sae": "s", "prompt": "def", "strengths": [{"feature": 1, "strength": 5}]},
             {"kind": "tokenize", "dataset": "d", "model": "m", "name": "again", "context": 16},
         ):

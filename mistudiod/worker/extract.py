@@ -125,8 +125,8 @@ class _Extraction:
         except DiskFull as error:
             share = first.entries / max(first.tokens, 1)
             raise Refused(
-                f"{places:,} tokens with {share:,.0f} features on each do not fit: ask for fewer --tokens, or make room "
-                f"({error})",
+                f"{places:,} tokens with {share:,.0f} features on each do not fit: ask for fewer --tokens, or make "
+                f"room ({error})",
                 "tokens",
             ) from error
 
