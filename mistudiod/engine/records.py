@@ -20,7 +20,7 @@ COFIRING = 16
 SAMPLED, SAMPLED_LATENTS = 128, 1 << 16  # tokens on which a feature fires, and latents on them, for what fires with it
 NEIGHBOURS, PEAKS = 16, 8  # features whose strongest windows may be near misses, and how many windows of each
 TOP_TOKENS = 4  # where a feature may be near to firing
-FORGET_EVERY = 16  # features
+FORGET_EVERY, FORGET_EVERY_SUMMARIES = 16, 1 << 13  # features
 
 Neighbours = tuple[NDArray[np.uint32], NDArray[np.float32]]  # of each feature: indices and cosines (d_sae, n)
 
@@ -47,6 +47,7 @@ class Records:
         self._summaries = Mapped(summaries / SUMMARY, asked.summary())
         self._active, self._starts = Mapped(text / "active.bin", "<i4"), Mapped(_write_starts(text, summaries), "<u8")
         self._fired = np.diff(self._edges)
+        self._peaks, self._has_peak = self._strongest()
 
     def record(self, feature: int, logits: Logits | None = None) -> FeatureRecord:
         summary = self._summaries.array[feature]
@@ -133,16 +134,21 @@ class Records:
             return np.empty(0, np.uint32)
         occurrences = [_turned(self._bank.places(int(one)), feature) for one in tokens[:TOP_TOKENS]]
         by_token = self._silent(places, _in_turn(occurrences))
-        neighbours = [int(one) for one in _in_turn([cofiring, decoder])[:NEIGHBOURS]]
-        by_feature = self._silent(places, _in_turn([self._peaks(one) for one in dict.fromkeys(neighbours)]))
-        half = NEAR_MISSES // 2
+        neighbours = _in_turn([cofiring, decoder])[:NEIGHBOURS]
+        peaks = self._peaks[neighbours].T[self._has_peak[neighbours].T]  # the strongest of each, the second of each, …
+        by_feature, half = self._silent(places, peaks), NEAR_MISSES // 2
         return self._one_of_a_window([by_token[:half], by_feature, by_token[half:]], half)
 
-    def _peaks(self, feature: int) -> U32:
-        """Where a feature is strongest."""
-        summary = self._summaries.array[feature]
-        peaks: U32 = summary["peaks"][: summary["examples_n"]]
-        return peaks[summary["kinds"][: len(peaks)] == TOP][:PEAKS]
+    def _strongest(self) -> tuple[U32, NDArray[np.bool_]]:
+        """Where each feature is strongest, (d_sae, PEAKS), and whether it is so in as many windows."""
+        parts = []
+        for start in range(0, len(self._fired), FORGET_EVERY_SUMMARIES):
+            some = self._summaries.array[start : start + FORGET_EVERY_SUMMARIES]
+            there = np.arange(some["peaks"].shape[1]) < some["examples_n"][:, None]
+            parts.append((some["peaks"][:, :PEAKS].copy(), (there & (some["kinds"] == TOP))[:, :PEAKS]))
+            self._summaries.forget()
+        peaks, there = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return peaks, there
 
     def _silent(self, places: U32, candidates: U32) -> U32:
         """Those candidates in whose windows the feature fires nowhere; the first of a window."""
@@ -187,7 +193,8 @@ def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np
 
 def _turned(places: U32, by: int) -> U32:
     """From another one on, so that features of the same token are not shown the same windows."""
-    return np.roll(places, by * 0x9E3779B1 % max(len(places), 1))
+    at = by * 0x9E3779B1 % max(len(places), 1)
+    return np.concatenate([places[at:], places[:at]])
 
 
 def _in_turn(groups: Sequence[U32]) -> U32:
