@@ -80,5 +80,5 @@ def _pieces(shards: Shards, first: int, last: int, fired: NDArray[np.int64], mos
 
 
 def _write(entries: Entries, places: BinaryIO, values: BinaryIO) -> None:
-    places.write(entries.places.tobytes())
-    values.write(entries.values.tobytes())
+    places.write(entries.places.data)
+    values.write(entries.values.data)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mistudiod.engine.bank import COUNTS, Bank
 from mistudiod.engine.evidence import Asked
 from mistudiod.engine.feature_record import F32, NEAR, TOP, U32, Examples, FeatureRecord, Logits
-from mistudiod.engine.mapped import Mapped
+from mistudiod.engine.mapped import Mapped, Stretches
 from mistudiod.engine.merge import INDEX, PLACES, SUMMARY, VALUES
 
 NEAR_MISSES = 8
@@ -20,7 +20,7 @@ COFIRING = 16
 SAMPLED, SAMPLED_LATENTS = 128, 1 << 16  # tokens on which a feature fires, and latents on them, for what fires with it
 NEIGHBOURS, PEAKS = 16, 8  # features whose strongest windows may be near misses, and how many windows of each
 TOP_TOKENS = 4  # where a feature may be near to firing
-FORGET_EVERY, FORGET_EVERY_SUMMARIES = 16, 1 << 13  # features
+FORGET_EVERY, FORGET_EVERY_SUMMARIES = 4, 1 << 13  # features
 
 Neighbours = tuple[NDArray[np.uint32], NDArray[np.float32]]  # of each feature: indices and cosines (d_sae, n)
 
@@ -45,7 +45,8 @@ class Records:
         self._edges = np.fromfile(postings / INDEX, "<u8").astype(np.int64)
         self._places, self._values = Mapped(postings / PLACES, "<u4"), Mapped(postings / VALUES, "<f4")
         self._summaries = Mapped(summaries / SUMMARY, asked.summary())
-        self._active, self._starts = Mapped(text / "active.bin", "<i4"), Mapped(_write_starts(text, summaries), "<u8")
+        self._active = Stretches(text / "active.bin", "<i4")
+        self._starts = Stretches(_write_starts(text, summaries), "<u8")
         self._fired = np.diff(self._edges)
         self._peaks, self._has_peak = self._strongest()
 
@@ -75,7 +76,7 @@ class Records:
             logits=logits,
         )
         if feature % FORGET_EVERY == 0:
-            for one in (self._places, self._values, self._summaries, self._active, self._starts):
+            for one in (self._places, self._values, self._summaries):
                 one.forget()
         return made
 
@@ -111,12 +112,12 @@ class Records:
         if count == 0:
             return np.empty(0, np.uint32), np.empty(0, np.float32), np.empty(0, np.float32)
         some = places[(2 * np.arange(count) + 1) * fired // (2 * count)].astype(np.int64)
-        starts = self._starts.array[some].astype(np.int64)
-        lengths = self._starts.array[some + 1].astype(np.int64) - starts
+        starts, ends = self._starts.read(some, np.full(count, 2)).astype(np.int64).reshape(-1, 2).T
+        lengths = ends - starts
         if lengths.sum() > SAMPLED_LATENTS:  # fewer tokens, as widely spread
             kept = np.arange(count) % -(-int(lengths.sum()) // SAMPLED_LATENTS) == 0
             starts, lengths = starts[kept], lengths[kept]
-        latents = np.sort(self._active.array[_ragged(starts, lengths)])
+        latents = np.sort(self._active.read(starts, lengths))
         edges = np.concatenate([[0], np.flatnonzero(latents[1:] != latents[:-1]) + 1, [len(latents)]])
         others, both = latents[edges[:-1]], np.diff(edges)
         others, both = others[others != feature], both[others != feature]

@@ -28,6 +28,7 @@ from mistudiod.engine.encode import Firing
 SHARD_ENTRIES = 4 << 20  # with which a shard is closed
 ENTRY_BYTES = 12  # of shards, on the disk
 MADE_OF, ABOUT = "made_of.json", "about.json"
+_TYPES = {"edges": "<u4", "places": "<u4", "values": "<f4"}
 Publish = Callable[[Path, Path], None]  # (partial, final): flush a folder to the disk and rename it
 
 
@@ -89,6 +90,7 @@ class Shards:
         """Make a shard of what was added; returns what it holds. The disk has it when this returns."""
         places = np.concatenate([np.empty(0, np.uint32), *self._places])
         firing = _joined(self._firing)
+        self._places, self._firing, self.gathered = [], [], 0
         marks = np.zeros(end - self.end, np.uint32)
         marks[places - np.uint32(self.end)] = firing.counts + 1
         _append(self.folder / "counts.bin", marks)
@@ -97,13 +99,11 @@ class Shards:
         about = Shard(end, batch, skip, len(firing.latents), len(places), outliers, seconds)
         partial = self.folder / f"{PARTIAL}{len(self.whole):05d}"
         partial.mkdir()
-        entries.edges.astype("<u4").tofile(partial / "edges.bin")
-        entries.places.tofile(partial / "places.bin")
-        entries.values.tofile(partial / "values.bin")
+        for name, numbers in zip(("edges", "places", "values"), entries, strict=True):
+            (partial / f"{name}.bin").write_bytes(numbers.astype(_TYPES[name], copy=False).data)
         (partial / ABOUT).write_text(json.dumps(asdict(about)))
         self._publish(partial, self._path(len(self.whole)))
         self.whole.append(about)
-        self._places, self._firing, self.gathered = [], [], 0
         return entries
 
     def fired(self) -> NDArray[np.int64]:
@@ -154,7 +154,7 @@ def _by_latent(places: NDArray[np.uint32], firing: Firing, d_sae: int) -> Entrie
 
 def _append(path: Path, numbers: NDArray[Any]) -> None:
     with path.open("ab") as file:
-        file.write(numbers.tobytes())  # not tofile, whose error does not say that the disk is full
+        file.write(numbers.data)  # not tofile, whose error does not say that the disk is full
         file.flush()
         os.fsync(file.fileno())
 
