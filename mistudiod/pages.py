@@ -60,6 +60,7 @@ class Pages:
         folder, d_sae = self.folder, self.d_sae
         self._pages = os.open(folder / "pages.bin", os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._pages)
+        self._size = os.fstat(self._pages).st_size
         self._starts = read(folder / "pages.idx", "Q", d_sae + 1)
         self._windows = read(folder / "windows.bin", "I", self.rows)
         self._vocabulary = Vocabulary(folder)
@@ -190,7 +191,9 @@ class Pages:
         self._check(index)
         start, end = self._starts[index], self._starts[index + 1]
         try:
-            return unpack(os.pread(self._pages, max(0, end - start), start), self._token_type)
+            if not start <= end <= self._size:
+                raise ValueError("its place is not in the file")
+            return unpack(os.pread(self._pages, end - start, start), self._token_type)
         except (OSError, ValueError) as error:
             raise damaged(self.folder, f"pages.bin holds no record of feature {index} ({error})") from None
 

@@ -22,6 +22,7 @@ WORKER = {
     "datasets": "3",
     "huggingface-hub": "1",
     "numpy": "1.26",
+    "openai": "3",
     "pyarrow": "16",
     "pyyaml": "6",
     "safetensors": "0.4.5",
@@ -29,7 +30,7 @@ WORKER = {
     "transformers": "5",
 }
 MODULES = {"huggingface-hub": "huggingface_hub", "pyyaml": "yaml"}  # where they are not called alike
-OPTIONAL = frozenset({"accelerate", "bitsandbytes"})
+OPTIONAL = frozenset({"accelerate", "bitsandbytes", "openai"})
 _INSTALL = "run: pip install 'mistudio[worker]'"
 _NVIDIA, _DISPLAY = "0x10de", "0x03"  # PCI vendor, and the class of displays and their like
 
