@@ -78,6 +78,7 @@ def make_record(rng: np.random.Generator, features: int, words: int) -> FeatureR
     return FeatureRecord(
         fired=1, total=2.0, squares=5.0, maximum=1.0, histogram=rng.integers(0, 500, 64).astype(np.uint32),
         examples=examples, tokens=many[0], tokens_fired=many[1], tokens_read=many[2], cofiring=many[3],
+        label_fired=1, label_tokens=many[0], label_tokens_fired=many[1], label_tokens_read=many[2],
         cofiring_share=rng.random(16, np.float32), cofiring_jaccard=rng.random(16, np.float32), decoder=many[4],
         decoder_cosine=rng.random(16, np.float32), logits=logits,
     )  # fmt: skip
@@ -85,7 +86,8 @@ def make_record(rng: np.random.Generator, features: int, words: int) -> FeatureR
 
 def dead(record: FeatureRecord) -> FeatureRecord:
     none = {name: array[:0] for name, array in vars(record.examples).items()}
-    nothing = {name: getattr(record, name)[:0] for name in ("tokens", "tokens_fired", "tokens_read", "cofiring",
+    nothing = {name: getattr(record, name)[:0] for name in ("tokens", "tokens_fired", "tokens_read", "label_tokens",
+                                                            "label_tokens_fired", "label_tokens_read", "cofiring",
                                                             "cofiring_share", "cofiring_jaccard")}  # fmt: skip
     return replace(record, fired=0, total=0.0, squares=0.0, maximum=0.0, examples=Examples(**none), **nothing)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 FORMAT = 1  # of the whole store
@@ -31,6 +31,7 @@ _GROUPS: tuple[dict[str, str], ...] = (
     {"shown": "T"},
     {"where": "H", "values": "f"},
     {"tokens": "I", "tokens_fired": "I", "tokens_read": "I"},
+    {"label_tokens": "I", "label_tokens_fired": "I", "label_tokens_read": "I"},
     {"cofiring": "I", "cofiring_share": "f", "cofiring_jaccard": "f"},
     {"decoder": "I", "decoder_cosine": "f"},
     {"top": "I", "top_values": "f"},
@@ -38,7 +39,8 @@ _GROUPS: tuple[dict[str, str], ...] = (
     {"logit_counts": "I"},  # empty where there are no logits
 )
 _FLOATS = [name for group in _GROUPS for name, type_ in group.items() if type_ == "f"]
-_HEAD = struct.Struct(f"<Q4f2d{len(_GROUPS)}I")
+_HEAD = struct.Struct(f"<2Q4f2d{len(_GROUPS)}I")
+_NUMBERS = 8  # in front of the lengths
 _SIZES = {"B": 1, "H": 2, "I": 4, "Q": 8, "f": 4}
 Arrays = dict[str, Any]  # by name, each a memoryview
 
@@ -48,6 +50,7 @@ class Numbers:
     """``low`` and ``high`` are the smallest and the largest logit. All but ``fired`` are 0 when the feature is dead."""
 
     fired: int
+    label_fired: int  # in windows that labels may be made from
     maximum: float
     mean: float
     std: float
@@ -64,8 +67,7 @@ def pack(numbers: Numbers, arrays: Mapping[str, bytes], token_type: str) -> byte
         if len(found) > 1 or not (length := found.pop()).is_integer():
             raise ValueError(f"{', '.join(group)} of a feature are not equally long")
         lengths.append(int(length))
-    one = numbers
-    head = _HEAD.pack(one.fired, one.maximum, one.mean, one.std, one.typical, one.low, one.high, *lengths)
+    head = _HEAD.pack(*astuple(numbers), *lengths)
     return b"".join((head, *(arrays[name] for group in _GROUPS for name in group)))
 
 
@@ -76,7 +78,7 @@ def unpack(data: bytes, token_type: str) -> tuple[Numbers, Arrays]:
     found = _HEAD.unpack_from(data)
     arrays: Arrays = {}
     at, whole = _HEAD.size, memoryview(data)
-    for length, group in zip(found[7:], _groups(token_type), strict=True):
+    for length, group in zip(found[_NUMBERS:], _groups(token_type), strict=True):
         for name, type_ in group.items():
             end = at + length * _SIZES[type_]
             if end > len(data):
@@ -89,7 +91,7 @@ def unpack(data: bytes, token_type: str) -> tuple[Numbers, Arrays]:
         raise ValueError("a record holds NaN or infinity")
     if sum(arrays["length"]) != len(arrays["shown"]) or sum(arrays["fires"]) != len(arrays["where"]):
         raise ValueError("a record has examples of other sizes than it says")
-    return Numbers(*found[:7]), arrays
+    return Numbers(*found[:_NUMBERS]), arrays
 
 
 def _groups(token_type: str) -> Iterator[Mapping[str, str]]:

@@ -132,11 +132,10 @@ class Pages:
                 "decoder": _rows(arrays, index="decoder", cosine="decoder_cosine"),
                 "cofiring": _rows(arrays, index="cofiring", share="cofiring_share", jaccard="cofiring_jaccard"),
             },
-            "tokens": [
-                {"id": id, "text": self._vocabulary.text(id), "fired": on, "read": of,
-                 "share": on / fired if fired else 0.0, "rate": on / of if of else 0.0}
-                for id, on, of in zip(arrays["tokens"], arrays["tokens_fired"], arrays["tokens_read"], strict=True)
-            ],
+            "tokens": self._counted(fired, arrays, "tokens"),
+            "for_labels": {
+                "fired": numbers.label_fired, "tokens": self._counted(numbers.label_fired, arrays, "label_tokens"),
+            },
             "examples": self._examples(arrays, len(arrays["kind"])),
         }  # fmt: skip
 
@@ -196,6 +195,14 @@ class Pages:
             return unpack(os.pread(self._pages, end - start, start), self._token_type)
         except (OSError, ValueError) as error:
             raise damaged(self.folder, f"pages.bin holds no record of feature {index} ({error})") from None
+
+    def _counted(self, fired: int, arrays: Arrays, name: str) -> list[dict[str, Any]]:
+        """Tokens on which a feature fires most, of ``fired`` in all."""
+        return [
+            {"id": id, "text": self._vocabulary.text(id), "fired": on, "read": of,
+             "share": on / fired if fired else 0.0, "rate": on / of if of else 0.0}
+            for id, on, of in zip(arrays[name], arrays[f"{name}_fired"], arrays[f"{name}_read"], strict=True)
+        ]  # fmt: skip
 
     def _logits(self, numbers: Numbers, arrays: Arrays) -> dict[str, Any] | None:
         if not len(arrays["logit_counts"]):

@@ -101,7 +101,8 @@ def page(index: int) -> dict[str, Any]:
     return {
         **known, "std": None if index == DEAD else 1.25, "histogram": {"edges": EDGES, "counts": counts},
         "logits": logits, "neighbours": {"decoder": near, "cofiring": together if fires else []},
-        "tokens": tokens, "examples": examples(fires) if fires else [],
+        "tokens": tokens,
+        "for_labels": {"fired": known["fired"], "tokens": tokens}, "examples": examples(fires) if fires else [],
     }  # fmt: skip
 
 

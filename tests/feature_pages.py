@@ -60,6 +60,10 @@ def page(
     counted = tokens or {t: (10 * n, 11 * n) for t, n in Counter(one["texts"][one["peak"]] for one in firing).items()}
     fired = fields.pop("fired", sum(n for n, _ in counted.values()))
     top = [{"id": n, "text": text, "value": 2.0 - n / 10} for n, text in enumerate(promoted)]
+    known = [
+        {"id": n, "text": text, "fired": hit, "read": read, "share": hit / fired, "rate": hit / read}
+        for n, (text, (hit, read)) in enumerate(sorted(counted.items(), key=lambda one: -one[1][0]))
+    ]
     return {
         "index": index,
         "fired": fired,
@@ -72,10 +76,8 @@ def page(
         "histogram": {"edges": [0.0] * 65, "counts": [0] * 64},
         "logits": {"top": top, "bottom": top, "histogram": {"low": 0, "high": 1, "counts": [0] * 50}} if top else None,
         "neighbours": {"decoder": [], "cofiring": []},
-        "tokens": [
-            {"id": n, "text": text, "fired": hit, "read": read, "share": hit / fired, "rate": hit / read}
-            for n, (text, (hit, read)) in enumerate(sorted(counted.items(), key=lambda one: -one[1][0]))
-        ],
+        "tokens": known,
+        "for_labels": {"fired": fired, "tokens": known},
         "examples": examples,
         **fields,
     }

@@ -48,6 +48,10 @@ def record(rng: np.random.Generator, read: np.ndarray, d_sae: int, dead: bool = 
         tokens=rng.permutation(len(VOCABULARY))[: 0 if dead else tops].astype(np.uint32),
         tokens_fired=rng.integers(0, fired + 1, 0 if dead else tops).astype(np.uint32),
         tokens_read=rng.integers(0, 5000, 0 if dead else tops).astype(np.uint32),
+        label_fired=fired // 2,
+        label_tokens=rng.permutation(len(VOCABULARY))[: 0 if dead else tops].astype(np.uint32),
+        label_tokens_fired=rng.integers(0, fired + 1, 0 if dead else tops).astype(np.uint32),
+        label_tokens_read=rng.integers(0, 5000, 0 if dead else tops).astype(np.uint32),
         cofiring=others[: 0 if dead else 3],
         cofiring_share=rng.random(len(others[: 0 if dead else 3]), np.float32),
         cofiring_jaccard=rng.random(len(others[: 0 if dead else 3]), np.float32),
@@ -146,13 +150,21 @@ def page(index: int, one: FeatureRecord, tokens: int = 1000) -> dict[str, Any]:
                 for i, s, j in zip(one.cofiring, one.cofiring_share, one.cofiring_jaccard, strict=True)
             ],
         },
-        "tokens": [
-            {"id": int(i), "text": text(int(i)), "fired": int(f), "read": int(r),
-             "share": int(f) / one.fired if one.fired else 0.0, "rate": int(f) / int(r) if r else 0.0}
-            for i, f, r in zip(one.tokens, one.tokens_fired, one.tokens_read, strict=True)
-        ],
+        "tokens": _counted(one.fired, one.tokens, one.tokens_fired, one.tokens_read),
+        "for_labels": {
+            "fired": one.label_fired,
+            "tokens": _counted(one.label_fired, one.label_tokens, one.label_tokens_fired, one.label_tokens_read),
+        },
         "examples": [_shown(one.examples, n) for n in range(len(one.examples.kind))],
     }  # fmt: skip
+
+
+def _counted(fired: int, *columns: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {"id": int(i), "text": text(int(i)), "fired": int(f), "read": int(r),
+         "share": int(f) / fired if fired else 0.0, "rate": int(f) / int(r) if r else 0.0}
+        for i, f, r in zip(*columns, strict=True)
+    ]  # fmt: skip
 
 
 def text(id: int) -> str:

@@ -86,7 +86,7 @@ def _starts(type_: str, lengths: Any) -> bytes:
 def _record(one: Feature) -> bytes:
     examples, logits = one.get("examples", ()), one.get("logits")
     fires = [[(n, value) for n, value in enumerate(known["activations"]) if value] for known in examples]
-    around = one.get("neighbours", {})
+    around, of_labels = one.get("neighbours", {}), one.get("for_labels", {"fired": 0, "tokens": ()})
     columns: dict[str, tuple[str, list[Any]]] = {
         "histogram": ("I", one["histogram"]["counts"] if one.get("fired") else []),
         "row": ("I", [known["row"] for known in examples]),
@@ -103,6 +103,9 @@ def _record(one: Feature) -> bytes:
         "tokens": ("I", [known["id"] for known in one.get("tokens", ())]),
         "tokens_fired": ("I", [known["fired"] for known in one.get("tokens", ())]),
         "tokens_read": ("I", [known["read"] for known in one.get("tokens", ())]),
+        "label_tokens": ("I", [known["id"] for known in of_labels["tokens"]]),
+        "label_tokens_fired": ("I", [known["fired"] for known in of_labels["tokens"]]),
+        "label_tokens_read": ("I", [known["read"] for known in of_labels["tokens"]]),
         "cofiring": ("I", [known["index"] for known in around.get("cofiring", ())]),
         "cofiring_share": ("f", [known["share"] for known in around.get("cofiring", ())]),
         "cofiring_jaccard": ("f", [known["jaccard"] for known in around.get("cofiring", ())]),
@@ -115,7 +118,8 @@ def _record(one: Feature) -> bytes:
         columns[f"{end}_values"] = "f", [known["value"] for known in logits[end]] if logits else []
     bounds = (logits["histogram"]["low"], logits["histogram"]["high"]) if logits else (0.0, 0.0)
     arrays = {name: array(type_, values).tobytes() for name, (type_, values) in columns.items()}
-    return pack(Numbers(*_numbers(one), *bounds), arrays, "H")
+    fired, *others = _numbers(one)
+    return pack(Numbers(fired, of_labels["fired"], *others, *bounds), arrays, "H")
 
 
 def _numbers(one: Feature) -> tuple[Any, ...]:

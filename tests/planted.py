@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mistudiod.engine.feature_record import BAND, NEAR, RANDOM, TOP, Examples, FeatureRecord
 from mistudiod.engine.feature_store import StoreWriter
-from mistudiod.pages import Pages
+from mistudiod.pages import Pages, is_held_out
 
 Rows = NDArray[np.int64]
 Rule = Callable[[Rows], NDArray[np.bool_]]  # of all rows at once: on which tokens a feature fires
@@ -96,6 +96,8 @@ def _record(
     order = np.argsort(-on, kind="stable")[:10]
     beside = np.array([other for other in (index - 1, index + 1) if 0 <= other < features], np.uint32)
     ones = np.ones(len(beside), np.float32)
+    for_labels = np.array([not is_held_out(3 * row) for row in range(len(text))])
+    ours = fires & for_labels[:, None]
     return FeatureRecord(
         fired=int(fires.sum()),
         total=float(values.sum()),
@@ -106,6 +108,10 @@ def _record(
         tokens=tokens[order].astype(np.uint32),
         tokens_fired=on[order].astype(np.uint32),
         tokens_read=np.array([(text == one).sum() for one in tokens[order]], np.uint32),
+        label_fired=int(ours.sum()),
+        label_tokens=tokens[order].astype(np.uint32),
+        label_tokens_fired=np.array([(text[ours] == one).sum() for one in tokens[order]], np.uint32),
+        label_tokens_read=np.array([(text[for_labels] == one).sum() for one in tokens[order]], np.uint32),
         cofiring=beside,
         cofiring_share=ones,
         cofiring_jaccard=ones,

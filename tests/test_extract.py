@@ -29,7 +29,7 @@ from mistudiod.engine.records import COFIRING, NEAR_MISSES, Records
 from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, Rule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.shards import Shards
-from mistudiod.pages import EDGES
+from mistudiod.pages import EDGES, is_held_out
 from mistudiod.paths import publish
 
 D_IN, D_SAE, T, VOCABULARY = 12, 40, 8, 50
@@ -94,6 +94,7 @@ class Found:
     dense: NDArray[np.float32]  # (places, d_sae)
     counted: NDArray[np.bool_]  # (places,)
     ids: NDArray[np.int64]  # (places,)
+    for_labels: NDArray[np.bool_]  # (places,)
     asked: Asked
 
 
@@ -112,15 +113,17 @@ def found_in(
     write_tokens(text.harvest.windows, text.numbers, dtype, folder)
     tokens = Mapped(folder / TOKENS, dtype).array
     counts = Mapped(folder / "shards" / COUNTS, "<u4").array
-    bank = Bank(tokens, counts, VOCABULARY)
-    merge(shards, asked, tokens, VOCABULARY, folder, folder, lambda done: None, tile)
+    for_labels = np.array([not is_held_out(number) for number in text.numbers.tolist()])
+    bank = Bank(tokens, counts, VOCABULARY, for_labels)
+    merge(shards, asked, tokens, VOCABULARY, for_labels, folder, folder, lambda done: None, tile)
     neighbours = decoder_neighbours(sae.W_dec, 16)
     made = Records(asked, (2, 3), bank, folder, folder, folder / "shards", neighbours)
     records = [made.record(feature) for feature in range(sae.d_sae)]
     dense = np.zeros((text.places, sae.d_sae), np.float32)
     for part in shards.of(0, sae.d_sae):
         dense[part.places, np.repeat(np.arange(sae.d_sae), np.diff(part.edges))] = part.values
-    return Found(shards, bank, records, dense, counts > 0, tokens.astype(np.int64), asked)
+    kept = np.repeat(for_labels, asked.context)
+    return Found(shards, bank, records, dense, counts > 0, tokens.astype(np.int64), kept, asked)
 
 
 def plain(text: Text, sae: SparseAutoencoder) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -293,6 +296,20 @@ def test_tokens_on_which_a_feature_fires_most_are_counted_and_so_is_how_often_th
         assert record.tokens_read.tolist() == read[expected].tolist()
 
 
+def test_what_labels_are_made_from_is_counted_without_the_windows_that_score_them(tmp_path: Path) -> None:
+    found = extracted(tmp_path, text_of(tokens=1_600), make_sae("jumprelu"), Asked(3, T), most=500, tile=1)
+    assert 0.2 < found.for_labels.mean() < 0.8
+    read = np.bincount(found.ids[found.counted & found.for_labels], minlength=VOCABULARY)
+    for feature, record in enumerate(found.records):
+        fires = (found.dense[:, feature] > 0) & found.for_labels
+        counts = np.bincount(found.ids[fires], minlength=VOCABULARY)
+        expected = sorted(np.flatnonzero(counts).tolist(), key=lambda one: (-counts[one], one))[:10]
+        assert record.label_fired == fires.sum()
+        assert record.label_tokens.tolist() == expected
+        assert record.label_tokens_fired.tolist() == counts[expected].tolist()
+        assert record.label_tokens_read.tolist() == read[expected].tolist()
+
+
 def test_features_that_fire_together_have_their_exact_jaccard_where_all_tokens_are_looked_at(tmp_path: Path) -> None:
     found = extracted(tmp_path, text_of(tokens=1_000), make_sae("topk"), Asked(3, T), most=500)
     fires = found.dense > 0
@@ -391,7 +408,7 @@ def test_the_strongest_come_first_and_of_equals_the_earlier(values: list[int], m
 def test_the_bank_keeps_places_of_every_token_spread_over_the_text(places: int, vocabulary: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     tokens, counts = generator.integers(0, vocabulary, places), generator.integers(0, 2, places).astype(np.uint32)
-    bank = Bank(tokens, counts, vocabulary)
+    bank = Bank(tokens, counts, vocabulary, np.ones(places, np.bool_))
     for token in range(vocabulary):
         there = np.flatnonzero((tokens == token) & (counts > 0)).tolist()
         kept = bank.places(token).tolist()

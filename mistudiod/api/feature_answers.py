@@ -80,6 +80,11 @@ class Neighbours(Fields):
     cofiring: list[Cofiring]
 
 
+class ForLabels(Fields):
+    fired: int = Field(description="tokens on which it fires")
+    tokens: list[FeatureToken] = Field(description="on which it fires most")
+
+
 class FeatureNumbers(Fields):
     index: int
     fired: int = Field(description="tokens on which it fires")
@@ -118,6 +123,7 @@ class Feature(FeatureNumbers):
     logits: Logits | None = Field(description="null where the SAE does not rebuild the residual stream")
     neighbours: Neighbours
     tokens: list[FeatureToken] = Field(description="on which it fires most")
+    for_labels: ForLabels = Field(description="the same of the windows that labels may be made from")
     examples: list[FeatureExample] = Field(description="the strongest first")
     label: dict[str, Any] | None
     score: dict[str, Any] | None

@@ -18,15 +18,20 @@ PIECE_ROWS = 4_096  # taken at once
 
 class Bank:
     """``tokens``: the id at each place, row x context + position (mapped). ``read`` (vocabulary,): on how many places
-    that count each id lies; ``places(id)``: up to KEPT of them, ascending.
+    that count each id lies, ``read_for_labels`` in windows that labels may be made from; ``places(id)``: up to KEPT of
+    them, ascending.
     """
 
-    def __init__(self, tokens: NDArray[Any], counts: NDArray[np.uint32], vocabulary: int) -> None:
-        """counts: as ``counts.bin`` has it (see ``shards``), 0 where a place does not count."""
+    def __init__(
+        self, tokens: NDArray[Any], counts: NDArray[np.uint32], vocabulary: int, for_labels: NDArray[np.bool_]
+    ) -> None:
+        """counts: as ``counts.bin`` has it (see ``shards``), 0 where a place does not count. for_labels: (rows,)."""
         self.tokens, self.vocabulary = tokens, vocabulary
-        self.read = np.zeros(vocabulary, np.int64)
-        for _, ids in _pieces(tokens, counts):
+        self.read, self.read_for_labels = np.zeros((2, vocabulary), np.int64)
+        context = len(tokens) // max(len(for_labels), 1)
+        for places, ids in _pieces(tokens, counts):
             self.read += np.bincount(ids, minlength=vocabulary)
+            self.read_for_labels += np.bincount(ids[for_labels[places // context]], minlength=vocabulary)
         kept = np.minimum(self.read, KEPT)
         self._starts = np.concatenate([[0], kept.cumsum()])
         self._places = np.empty(self._starts[-1], np.uint32)

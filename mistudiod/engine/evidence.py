@@ -18,6 +18,7 @@ FIRST_BIN = 222  # the leading bits of a float32, ``bits >> 22``, in the first b
 
 U32 = NDArray[np.uint32]
 F32 = NDArray[np.float32]
+Counts = tuple[U32, NDArray[np.int64]]  # ids, ascending, and how often each
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Asked:
         return np.dtype([
             ("fired", "u8"), ("total", "f8"), ("squares", "f8"), ("maximum", "f4"), ("histogram", "u4", BINS),
             ("tokens_n", "u4"), ("tokens", "u4", TOKENS), ("tokens_fired", "u4", TOKENS),
+            ("label_fired", "u8"), ("label_n", "u4"), ("label_tokens", "u4", TOKENS),
+            ("label_tokens_fired", "u4", TOKENS),
             ("examples_n", "u4"), ("kinds", "u1", self.examples), ("bands", "u1", self.examples),
             ("peaks", "u4", self.examples), ("values", "f4", self.examples),
         ])  # fmt: skip
@@ -57,14 +60,18 @@ class Runs:
 
 
 class Evidence:
-    """Takes in the entries of a feature, in order of the text; ``tokens`` are the ids of all places."""
+    """Takes in the entries of a feature, in order of the text; ``tokens`` are the ids of all places.
 
-    def __init__(self, asked: Asked, tokens: NDArray[Any], vocabulary: int) -> None:
-        self._asked, self._tokens, self._vocabulary = asked, tokens, vocabulary
+    ``for_labels`` (rows,): windows that labels may be made from; of the others labels must know nothing.
+    """
+
+    def __init__(self, asked: Asked, tokens: NDArray[Any], vocabulary: int, for_labels: NDArray[np.bool_]) -> None:
+        self._asked, self._tokens, self._vocabulary, self._for_labels = asked, tokens, vocabulary, for_labels
         self._fired, self._total, self._squares = 0, 0.0, 0.0
         self._histogram = np.zeros(BINS, np.int64)
         self._runs: list[Runs] = []
-        self._counts: tuple[U32, NDArray[np.int64]] | None = None
+        self._counts: Counts | None = None
+        self._of_labels: Counts | None = None
 
     def add(self, places: U32, values: F32) -> None:
         if not len(places):
@@ -76,20 +83,24 @@ class Evidence:
         bins = (values.view(np.uint32) >> np.uint32(22)).astype(np.int32) - FIRST_BIN
         self._histogram += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
         self._runs.append(Runs(places, values, self._asked.context))
-        found = _counted(self._tokens[places], self._vocabulary)
-        self._counts = found if self._counts is None else _merged(self._counts, found)
+        ids = self._tokens[places]
+        self._counts = _counted(ids, self._vocabulary, self._counts)
+        self._of_labels = _counted(
+            ids[self._for_labels[places // np.uint32(self._asked.context)]], self._vocabulary, self._of_labels
+        )
 
     def write(self, feature: int, summary: Any) -> None:
         """Into one place of an array of ``Asked.summary``, which is zero."""
-        if not self._runs or self._counts is None:
+        if not self._runs or self._counts is None or self._of_labels is None:
             return
         peaks, values = _windows(self._runs, self._asked.context)
         summary["fired"], summary["total"], summary["squares"] = self._fired, self._total, self._squares
         summary["maximum"], summary["histogram"] = values.max(), self._histogram
-        ids, counts = self._counts
-        most = strongest(counts, TOKENS)
-        summary["tokens_n"] = len(most)
-        summary["tokens"][: len(most)], summary["tokens_fired"][: len(most)] = ids[most], counts[most]
+        summary["label_fired"] = self._of_labels[1].sum()
+        for counted, n, name in ((self._counts, "tokens_n", "tokens"), (self._of_labels, "label_n", "label_tokens")):
+            most = strongest(counted[1], TOKENS)
+            summary[n] = len(most)
+            summary[name][: len(most)], summary[f"{name}_fired"][: len(most)] = (one[most] for one in counted)
         chosen, kinds, bands = choose(values, self._asked, feature)
         n = len(chosen)
         summary["examples_n"], summary["kinds"][:n], summary["bands"][:n] = n, kinds, bands
@@ -143,18 +154,20 @@ def _windows(runs: list[Runs], context: int) -> tuple[U32, F32]:
     return again.peaks, again.values
 
 
-def _counted(ids: NDArray[Any], vocabulary: int) -> tuple[U32, NDArray[np.int64]]:
-    """The ids that there are, ascending, and how often each."""
+def _counted(ids: NDArray[Any], vocabulary: int, before: Counts | None) -> Counts:
+    """The ids that there are and how often each, with those before."""
     if len(ids) > vocabulary:
         counts = np.bincount(ids, minlength=vocabulary)
         there = np.flatnonzero(counts)
-        return there.astype(np.uint32), counts[there]
-    ordered = np.sort(ids)
-    starts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
-    return ordered[starts].astype(np.uint32), np.diff(starts, append=len(ids))
+        found = there.astype(np.uint32), counts[there]
+    else:
+        ordered = np.sort(ids)
+        starts = np.flatnonzero(np.concatenate([np.ones(min(len(ids), 1), np.bool_), ordered[1:] != ordered[:-1]]))
+        found = ordered[starts].astype(np.uint32), np.diff(starts, append=len(ids))
+    return found if before is None else _merged(before, found)
 
 
-def _merged(one: tuple[U32, NDArray[np.int64]], other: tuple[U32, NDArray[np.int64]]) -> tuple[U32, NDArray[np.int64]]:
+def _merged(one: Counts, other: Counts) -> Counts:
     ids = np.union1d(one[0], other[0])
     counts = np.zeros(len(ids), np.int64)
     for some, of in (one, other):

@@ -67,6 +67,10 @@ class FeatureRecord:
     tokens: U32
     tokens_fired: U32
     tokens_read: U32
+    label_fired: int  # the same of windows that labels may be made from: tokens on which it fires,
+    label_tokens: U32  # those on which it fires most
+    label_tokens_fired: U32
+    label_tokens_read: U32
     cofiring: U32  # other features, the likeliest to fire with it first
     cofiring_share: F32  # of the tokens on which this one fires, on which the other does too
     cofiring_jaccard: F32  # tokens with both / tokens with either

@@ -168,6 +168,7 @@ def _numbers(record: FeatureRecord) -> Numbers:
     top = record.examples.value[record.examples.kind == TOP]
     return Numbers(
         fired=fired,
+        label_fired=record.label_fired,
         maximum=record.maximum,
         mean=mean,
         std=spread,
@@ -184,6 +185,9 @@ def _arrays(record: FeatureRecord, type_of_tokens: str) -> dict[str, bytes]:
         "tokens": _bytes(record.tokens, "I"),
         "tokens_fired": _bytes(record.tokens_fired, "I"),
         "tokens_read": _bytes(record.tokens_read, "I"),
+        "label_tokens": _bytes(record.label_tokens, "I"),
+        "label_tokens_fired": _bytes(record.label_tokens_fired, "I"),
+        "label_tokens_read": _bytes(record.label_tokens_read, "I"),
         "cofiring": _bytes(record.cofiring, "I"),
         "cofiring_share": _bytes(record.cofiring_share, "f"),
         "cofiring_jaccard": _bytes(record.cofiring_jaccard, "f"),

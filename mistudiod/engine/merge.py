@@ -24,6 +24,7 @@ def merge(
     asked: Asked,
     tokens: NDArray[Any],
     vocabulary: int,
+    for_labels: NDArray[np.bool_],
     postings: Path,
     summaries: Path,
     heard: Heard,
@@ -31,7 +32,8 @@ def merge(
 ) -> NDArray[np.int64]:
     """Write ``postings.*`` into one folder and ``summary.bin`` (Asked.summary of each feature) into the other.
 
-    tokens: the ids of all places; vocabulary: how many ids there are. Returns on how many tokens each feature fires.
+    tokens: the ids of all places; vocabulary: how many ids there are; for_labels: see ``Evidence``. Returns on how many
+    tokens each feature fires.
     """
     fired = shards.fired()
     np.concatenate([[0], fired.cumsum()]).astype("<u8").tofile(postings / INDEX)
@@ -40,7 +42,7 @@ def merge(
         for first, last in tiles(fired, most):
             heard(first)
             found = np.zeros(last - first, asked.summary())
-            seen = [Evidence(asked, tokens, vocabulary) for _ in range(first, last)]
+            seen = [Evidence(asked, tokens, vocabulary, for_labels) for _ in range(first, last)]
             for entries in _pieces(shards, first, last, fired, most):
                 _write(entries, to, to_values)
                 for n, one in enumerate(seen):

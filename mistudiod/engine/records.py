@@ -55,6 +55,7 @@ class Records:
         places, values = (one.array[self._edges[feature] : self._edges[feature + 1]]
                           for one in (self._places, self._values))  # fmt: skip
         tokens = summary["tokens"][: summary["tokens_n"]]
+        of_labels = summary["label_tokens"][: summary["label_n"]]
         cofiring, share, jaccard = self._cofiring(feature, places)
         decoder, cosines = (one[feature] for one in self._neighbours)
         near = self._near(feature, places, tokens, cofiring, decoder)
@@ -68,6 +69,10 @@ class Records:
             tokens=tokens.copy(),
             tokens_fired=summary["tokens_fired"][: len(tokens)].copy(),
             tokens_read=self._bank.read[tokens].astype(np.uint32),
+            label_fired=int(summary["label_fired"]),
+            label_tokens=of_labels.copy(),
+            label_tokens_fired=summary["label_tokens_fired"][: len(of_labels)].copy(),
+            label_tokens_read=self._bank.read_for_labels[of_labels].astype(np.uint32),
             cofiring=cofiring,
             cofiring_share=share,
             cofiring_jaccard=jaccard,

@@ -61,6 +61,9 @@ def describe(page: Page) -> dict[str, Any]:
     """
     if page["dead"]:
         return {"text": "dead: fires on none of the tokens read", "explanation": "", "confidence": 1.0}
+    if not page["for_labels"]["fired"]:
+        text = "fires too rarely to be described: all its texts are kept for scoring"
+        return {"text": text, "explanation": "", "confidence": 0.0}
     tokens, places = _tokens(page), _places(page)
     subject = _subject(tokens, places)
     is_dense = page["density"] >= DENSE
@@ -80,11 +83,12 @@ def describe(page: Page) -> dict[str, Any]:
 def _tokens(page: Page) -> list[_Token]:
     """The tokens on which it fires most; those that differ in spaces only are one."""
     counts: dict[str, list[int]] = {}
-    for one in page["tokens"]:
+    for one in page["for_labels"]["tokens"]:
         counted = counts.setdefault(bare(one["text"]), [0, 0])
         counted[0] += one["fired"]
         counted[1] += one["read"]
-    found = [_Token(text, fired / page["fired"], fired / max(read, 1)) for text, (fired, read) in counts.items()]
+    all_fired = page["for_labels"]["fired"]
+    found = [_Token(text, fired / all_fired, fired / max(read, 1)) for text, (fired, read) in counts.items()]
     return sorted(found, key=lambda token: -token.share)
 
 

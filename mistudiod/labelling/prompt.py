@@ -75,7 +75,7 @@ def _evidence(page: Page) -> dict[str, str]:
     return {
         "fired": f"{page['fired']:,}",
         "density": f"{100 * page['density']:.2g} %",
-        "top_tokens": _lines(map(_top_token, page["tokens"][:TOKENS])),
+        "top_tokens": _lines(map(_top_token, page["for_labels"]["tokens"][:TOKENS])),
         "next_tokens": _next_tokens(page),
         "promoted": ", ".join(quoted(one["text"]) for one in logits["top"][:PROMOTED]) or "not known",
         "suppressed": ", ".join(quoted(one["text"]) for one in logits["bottom"][:SUPPRESSED]) or "not known",

@@ -24,6 +24,7 @@ from mistudiod.engine.records import NEIGHBOURS, Records
 from mistudiod.engine.shards import ENTRY_BYTES, SHARD_ENTRIES, Entries, Shards
 from mistudiod.engine.token_bytes import write_vocabulary
 from mistudiod.facts import UnknownModel
+from mistudiod.pages import is_held_out
 from mistudiod.paths import DiskFull, publish, require_space
 from mistudiod.specs import Extract
 from mistudiod.worker.extract_live import LiveFeatures
@@ -142,9 +143,11 @@ class _Extraction:
         merged.mkdir(exist_ok=True)
         postings = folder if self._spec.postings else merged
         tokens, counts = Mapped(folder / TOKENS, dtype), Mapped(_scratch(link) / COUNTS, "<u4")
-        bank = Bank(tokens.array, counts.array, vocabulary)
+        for_labels = np.array([not is_held_out(number) for number in text.numbers.tolist()])
+        bank = Bank(tokens.array, counts.array, vocabulary, for_labels)
         counts.forget()
-        merge(self._shards, self._asked, tokens.array, vocabulary, postings, merged, self._heard("sort", sae.d_sae))
+        heard = self._heard("sort", sae.d_sae)
+        merge(self._shards, self._asked, tokens.array, vocabulary, for_labels, postings, merged, heard)
         records = Records(self._asked, self._spec.around, bank, postings, merged, _scratch(link), neighbours)
         writer = StoreWriter(folder, sae.d_sae, text.context, len(text.numbers), counted, dtype.itemsize)
         tokens.forget()
