@@ -51,7 +51,7 @@ class NotGiven(StudioError):
 @dataclass(frozen=True)
 class Given:
     """``endpoint``: ``{"name", "url", "on_this_machine", "secret"}``, the last the name of its key. ``features``: what
-    is left, ``[{"index", "label"}]``.
+    is left, ``[{"index", "label"}]``, with ``"methods"`` where scores are.
     """
 
     extraction: str

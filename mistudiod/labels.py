@@ -105,7 +105,7 @@ class Labels:
         self, spec: LabelSpec | ScoreSpec, features: Sequence[int], job: int | None = None
     ) -> list[dict[str, Any]]:
         """What a job still has to do of ``features``, in their order: ``[{"index", "label": {"id", "text",
-        "explanation"} | None}]``; a label is given to those who score it.
+        "explanation"} | None}]``; a label is given to those who score it, with the ``"methods"`` that are left.
 
         ``job``: what this one has done already is left out; None: the job is yet to be.
         """
@@ -117,6 +117,6 @@ class Labels:
 
     async def take_in(self, sae: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Labels from elsewhere, as ``export`` gives them: ``{"imported", "known"}``. None takes the place of what a
-        person has said here.
+        person has said here; of a known one only what became of it since is taken.
         """
         return await self._database.write(lambda db: label_exchange.take_in(db, sae, labels))

@@ -185,7 +185,7 @@ def say_scores(order: dict, run: Path, say) -> None:
     scores = [
         {"feature": one["index"], "label": one["label"]["id"], "method": method, "balanced_accuracy": 0.75, **counts,
          "judge": None if method == "tokens" else spec["model"]}
-        for one in given["features"] for method in spec["methods"]
+        for one in given["features"] for method in one["methods"]
     ]  # fmt: skip
     say(event="scores", extraction=given["extraction"], scores=scores[:50])
 

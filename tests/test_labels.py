@@ -22,6 +22,7 @@ from mistudiod.label_statements import Found
 from mistudiod.labels import Labels
 from mistudiod.paths import Paths
 from mistudiod.specs import Label, Score
+from mistudiod.statements import add_job
 
 SAE = "sae-a"
 
@@ -342,6 +343,37 @@ async def test_what_is_taken_in_never_replaces_what_a_person_said_here(shelf: Sh
     assert (await shelf.labels.about(SAE, 3))["label"]["provider"] == "person"
 
 
+async def test_an_imported_label_that_nobody_has_decided_on_gives_way_to_a_later_one(shelf: Shelf) -> None:
+    theirs = {"text": "a guess", "provider": "ollama", "status": "proposed", "current": True}
+    await shelf.labels.take_in(SAE, [{"feature": 1, **theirs}, {"feature": 2, **theirs, "status": "accepted"}])
+    for feature, shown in ((1, "a better guess"), (2, "a guess")):
+        await shelf.say(feature, "a better guess", "openai")
+        assert await shelf.shown(feature) == shown
+
+
+async def test_what_became_of_a_known_label_since_is_taken_in(shelf: Shelf) -> None:
+    for feature in (1, 2, 3):
+        await shelf.say(feature, "a guess")
+        await shelf.say(feature, "a better guess")
+    exported = [one async for one in everything(shelf.labels, SAE)]
+    await shelf.labels.take_in("copy", exported)
+    theirs = [one async for one in everything(shelf.labels, "copy")]
+    await shelf.labels.accept("copy", theirs[4]["id"])  # of feature 3: what is decided here stays
+    await shelf.labels.accept(SAE, exported[0]["id"])
+    await shelf.labels.reject(SAE, exported[3]["id"])
+    await shelf.labels.reject(SAE, exported[4]["id"])
+    await shelf.score(exported[0]["id"], 0.75)
+    for _ in range(2):
+        now = [one async for one in everything(shelf.labels, SAE)]
+        assert await shelf.labels.take_in("copy", now) == {"imported": 0, "known": 6}
+        labels = [(await shelf.labels.about("copy", feature))["label"] for feature in (1, 2, 3)]
+        assert [(one["text"], one["status"]) for one in labels] == [
+            ("a guess", "accepted"), ("a guess", "proposed"), ("a guess", "accepted"),
+        ]  # fmt: skip
+        (score,) = (await shelf.labels.about("copy", 1))["score"]["scores"]
+        assert score["balanced_accuracy"] == 0.75
+
+
 def label_spec(**about: Any) -> Label:
     given = {"sae": SAE, "endpoint": "ollama", "model": "m", "unlabeled": True, **about}
     return Label(**given)
@@ -378,11 +410,33 @@ async def test_a_scoring_does_only_labels_without_all_of_its_methods(shelf: Shel
     assert await left(shelf, Score(sae=SAE)) == [3]
     assert await left(shelf, judged.model_copy(update={"again": True})) == [3, 2, 1]
     assert await left(shelf, judged.model_copy(update={"again": True}), job=2) == [3, 2]
-    assert (await shelf.labels.todo(judged, [3], 9)) == [
-        {"index": 3, "label": {"id": labels[3], "text": "label 3", "explanation": None}}
-    ]
+    label = {"id": labels[3], "text": "label 3", "explanation": None}
+    assert await shelf.labels.todo(judged, [3], 9) == [{"index": 3, "label": label, "methods": ["tokens", "detection"]}]
     await shelf.say(1, "a new label")
     assert await left(shelf, judged) == [3, 2, 1]
+
+
+async def test_what_a_label_was_scored_by_already_is_not_paid_twice(shelf: Shelf) -> None:
+    label = await shelf.say(1, "a label")
+    await shelf.score(label, 0.5, "detection")
+    judged = Score(sae=SAE, methods=["fuzzing", "detection", "tokens"], endpoint="ollama", model="m")
+    assert [one["methods"] for one in await shelf.labels.todo(judged, [1], 2)] == [["fuzzing", "tokens"]]
+    again = judged.model_copy(update={"again": True})
+    assert [one["methods"] for one in await shelf.labels.todo(again, [1], 2)] == [["fuzzing", "tokens"]]
+    assert [one["methods"] for one in await shelf.labels.todo(again, [1], 9)] == [["fuzzing", "detection", "tokens"]]
+
+
+async def test_a_model_that_saw_no_pattern_is_not_asked_again_unless_again_is_given(shelf: Shelf) -> None:
+    spec = label_spec().model_dump_json()
+    job = await shelf.database.write(lambda db: add_job(db, ("label", "io", spec, 0)))
+    await shelf.fail(4, "unclear", job)
+    await shelf.fail(5, "the answer was prose", job)
+    assert await left(shelf, label_spec(), job) == await left(shelf, label_spec(), None) == [5, 3, 2, 1]
+    others: tuple[dict[str, Any], ...] = ({"model": "n"}, {"endpoint": "openai"}, {"template": "mine"}, {"again": True})
+    for other in others:
+        assert await left(shelf, label_spec(**other), None) == [5, 4, 3, 2, 1]
+        assert await left(shelf, label_spec(**other), job) == [5, 3, 2, 1]
+    assert await left(shelf, Label(sae=SAE), None) == [5, 4, 3, 2, 1]
 
 
 async def test_the_summary_says_whose_labels_there_are_and_what_they_are_worth(shelf: Shelf) -> None:

@@ -113,6 +113,19 @@ def test_a_perfect_judge_finds_right_labels_right_and_others_worthless(
     assert (result["prompt_tokens"], result["answer_tokens"]) == (100 * 8 * FEATURES, 20 * 8 * FEATURES)
 
 
+def test_a_label_is_scored_only_by_the_methods_that_are_left(planted: Path, openai_server: OpenAIServer) -> None:
+    openai_server.always = answering(perfect)
+    give(planted, {0: RIGHT[0], 1: RIGHT[1]}, openai_server)
+    given = json.loads((planted / "given.json").read_text())
+    given["features"][0]["methods"] = ["fuzzing"]
+    (planted / "given.json").write_text(json.dumps(given))
+    scores, result = judge(planted, "detection", "fuzzing")
+    assert sorted((one["feature"], one["method"]) for one in scores) == [
+        (0, "fuzzing"), (1, "detection"), (1, "fuzzing"),
+    ]  # fmt: skip
+    assert result["scored"] == 2 and len(openai_server.seen) == 3 * 8
+
+
 def test_a_judge_that_always_says_yes_is_worth_a_coin(planted: Path, openai_server: OpenAIServer) -> None:
     openai_server.always = answering(lambda _word, _text: 100)
     give(planted, RIGHT, openai_server)

@@ -27,7 +27,8 @@ BATCH, BATCH_S = 50, 0.5  # scores in one event, and seconds that one may wait
 HOPELESS = 20  # so many features at the beginning that a judge has failed for one reason end the job
 _REASONS = 20  # that a result names
 _REASONS_SAID = 3
-Feature = Mapping[str, Any]  # {"index", "label": {"id", "text", "explanation"} or None}
+# {"index", "label": {"id", "text", "explanation"} or None, "methods"?: those that are left; without, all of the spec's}
+Feature = Mapping[str, Any]
 
 
 def run(spec: Score, link: Link) -> None:
@@ -84,7 +85,7 @@ class _Scoring:
             self._told.done([str(error)])
             return
         failures = []
-        for method in dict.fromkeys(self._spec.methods):
+        for method in feature.get("methods") or dict.fromkeys(self._spec.methods):
             try:
                 measured = await self._by(method, feature, drawn)
             except Unjudged as failed:
