@@ -106,6 +106,34 @@ def test_a_spec_that_is_wrong_is_refused_with_the_reason(run: Run) -> None:
     assert run("label", "start", "mades").stderr.endswith("did you mean made?\n")
 
 
+def test_a_job_whose_features_are_still_being_made_is_queued_behind_them(studio: str) -> None:
+    def run(*args: str) -> Result:
+        return CliRunner(env={"MISTUDIO_HOST": studio}).invoke(main, list(args))
+
+    with Client(studio) as client:
+        bare = client.train("python-pico", "blocks.3.hook_resid_post", "bare")
+        assert client.wait(bare["id"], 120)["state"] == "done"
+        begun = [client.train("python-pico", "blocks.3.hook_resid_post", "slow")]
+        try:
+            for sae in ("bare", "slow"):  # of the second not even the SAE is there
+                extraction = client.extract(sae)
+                begun.append(extraction)
+                waiting = run("label", "start", sae, "--detach")
+                assert waiting.exit_code == 0, waiting.output
+                assert "cannot be estimated yet: its features are not there\n" in waiting.stderr
+                scoring = data_of(run("label", "score", sae, "--methods", "tokens", "--detach", "--json"))
+                assert extraction["id"] in scoring["after"]
+                begun += [client.job(int(waiting.stdout)), scoring]
+                asking = ("label", "start", sae, *ASK[3:], "--detach")
+                assert "at a cost that is not known): give --yes" in run(*asking).stderr
+                begun.append(data_of(run(*asking, "--yes", "--json")))
+        finally:
+            for job in reversed(begun):
+                client.stop(job["id"])
+        refused = run("label", "start", "bare")
+        assert refused.exit_code != 0 and "no features of bare have been extracted yet" in refused.stderr
+
+
 def test_scores_say_what_the_labels_as_a_whole_are_worth(run: Run) -> None:
     done = run("label", "score", "made", "--methods", "tokens")
     assert done.exit_code == 0, done.output

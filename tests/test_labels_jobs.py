@@ -41,6 +41,7 @@ class Shop:
         example = {"kind": "top", "band": None, "row": 0, "window": 7, "first": 0, "peak": 0, "max": 2.0}
         shown = {"held_out": False, "ids": [1], "texts": ["import"], "activations": [2.0]}
         none = {"logits": None, "tokens": [], "neighbours": {"decoder": [], "cofiring": []}}
+        none["for_labels"] = {"fired": 9, "tokens": []}
         return {"index": index, **numbers, **none, "examples": [{**example, **shown}]}
 
 
@@ -172,6 +173,7 @@ async def test_a_scoring_is_given_labels_and_not_again_those_that_have_been_scor
     assert given(studio, job["id"])["features"][0] == {
         "index": 2,
         "label": {"id": one, "text": "what it is", "explanation": "what it is, because"},
+        "methods": ["tokens"],
     }
     (scored,) = (await studio.get(f"/api/saes/{SAE}/features/2/labels"))["labels"]
     assert [(s["method"], s["balanced_accuracy"], s["job"]) for s in scored["scores"]] == [("tokens", 0.75, job["id"])]

@@ -12,6 +12,7 @@ from mistudio.commands.dataset import name_of
 from mistudio.commands.feature_rows import among, asked
 from mistudio.commands.plan import OF_A_JOB
 from mistudio.completion import named
+from mistudio.errors import ApiError
 from mistudio.feature_page import origin
 from mistudio.options import Call, Noun, SpecVerb, columned, pass_call
 from mistudio.outcomes import show_worth
@@ -19,6 +20,7 @@ from mistudio.tables import Columns, show_rows
 from mistudio.visible import visible
 from mistudio.watch import start
 
+_KEYLESS = "tokens"  # without an LLM, at no cost
 _YES = click.option("--yes", is_flag=True, help="do not ask what it may cost")
 _ENDPOINTS: Columns = {
     "NAME": lambda one: one["name"],
@@ -53,13 +55,30 @@ def score(call: Call, /, sae: str, yes: bool, **fields: Any) -> None:
 
 def _start(call: Call, kind: str, fields: dict[str, Any], yes: bool) -> None:
     given = {field: value for field, value in fields.items() if value is not None and field not in OF_A_JOB}
-    expected = call.client.estimate_labels(fields["sae"], {"kind": kind, **given})
+    cost_usd = _cost(call, {"kind": kind, **given})
+    if cost_usd != 0:
+        _make_sure(cost_usd, yes)
+    start(call, kind, fields)
+
+
+def _cost(call: Call, spec: dict[str, Any]) -> float | None:
+    """In US$, None when nobody knows; says what it takes. The features may still be made: then the job waits for them,
+    and what else is wrong the submission refuses.
+    """
+    try:
+        expected = call.client.estimate_labels(spec["sae"], spec)
+    except ApiError as error:
+        if error.status not in (404, 409):
+            raise
+        if not call.json:
+            output.note("cannot be estimated yet: its features are not there")
+        asks = spec.get("methods", ()) if spec["kind"] == "score" else [spec.get("endpoint", _KEYLESS)]
+        return None if set(asks) - {_KEYLESS} else 0.0
     if not call.json:
         for line in estimated(expected):
             output.note(line)
-    if expected["cost_usd"] != 0:
-        _make_sure(expected["cost_usd"], yes)
-    start(call, kind, fields)
+    cost_usd: float | None = expected["cost_usd"]
+    return cost_usd
 
 
 def estimated(expected: dict[str, Any]) -> list[str]:
