@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from bisect import bisect_left
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +16,22 @@ from mistudiod.pages import Pages
 
 AROUND = 16  # tokens of text before and after a place
 SHARED = 10  # places shown of two features
-_BLOCK = 1 << 14
+_Met = tuple[float, int, float, float]  # strength of the weaker, -place, activations of the rarer and of the other
 
 
-def occurrences(pages: Pages, index: int, above: float, begin: int, limit: int) -> dict[str, Any]:
+def occurrences(
+    pages: Pages, index: int, above: float, begin: int, limit: int, total: int | None = None
+) -> dict[str, Any]:
     """The places where a feature has an activation of ``above`` or more, in the order of the text: ``total``, so many
     of them from the ``begin``-th posting on, and with what to begin ``next``. Raises ValueError without postings.
+
+    ``total``: when it has been counted already; that reads all postings.
     """
     places, values = pages.postings(index)
-    total, chosen = len(values), list(range(begin, min(begin + limit + 1, len(values))))
-    if above > 0:
-        total, chosen = 0, []
-        for start in range(0, len(values), _BLOCK):
-            block = enumerate(values[start : start + _BLOCK], start)
-            strong = [n for n, value in block if value >= above]
-            total += len(strong)
-            if len(chosen) <= limit:
-                chosen += [n for n in strong if n >= begin][: limit + 1 - len(chosen)]
+    if total is None:
+        total = sum(value >= above for value in values) if above > 0 else len(values)
+    strong = (n for n, value in enumerate(values[begin:], begin) if value >= above)
+    chosen = list(islice(strong, limit + 1))
     following = chosen[limit] if len(chosen) > limit else None
     found = [{**_place(pages, places[n]), "value": values[n]} for n in chosen[:limit]]
     return {"occurrences": found, "total": total, "next": following}
@@ -42,19 +44,15 @@ def together(pages: Pages, a: int, b: int) -> dict[str, Any]:
     if not pages.manifest["postings"]:
         return {"both": None, "jaccard": None, "shared": None}
     order = sorted((a, b), key=lambda index: len(pages.postings(index)[0]))
-    (few, few_values), (many, many_values) = map(pages.postings, order)
-    few_top, many_top = (pages.columns["max"][index] or 1.0 for index in order)
-    both, at = 0, 0
-    best: dict[int, tuple[float, int, float, float]] = {}  # by window
-    for place, one in zip(few, few_values, strict=True):
-        at = bisect_left(many, place, at)
-        if at == len(many):
-            break
-        if many[at] == place:
-            both, other = both + 1, many_values[at]
-            found = (min(one / few_top, other / many_top), -place, one, other)
-            row = place // pages.context
-            best[row] = max(best.get(row, found), found)
+    few, many = (pages.postings(index)[0] for index in order)
+    both = 0
+    best: list[_Met] = []  # a heap: the weakest first
+    for _, met in groupby(_meetings(pages, *order), key=lambda one: -one[1] // pages.context):
+        here = list(met)  # in one window
+        both += len(here)
+        heappush(best, max(here))
+        if len(best) > SHARED:
+            heappop(best)
     either = len(few) + len(many) - both
     names = ("a", "b") if order == [a, b] else ("b", "a")
     return {
@@ -62,9 +60,22 @@ def together(pages: Pages, a: int, b: int) -> dict[str, Any]:
         "jaccard": both / either if either else 0.0,
         "shared": [
             {**_place(pages, -place), **dict(zip(names, values, strict=True))}
-            for _, place, *values in sorted(best.values(), reverse=True)[:SHARED]
+            for _, place, *values in sorted(best, reverse=True)
         ],
     }
+
+
+def _meetings(pages: Pages, few: int, many: int) -> Iterator[_Met]:
+    """Where two features both fire, in the order of the text."""
+    tops = [pages.columns["max"][index] or 1.0 for index in (few, many)]
+    (few_places, few_values), (places, values) = pages.postings(few), pages.postings(many)
+    at = 0
+    for place, one in zip(few_places, few_values, strict=True):
+        at = bisect_left(places, place, at)
+        if at == len(places):
+            return
+        if places[at] == place:
+            yield min(one / tops[0], values[at] / tops[1]), -place, one, values[at]
 
 
 def _place(pages: Pages, place: int) -> dict[str, Any]:

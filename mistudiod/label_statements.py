@@ -185,6 +185,14 @@ def marks_of(db: sqlite3.Connection, sae: str, feature: int) -> dict[str, Any]:
     }
 
 
+def about(db: sqlite3.Connection, sae: str, feature: int) -> dict[str, Any]:
+    """``{"label", "score", "marks"}`` of a feature; without a label, or a score of it: None."""
+    label = current(db, sae, feature)
+    scores = scores_of(db, label["id"]) if label else []
+    score = {"value": worth(db, label["id"]), "scores": scores} if label and scores else None
+    return {"label": label, "score": score, "marks": marks_of(db, sae, feature)}
+
+
 def mark(db: sqlite3.Connection, sae: str, feature: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """``changes``: what of starred, note and lists is to be another."""
     marks = {**marks_of(db, sae, feature), **changes}

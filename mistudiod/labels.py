@@ -5,7 +5,6 @@ Kept by SAE and feature in the database, and nowhere else: a new extraction chan
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,14 +54,11 @@ class Labels:
 
     async def about(self, sae: str, feature: int) -> dict[str, Any]:
         """``{"label", "score": {"value", "scores"}, "marks": {"starred", "note", "lists"}}``; without: None."""
+        return (await self.about_each(sae, [feature]))[0]
 
-        def read(db: sqlite3.Connection) -> dict[str, Any]:
-            label = label_statements.current(db, sae, feature)
-            scores = label_statements.scores_of(db, label["id"]) if label else []
-            score = {"value": label_statements.worth(db, label["id"]), "scores": scores} if label and scores else None
-            return {"label": label, "score": score, "marks": label_statements.marks_of(db, sae, feature)}
-
-        return await self._database.read(read)
+    async def about_each(self, sae: str, features: Sequence[int]) -> list[dict[str, Any]]:
+        """The same of several, in their order, in one read."""
+        return await self._database.read(lambda db: [label_statements.about(db, sae, one) for one in features])
 
     async def history(self, sae: str, feature: int) -> dict[str, Any]:
         """``{"labels": every one it has had, the newest first, with its "scores"; "failure": of the last try}``."""

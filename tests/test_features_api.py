@@ -8,6 +8,7 @@ import math
 import os
 import random
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ class KnownLabels:
     async def about(self, sae: str, index: int) -> dict[str, Any]:
         marks = {"starred": index in self.stars, "note": None, "lists": []}
         return {"label": self.row(index)["label"], "score": None, "marks": marks}
+
+    async def about_each(self, sae: str, indices: Any) -> list[dict[str, Any]]:
+        return [await self.about(sae, index) for index in indices]
 
     async def matching(self, sae: str, **conditions: Any) -> set[int]:
         ((name, value),) = conditions.items()
@@ -119,7 +123,7 @@ async def shown(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Studio:
     put_store(studio.data)
     await studio.app[INDEX].rebuild()
     known = KnownLabels()
-    for name in ("of", "order", "about", "matching"):
+    for name in ("of", "order", "about", "about_each", "matching"):
         monkeypatch.setattr(studio.app[LABELS], name, getattr(known, name))
     return studio
 
@@ -275,6 +279,40 @@ async def test_occurrences_are_all_places_in_the_order_of_the_text(shown: Studio
             assert found == expected
 
 
+async def test_places_are_counted_on_the_first_page_only(shown: Studio) -> None:
+    index = max(range(D_SAE), key=lambda index: len(random_postings()[index]))
+    url = f"/api/saes/s/features/{index}/occurrences?above=2.5&limit=5"
+    first = await shown.get(url)
+    begin, total = first["next"].split("-")
+    assert int(total) == first["total"]
+    second = await shown.get(f"{url}&cursor={first['next']}")
+    assert await shown.get(f"{url}&cursor={begin}") == second
+    uncounted = await shown.get(f"{url}&cursor={begin}-999")
+    assert uncounted == {**second, "total": 999, "next": f"{second['next'].split('-')[0]}-999"}
+    for wrong in ("-", "1-", "-1", "1-2-3", "x"):
+        assert (await shown.call("GET", f"{url}&cursor={wrong}"))[0] == 400
+
+
+async def test_pages_do_not_wait_for_those_who_look_through_all_places(
+    shown: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    real = features.occurrences
+
+    def slow(*given: Any) -> dict[str, Any]:
+        assert over.wait(30)
+        return real(*given)
+
+    monkeypatch.setattr(features, "occurrences", slow)
+    scans = [asyncio.create_task(shown.get("/api/saes/s/features/0/occurrences")) for _ in range(40)]
+    await asyncio.sleep(0.2)
+    try:
+        assert (await asyncio.wait_for(shown.get("/api/saes/s/features/0"), 5))["index"] == 0
+    finally:
+        over.set()
+        await asyncio.gather(*scans)
+
+
 async def test_an_occurrence_shows_sixteen_tokens_on_either_side(studio: Studio) -> None:
     put_artifact(studio.data, "saes", "s", "recipe.json")
     windows = [[n % len(WORDS) for n in range(100)]]
@@ -335,6 +373,27 @@ async def test_an_export_is_every_page_a_line_each(shown: Studio) -> None:
         assert json.loads(lines[index]) == await shown.get(f"/api/saes/s/features/{index}")
     async with shown.session.head(shown.server.make_url("/api/saes/s/features/export")) as response:
         assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_an_export_reads_labels_a_few_pages_at_a_time(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_sae(studio.data)
+    put_store(studio.data)
+    await studio.app[INDEX].rebuild()
+    labels, reads = studio.app[LABELS], 0
+    await labels.put("s", 7, "imports", "of modules", "3")
+    await labels.mark("s", 33, {"starred": True})
+    expected = [await studio.get(f"/api/saes/s/features/{index}") for index in range(D_SAE)]
+    real = labels._database.read
+
+    async def counted(function: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await real(function)
+
+    monkeypatch.setattr(labels._database, "read", counted)
+    lines = (await studio.call("GET", "/api/saes/s/features/export"))[1].splitlines()
+    assert list(map(json.loads, lines)) == expected
+    assert reads <= 10
 
 
 async def test_an_export_whose_reader_goes_or_whose_store_is_damaged_ends(

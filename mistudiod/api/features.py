@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -32,6 +33,7 @@ from mistudiod.tokens import Scope
 
 log = logging.getLogger("mistudiod.api")
 _EXPORTED = 32  # features at once
+_SCANS = ThreadPoolExecutor(2, "scan")  # of all places of a feature: pages never wait for those
 T = TypeVar("T")
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -60,6 +62,12 @@ class FeaturesQuery(PageQuery):
 
 class OccurrencesQuery(PageQuery):
     above: float = Field(0.0, ge=0, description="the least activation")
+    cursor: str | None = Field(
+        None,
+        max_length=40,
+        pattern=r"^[0-9]{1,18}(-[0-9]{1,18})?$",
+        description="next of the page before; it carries the total, which is counted once",
+    )
 
 
 class ComparedQuery(Fields):
@@ -85,8 +93,15 @@ class _Extraction:
 
     async def read(self, function: Callable[..., T], *given: Any) -> T:
         """In a thread; Conflict when the store turns out to be damaged, or lacks what is needed."""
+        return await self._in(None, function, *given)
+
+    async def scan(self, function: Callable[[], T]) -> T:
+        """As ``read``, what may take seconds."""
+        return await self._in(_SCANS, function)
+
+    async def _in(self, threads: ThreadPoolExecutor | None, function: Callable[..., T], *given: Any) -> T:
         try:
-            return await asyncio.to_thread(function, *given)
+            return await asyncio.get_running_loop().run_in_executor(threads, function, *given)
         except ValueError as error:
             raise Conflict(str(error)) from None
 
@@ -127,7 +142,7 @@ async def compare_features(asked: Asked[ComparedQuery]) -> Any:
         rows = dict(zip("ab", _rows(one.pages, [a, b], about), strict=True))
         return _encoded(one.named | rows | {"cosine": _cosine(one.folder, a, b)} | together(one.pages, a, b))
 
-    return _response(await one.read(compared))
+    return _response(await one.scan(compared))
 
 
 @route(
@@ -146,7 +161,7 @@ async def export_features(asked: Asked[None]) -> web.StreamResponse:
     try:
         for begin in range(0, one.pages.d_sae, _EXPORTED):
             indices = range(begin, min(begin + _EXPORTED, one.pages.d_sae))
-            about = [await one.labels.about(one.sae, index) for index in indices]
+            about = await one.labels.about_each(one.sae, indices)
             await response.write(await asyncio.to_thread(_lines, one, indices, about))
     except ConnectionError:
         pass  # the reader has gone
@@ -180,12 +195,14 @@ async def list_occurrences(asked: Asked[OccurrencesQuery]) -> Any:
     one, index, query = await _open(asked), asked.path.index, asked.query
     one.check(index)
 
+    begin, _, total = (query.cursor or "0").partition("-")
+
     def found() -> bytes:
-        places = occurrences(one.pages, index, query.above, after(query.cursor), query.limit)
-        following = None if places["next"] is None else str(places["next"])
+        places = occurrences(one.pages, index, query.above, int(begin), query.limit, int(total) if total else None)
+        following = None if places["next"] is None else f"{places['next']}-{places['total']}"
         return _encoded(one.named | {"index": index} | places | {"next": following})
 
-    return _response(await one.read(found))
+    return _response(await one.scan(found))
 
 
 async def _open(asked: Asked[Any]) -> _Extraction:
