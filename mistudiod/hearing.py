@@ -15,7 +15,7 @@ from mistudiod.label_statements import Found
 from mistudiod.paths import Paths
 from mistudiod.readings import Live, Metric
 from mistudiod.runner import Worker
-from mistudiod.said import Said
+from mistudiod.said import Gathered, Said
 from mistudiod.statements import Job
 from mistudiod.store import Jobs
 
@@ -41,6 +41,7 @@ class Hearing:
         self._written = written
         self._labelled: str | None = job["spec"]["sae"] if job["kind"] in _OF_LABELS else None
         self._said = Said(_saes(job), self._labelled is not None)
+        self._counted = {"labels": 0, "scores": 0}  # of what has been written
         self._over = asyncio.Event()
 
     async def hear(self, worker: Worker) -> dict[str, Any] | None:
@@ -84,12 +85,18 @@ class Hearing:
         except StoreError:
             self._said.put_back(said)
             raise
+        self._tell(said)
+
+    def _tell(self, said: Gathered) -> None:
         if said.progress:
             self._bus.reading("progress", {"job": self._job, **said.progress})
         for topic, readings in (("metric", said.metrics), ("live", said.live.values())):
             for one in readings:
                 about = one.model_dump(exclude={"event"})
                 self._bus.reading(topic, {"job": self._job, **about, "sae": about["sae"] or None})
+        if said.labels or said.scores:
+            self._counted = {name: so_far + said.counted[name] for name, so_far in self._counted.items()}
+            self._bus.reading("labels", {"job": self._job, "sae": self._labelled, **self._counted})
 
     async def _add_artifact(self, noun: str, name: str) -> None:
         info = await asyncio.to_thread(read_info, self._paths, noun, name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mistudiod.events import Labelled, Live, Metric, Scored, WorkerEvent
+from mistudiod.events import Labelled, Live, Metric, NoLabel, Scored, WorkerEvent
 
 
 @dataclass
@@ -22,6 +22,12 @@ class Gathered:
 
     def __bool__(self) -> bool:
         return bool(self.progress or self.result or self.metrics or self.live or self.labels or self.scores)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """How many labels and scores there are; a feature without a label is none."""
+        labels = sum(not isinstance(one, NoLabel) for some in self.labels for one in some.labels)
+        return {"labels": labels, "scores": sum(len(some.scores) for some in self.scores)}
 
 
 class Said:

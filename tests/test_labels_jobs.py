@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from conftest import OpenStudio, Studio, put_artifact
 
-from mistudiod.api.keys import GIVING, JOBS
+from mistudiod.api.keys import BUS, GIVING, JOBS
+from mistudiod.api.stream import LabelsOfJob
 from mistudiod.events import Labelled, NewLabel
 from mistudiod.jobs import State, may_move
 from mistudiod.said import Said
@@ -332,6 +333,20 @@ async def test_a_hostile_label_comes_out_as_it_went_in(studio: Studio) -> None:
     assert found["text"] == "\x1b]0;owned\x07 \u202egnp <script>alert(1)</script>\x00"
     exported = (await studio.call("GET", f"/api/saes/{SAE}/labels/export"))[1]
     assert json.loads(exported)["text"] == found["text"] and exported.count("\n") == 1
+
+
+async def test_who_listens_hears_that_labels_and_scores_have_come(studio: Studio) -> None:
+    with studio.app[BUS].subscribe(frozenset({"labels"})) as hearing:
+        job = await studio.submit(label("third", features=[1, 2, 4, 5]))
+        await studio.until(job["id"])
+        (message,) = await hearing.take()
+        assert (message.topic, message.id) == ("labels", None)
+        assert message.data == {"job": job["id"], "sae": SAE, "labels": 2, "scores": 0}  # and two failures
+        scoring = await studio.submit(score())
+        await studio.until(scoring["id"])
+        (message,) = await hearing.take()
+        assert message.data == {"job": scoring["id"], "sae": SAE, "labels": 0, "scores": 2}
+    LabelsOfJob.model_validate(message.data)
 
 
 def test_a_job_that_is_not_about_labels_has_none_to_say() -> None:

@@ -34,6 +34,13 @@ class LiveOfJob(measured.Live):
     job: int
 
 
+class LabelsOfJob(Fields):
+    job: int
+    sae: str = Field(description="whose features have been labelled or scored")
+    labels: int = Field(description="that this run of the job has given so far")
+    scores: int
+
+
 class ArtifactOfNoun(answers.Artifact):
     noun: str
 
@@ -50,6 +57,7 @@ TOPIC_MODELS: dict[str, tuple[type[BaseModel], bool, str]] = {
     "progress": (ProgressOfJob, False, "how far a stage of a job has come"),
     "metric": (MetricOfJob, False, "what was measured at a step of training, of each SAE"),
     "live": (LiveOfJob, False, "what an SAE is learning: some features and their strongest windows so far"),
+    "labels": (LabelsOfJob, False, "labels of an SAE's features, or scores of them, have come: how many so far"),
     "system": (answers.System, False, "a reading of the machine, each second, as `GET /api/system` gives it"),
     "reset": (Snapshot, True, "you have missed too much: unfinished and newest jobs, and what artifacts there are"),
 }
@@ -65,7 +73,7 @@ class EventsQuery(Fields):
     topics: str = Field(
         ",".join(sorted(TOPICS)),
         max_length=200,
-        description="which events: job, progress, metric, live, artifact, system",
+        description="which events: job, progress, metric, live, labels, artifact, system",
     )
     after: int | None = Field(None, ge=0, description="resume after this event, as Last-Event-ID does")
 
