@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,40 @@ def test_an_answer_comes_with_the_tokens_that_were_counted(openai_server: OpenAI
 def test_where_nobody_counts_tokens_they_are_guessed_from_characters(openai_server: OpenAIServer) -> None:
     openai_server.replies = [content("a" * 36, usage=None)]
     assert asked(openai_server) == Answer("a" * 36, 3, 11)
+
+
+@pytest.mark.parametrize("usage", [("12", "3"), (-500, -1), (True, 2.5), (2**53, 10**400), ([], {})], ids=str)
+def test_what_cannot_be_a_number_of_tokens_is_guessed_too(openai_server: OpenAIServer, usage: Any) -> None:
+    reply = content("a" * 36, usage=None)
+    counts = dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))
+    openai_server.replies = [replace(reply, body={**reply.body, "usage": counts})]
+    assert asked(openai_server) == Answer("a" * 36, 3, 11)
+
+
+@pytest.mark.parametrize("choices", [{"a": 1}, ["a"], [{"message": {"content": "x"}, "finish_reason": None}]], ids=str)
+def test_choices_of_another_kind_never_end_the_job(openai_server: OpenAIServer, choices: Any) -> None:
+    openai_server.replies = [label(), Reply(body={"choices": choices, "usage": "none"}), label()]
+    answered = []
+
+    async def ask() -> None:
+        async with Endpoint(openai_server.given(), spec(), None) as endpoint:
+            for _ in range(3):
+                with contextlib.suppress(Unanswered):
+                    answered.append(await endpoint.ask(MESSAGES, SCHEMA, 100))
+
+    asyncio.run(ask())
+    assert len(answered) >= 2 and len(openai_server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [("http://[x", "elsewhere"), ("http://" + "a" * 5000, "a" * 199 + "…"), ("http://me:secret@b/", "b")],
+)
+def test_a_redirect_to_nowhere_in_particular_is_told_in_a_few_words(
+    openai_server: OpenAIServer, location: str, shown: str
+) -> None:
+    openai_server.always = lambda body: Reply(302, {}, {"Location": location})
+    assert f"sends us on to {shown}, which is refused" in refusal(openai_server)
 
 
 def test_organization_and_headers_of_the_environment_are_sent_to_nobody(
@@ -312,7 +347,16 @@ def test_whoever_does_not_speak_http_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "fe80::1%eth0", "::ffff:169.254.169.254", "fd00:ec2::254", "0.0.0.0", "224.0.0.1"]
+    "address",
+    [
+        "169.254.169.254",
+        "fe80::1%eth0",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "0.0.0.0",
+        "224.0.0.1",
+    ],
 )
 def test_addresses_of_metadata_are_refused(address: str) -> None:
     assert refused_address(address)

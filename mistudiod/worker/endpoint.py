@@ -31,6 +31,7 @@ _LONGEST_WAIT_S = 120.0  # that OpenAI's client honours of a Retry-After
 _MORE_ROOM = 8  # times the tokens of an answer, for a model that thinks first
 _REFUSES_FORM = (400, 415, 422, 500, 501)  # 500: some servers fail at what they do not know
 _TOO_LONG = r"context.(length|window|size)|too long|maximum context"  # the question, not its form
+_TOKENS_BELOW = 2**53  # what is no number of tokens that an answer can have
 _NO_KEY = "none"  # the client wants one; servers without keys read none
 Message = Mapping[str, str]
 
@@ -142,8 +143,7 @@ class Endpoint:
     async def _paid(
         self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, form: Form
     ) -> tuple[Answer, bool]:
-        chars = sum(len(message["content"]) for message in messages)
-        held = (tokens_of(chars), max_tokens * form.room)
+        held = (_tokens_of(messages), max_tokens * form.room)
         await self.used.hold(*held)
         used = (0, 0)
         try:
@@ -188,16 +188,13 @@ class Endpoint:
         try:
             choice = completion.choices[0]
             text = str(choice.message.content or choice.message.refusal or "")
-        except (AttributeError, IndexError, TypeError):
+            was_cut = choice.finish_reason == "length"
+        except (AttributeError, LookupError, TypeError):
             raise Unanswered(errors.said_in(completion)) from None
         self._answered = True
-        prompt = getattr(completion.usage, "prompt_tokens", None)
-        answer = getattr(completion.usage, "completion_tokens", None)
-        if not prompt:
-            prompt = tokens_of(sum(len(message["content"]) for message in messages))
-        return Answer(
-            text, prompt, tokens_of(len(text)) if answer is None else answer
-        ), choice.finish_reason == "length"
+        prompt, answer = _counted(completion, "prompt_tokens"), _counted(completion, "completion_tokens")
+        guessed = tokens_of(text) if answer is None else answer
+        return Answer(text, prompt or _tokens_of(messages), guessed), was_cut
 
     # What the client's own client is told of: before each request, and after it, retries included.
 
@@ -222,6 +219,16 @@ def base_url(url: str) -> str:
     parts = urlsplit(url)
     path = parts.path.rstrip("/") or "/v1"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def _tokens_of(messages: Sequence[Message]) -> int:
+    return tokens_of("".join(message["content"] for message in messages))
+
+
+def _counted(completion: Any, name: str) -> int | None:
+    """A number of tokens as the server counts them; None when it says none that can be one."""
+    found = getattr(getattr(completion, "usage", None), name, None)
+    return found if type(found) is int and 0 <= found < _TOKENS_BELOW else None
 
 
 def _other_form(form: Form, tried: set[Form], has_schema: bool, error: openai.APIStatusError) -> Form | None:
