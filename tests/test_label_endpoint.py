@@ -502,8 +502,7 @@ def test_a_purse_holds_room_for_all_its_questions_until_its_end() -> None:
             await budget.hold(1, 0)
         assert (budget.prompt_tokens, budget.answer_tokens) == (350, 300)
 
-    with contextlib.suppress(asyncio.TimeoutError):
-        asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(asyncio.wait_for(run(), 5))
 
 
 def test_a_limit_of_cost_needs_a_price(openai_server: OpenAIServer) -> None:

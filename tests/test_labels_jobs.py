@@ -40,7 +40,12 @@ class Shop:
         numbers = {"fired": 9, "density": 0.1, "max": 2.0, "mean": 1.0, "std": 0.5, "typical": 1.5, "dead": False}
         example = {"kind": "top", "band": None, "row": 0, "window": 7, "first": 0, "peak": 0, "max": 2.0}
         shown = {"held_out": False, "ids": [1], "texts": ["import"], "activations": [2.0]}
-        none = {"logits": None, "tokens": [], "neighbours": {"decoder": [], "cofiring": []}}
+        none = {
+            "logits": None,
+            "tokens": [],
+            "for_labels": {"tokens": []},
+            "neighbours": {"decoder": [], "cofiring": []},
+        }
         return {"index": index, **numbers, **none, "examples": [{**example, **shown}]}
 
 
@@ -150,6 +155,19 @@ async def test_a_labelling_that_was_paused_goes_on_with_the_rest_and_again_does_
         await asyncio.sleep(0.02)
     await studio.act(job["id"], "stop")
     assert (await studio.until(job["id"]))["state"] == "stopped"
+
+
+async def test_what_earlier_workers_of_a_job_have_used_is_given_to_the_next(studio: Studio) -> None:
+    nothing, kept = {"prompt_tokens": 0, "answer_tokens": 0}, {"prompt_tokens": 500, "answer_tokens": 70}
+    said = (json.dumps(kept), kept), ('{"prompt_tokens": -1, "answer_tokens": 0}', nothing), ("{", nothing)
+    for text, used in said:
+        job = await studio.submit(label("third", again=True))
+        await studio.until(job["id"])
+        assert given(studio, job["id"])["used"] == nothing
+        (studio.data / "runs" / str(job["id"]) / "used.json").write_text(text)
+        await studio.act(job["id"], "retry")
+        await studio.until(job["id"])
+        assert given(studio, job["id"])["used"] == used
 
 
 async def test_a_description_by_tokens_asks_nobody_and_only_for_want_of_any_label(studio: Studio) -> None:

@@ -38,7 +38,11 @@ to 100, surely."""
 
 
 class Unjudged(Exception):
-    """There is no score, for the judge gave too few usable answers: why."""
+    """There is no score, for the judge gave too few usable answers: why. ``failed``: texts without one."""
+
+    def __init__(self, why: str, failed: int = 0) -> None:
+        super().__init__(why)
+        self.failed = failed
 
 
 @dataclass(frozen=True)

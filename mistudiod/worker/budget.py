@@ -49,6 +49,14 @@ class Budget:
         """What all answers until now have cost; None when nobody knows the prices."""
         return self._cost(0, 0)
 
+    def counted(self) -> dict[str, float | None]:
+        """As a result says it: of all workers of the job together."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "answer_tokens": self.answer_tokens,
+            "cost_usd": self.cost_usd,
+        }
+
     async def hold(self, prompt_tokens: int, answer_tokens: int, wait: bool = True) -> None:
         """Make room for a question; wait for those under way when it might be just too much. Raises BudgetReached."""
         async with self._freed:
