@@ -499,7 +499,7 @@ def test_a_purse_holds_room_for_all_its_questions_until_its_end() -> None:
             await purse.settle((200, 280), (200, 280))
         await budget.hold(150, 200, wait=False)
         with pytest.raises(BudgetReached):
-            await budget.hold(1, 0)
+            await budget.hold(1, 0, wait=False)
         assert (budget.prompt_tokens, budget.answer_tokens) == (350, 300)
 
     asyncio.run(asyncio.wait_for(run(), 5))
