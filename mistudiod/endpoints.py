@@ -22,8 +22,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Where machines are told their secrets by the cloud that they run in.
 _METADATA_HOSTS = frozenset({"metadata.google.internal", "metadata.goog"})
 _METADATA = frozenset(
-    map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+    map(
+        ipaddress.ip_address,
+        ("169.254.169.254", "fd00:ec2::254", "fd00:ec2::23", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    )
 )
+_LAN = (".local", ".lan", ".localhost", ".home.arpa", ".internal")  # names that only a network of one's own gives
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -89,7 +93,7 @@ def refused_address(address: str | Address) -> str | None:
 
 def is_lan_name(host: str) -> bool:
     """Whether a host's name can only be that of a machine nearby."""
-    return "." not in host or host.endswith((".local", ".lan", ".localhost"))
+    return "." not in host or host.endswith(_LAN)
 
 
 def _checked(name: str, url: str) -> str:

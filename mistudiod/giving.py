@@ -18,7 +18,7 @@ from mistudiod.errors import Conflict, Invalid, NotFound, StoreError, StudioErro
 from mistudiod.index import Artifact, Index
 from mistudiod.labels import Labels
 from mistudiod.own_address import is_this_machine
-from mistudiod.records import write_given
+from mistudiod.records import read_used, write_given
 from mistudiod.specs import KINDS, LANES, Label, Score, Spec
 from mistudiod.statements import told
 from mistudiod.templates import Template, Templates
@@ -119,7 +119,8 @@ class Giving:
             raise
         except StudioError as error:
             raise NotGiven(error.message) from None
-        await asyncio.to_thread(write_given, run, given.about())
+        used = await asyncio.to_thread(read_used, run)
+        await asyncio.to_thread(write_given, run, {**given.about(), "used": used})
 
     def secret_name(self, job: Mapping[str, Any]) -> str | None:
         """Of the endpoint that a job asks; None when there is none."""

@@ -7,6 +7,8 @@ import socket
 
 from mistudiod.endpoints import is_lan_name
 
+_DOCKERS = "host.docker.internal"  # as a container calls the machine that it runs on
+
 
 def is_this_machine(host: str) -> bool:
     """For a loopback address or name, and for an address that one of this machine's interfaces has.
@@ -15,7 +17,7 @@ def is_this_machine(host: str) -> bool:
     not: it is elsewhere.
     """
     name = socket.gethostname().lower()
-    if host in ("localhost", name, f"{name}.local", f"{name}.lan") or host.endswith(".localhost"):
+    if host in ("localhost", _DOCKERS, name, f"{name}.local", f"{name}.lan") or host.endswith(".localhost"):
         return True
     try:
         return _is_own(str(ipaddress.ip_address(host)))

@@ -20,7 +20,7 @@ from mistudiod.readings import Metric, metrics_of
 from mistudiod.restoring import AT_REST, IN_SPEC, METRICS, RECORD, SPEC, read_records, restore
 from mistudiod.statements import Job, job_row
 
-GIVEN = "given.json"
+GIVEN, USED = "given.json", "used.json"
 log = logging.getLogger("mistudiod.records")
 
 
@@ -101,6 +101,18 @@ def begin_run(run: Path, data: Path, job: Job, choices: Mapping[str, object]) ->
 def write_given(run: Path, given: Mapping[str, object]) -> None:
     """What is left to do of a job of labels. Atomic and durable; raises OSError."""
     _replace(run / GIVEN, [json.dumps(given)])
+
+
+def read_used(run: Path) -> dict[str, int]:
+    """What the questions of a job have used in all its workers, as they keep it; failures and tries count too."""
+    try:
+        found = json.loads((run / USED).read_text(encoding="utf-8"))
+        used = {name: found[name] for name in ("prompt_tokens", "answer_tokens")}
+    except (OSError, ValueError, LookupError, TypeError):
+        used = {}
+    if len(used) == 2 and all(type(count) is int and count >= 0 for count in used.values()):
+        return used
+    return {"prompt_tokens": 0, "answer_tokens": 0}
 
 
 def write_record(run: Path, job: Job) -> None:

@@ -53,6 +53,7 @@ class Templates:
         """Keep a person's template, in place of the one of that name. Raises Conflict, Invalid."""
         if name.lower() in {path.stem.lower() for path in self._built_in.glob("*.txt")}:
             raise Conflict(f"the template {name!r} comes with the studio and stays as it is: choose another name")
+        text = _with_line_feeds(text)
         if not text.strip() or len(text.encode(errors="replace")) > MAX_BYTES:
             raise Invalid(f"a template has 1 to {MAX_BYTES} bytes of text", {"text": "is empty or too long"})
         self._folder.mkdir(exist_ok=True)
@@ -69,9 +70,14 @@ def _read(name: str, path: Path, built_in: bool) -> Template | None:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
-        return Template(name, data.decode(), built_in) if len(data) <= MAX_BYTES else None
+        return Template(name, _with_line_feeds(data.decode()), built_in) if len(data) <= MAX_BYTES else None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _with_line_feeds(text: str) -> str:
+    """Whatever the editor ends its lines with: the lines that begin messages are known by it, and so is the hash."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _is_name(name: str) -> bool:

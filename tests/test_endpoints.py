@@ -57,6 +57,7 @@ def test_the_name_of_its_secret_is_openai_or_its_host(text: str, name: str | Non
         "http://localhost:11434/v1", "http://127.0.0.1", "http://127.9.9.9:1", "http://[::1]/v1", "http://10.1.2.3/v1",
         "http://172.16.0.1", "http://172.31.255.255", "http://192.168.0.1", "http://[fd12::1]:8080/v1",
         "http://ollama:11434/v1", "http://box.lan", "http://box.local:80/v1", "http://a.localhost/v1",
+        "http://host.docker.internal:11434/v1", "http://box.home.arpa/v1",
         "https://api.example.com", "https://8.8.8.8/v1", "https://[2001:4860:4860::8888]/v1",
     ],
 )  # fmt: skip
@@ -169,7 +170,8 @@ def test_other_addresses_may_be_asked(address: str) -> None:
 
 
 def test_loopback_its_own_names_and_addresses_are_this_machine() -> None:
-    for host in ("127.0.0.1", "127.3.2.1", "::1", "localhost", "a.localhost", socket.gethostname().lower()):
+    own = socket.gethostname().lower()
+    for host in ("127.0.0.1", "127.3.2.1", "::1", "localhost", "a.localhost", own, "host.docker.internal"):
         assert is_this_machine(host), host
     for host in ("192.0.2.1", "2001:db8::1", "api.openai.com", "8.8.8.8"):  # of which two are of nobody, RFC 5737, 3849
         assert not is_this_machine(host), host

@@ -23,14 +23,25 @@ def label(**fields: Any) -> Label:
 
 @pytest.mark.parametrize(
     ("model", "known"),
-    [("gpt-4o-mini", (0.15, 0.6)), ("gpt-4o-mini-2024-07-18", (0.15, 0.6)), ("gpt-4o-mini-audio", None), ("m", None)],
+    [
+        ("gpt-4o-mini", (0.15, 0.6)),
+        ("gpt-4o-mini-2024-07-18", (0.15, 0.6)),
+        ("gpt-4o-2024-05-13", (5, 15)),
+        ("gpt-4o-2099-01-01", None),
+        ("gpt-4o-mini-audio", None),
+        ("m", None),
+    ],
 )
 def test_prices_of_well_known_models_are_known(model: str, known: tuple[float, float] | None) -> None:
     assert price(label(model=model), OPENAI) == known
 
 
 @pytest.mark.parametrize(
-    "url", ["http://192.168.1.7:8000/v1", "http://gpubox:8000/v1", "http://gpu.lan/v1", "http://[fd12::1]/v1"]
+    "url",
+    [
+        *("http://192.168.1.7:8000/v1", "http://gpubox:8000/v1", "http://gpu.lan/v1", "http://[fd12::1]/v1"),
+        *("http://a.internal/v1", "http://a.home.arpa/v1", "http://a.localhost/v1"),
+    ],
 )
 def test_what_stands_on_this_network_costs_nothing(url: str) -> None:
     assert price(label(), {"name": "box", "url": url, "on_this_machine": False}) == (0, 0)
@@ -52,9 +63,10 @@ def test_models_that_think_are_known_by_name() -> None:
 
 def test_an_estimate_is_near_to_what_the_questions_are() -> None:
     found = estimate(label(), PAGES, range(100), TEMPLATE, OPENAI)
-    chars = sum(len(message["content"]) for message in prompt.build(definitions(), TEMPLATE))
+    text = "".join(message["content"] for message in prompt.build(definitions(), TEMPLATE))
+    others = sum(not char.isascii() for char in text)  # shown line breaks and the like
     assert (found["features"], found["calls"], found["endpoint"], found["model"]) == (100, 100, "openai", "gpt-4o-mini")
-    assert found["prompt_tokens"] == pytest.approx(100 * chars / 3.6, rel=0.01)
+    assert found["prompt_tokens"] == pytest.approx(100 * ((len(text) - others) / 3.6 + others), rel=0.01)
     assert found["cost_usd"] == pytest.approx((0.15 * found["prompt_tokens"] + 0.6 * found["answer_tokens"]) / 1e6)
     assert (found["lane"], found["url"]) == ("io", OPENAI["url"])
     assert estimate(label(model="o4-mini"), PAGES, range(100), TEMPLATE, OPENAI)["answer_tokens"] > 50_000
@@ -94,5 +106,7 @@ def test_an_endpoint_on_this_machine_takes_the_gpu_lane_unless_it_shares() -> No
 
 
 def test_tokens_are_guessed_to_the_dear_side() -> None:
-    assert tokens_of(0) == 1
-    assert tokens_of(3600) == 1001
+    assert tokens_of("") == 1
+    assert tokens_of("a" * 3600) == 1001
+    assert tokens_of("語" * 1000) == 1001
+    assert tokens_of("語" * 1000 + "a" * 3600) == 2001

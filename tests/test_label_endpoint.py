@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ from openai_server import (
     served_openai,  # noqa: F401, the fixture openai_server
 )
 
+from mistudiod import endpoints
 from mistudiod.endpoints import refused_address
 from mistudiod.paths import Paths
 from mistudiod.specs import Label
 from mistudiod.worker.asking import each, run_until_asked
-from mistudiod.worker.budget import BudgetReached
+from mistudiod.worker.budget import Budget, BudgetReached, Purse
 from mistudiod.worker.endpoint import Answer, Endpoint, base_url
 from mistudiod.worker.endpoint_errors import Unanswered
 from mistudiod.worker.link import Asked, Link, Refused
@@ -78,6 +81,40 @@ def test_an_answer_comes_with_the_tokens_that_were_counted(openai_server: OpenAI
 def test_where_nobody_counts_tokens_they_are_guessed_from_characters(openai_server: OpenAIServer) -> None:
     openai_server.replies = [content("a" * 36, usage=None)]
     assert asked(openai_server) == Answer("a" * 36, 3, 11)
+
+
+@pytest.mark.parametrize("usage", [("12", "3"), (-500, -1), (True, 2.5), (2**53, 10**400), ([], {})], ids=str)
+def test_what_cannot_be_a_number_of_tokens_is_guessed_too(openai_server: OpenAIServer, usage: Any) -> None:
+    reply = content("a" * 36, usage=None)
+    counts = dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))
+    openai_server.replies = [replace(reply, body={**reply.body, "usage": counts})]
+    assert asked(openai_server) == Answer("a" * 36, 3, 11)
+
+
+@pytest.mark.parametrize("choices", [{"a": 1}, ["a"], [{"message": {"content": "x"}, "finish_reason": None}]], ids=str)
+def test_choices_of_another_kind_never_end_the_job(openai_server: OpenAIServer, choices: Any) -> None:
+    openai_server.replies = [label(), Reply(body={"choices": choices, "usage": "none"}), label()]
+    answered = []
+
+    async def ask() -> None:
+        async with Endpoint(openai_server.given(), spec(), None) as endpoint:
+            for _ in range(3):
+                with contextlib.suppress(Unanswered):
+                    answered.append(await endpoint.ask(MESSAGES, SCHEMA, 100))
+
+    asyncio.run(ask())
+    assert len(answered) >= 2 and len(openai_server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [("http://[x", "elsewhere"), ("http://" + "a" * 5000, "a" * 199 + "…"), ("http://me:secret@b/", "b")],
+)
+def test_a_redirect_to_nowhere_in_particular_is_told_in_a_few_words(
+    openai_server: OpenAIServer, location: str, shown: str
+) -> None:
+    openai_server.always = lambda body: Reply(302, {}, {"Location": location})
+    assert f"sends us on to {shown}, which is refused" in refusal(openai_server)
 
 
 def test_organization_and_headers_of_the_environment_are_sent_to_nobody(
@@ -312,7 +349,16 @@ def test_whoever_does_not_speak_http_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "fe80::1%eth0", "::ffff:169.254.169.254", "fd00:ec2::254", "0.0.0.0", "224.0.0.1"]
+    "address",
+    [
+        "169.254.169.254",
+        "fe80::1%eth0",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "0.0.0.0",
+        "224.0.0.1",
+    ],
 )
 def test_addresses_of_metadata_are_refused(address: str) -> None:
     assert refused_address(address)
@@ -326,6 +372,32 @@ def test_loopback_local_and_public_addresses_may_be_asked(address: str) -> None:
 def test_a_metadata_address_is_refused_before_anything_is_sent(openai_server: OpenAIServer) -> None:
     openai_server.url = "http://169.254.169.254/v1"
     assert "169.254.169.254" in refusal(openai_server)
+
+
+def test_a_name_that_turns_to_a_refused_address_later_is_sent_nothing(
+    openai_server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = socket.getaddrinfo
+    port = int(openai_server.url.split(":")[2].removesuffix("/v1"))
+    openai_server.replies = [replace(label(), headers={"Connection": "close"})]
+    openai_server.url = f"http://turns.lan:{port}/v1"
+
+    def turning(host: Any, *args: Any, **options: Any) -> Any:
+        # 127.0.0.2 stands in for an address that a cloud keeps keys at: that there is none here is well so
+        turned = "127.0.0.2" if openai_server.seen else "127.0.0.1"
+        return resolved(turned if host in ("turns.lan", b"turns.lan") else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", turning)
+    monkeypatch.setattr(endpoints, "_METADATA", {ipaddress.ip_address("127.0.0.2")})
+    with socket.create_server(("127.0.0.2", port)) as cloud:
+        cloud.settimeout(5)
+        said = refusal(openai_server, times=2, key=KEY)
+        connection, _ = cloud.accept()
+        with connection:
+            connection.settimeout(5)
+            assert connection.recv(1000) == b""
+    assert "its host is not where an endpoint can be: 127.0.0.2 is where a cloud keeps" in said
+    assert len(openai_server.seen) == 1
 
 
 @pytest.mark.parametrize(
@@ -373,6 +445,64 @@ def test_no_question_is_asked_that_might_pass_the_cost(openai_server: OpenAIServ
     answered, endpoint = asked_within(openai_server, 40, price_in=1, price_out=10, max_cost=0.005)
     assert 7 <= answered == len(openai_server.seen) <= 9
     assert 0.0035 < (endpoint.used.cost_usd or 0) <= 0.005
+
+
+PROMPT = 3  # tokens of MESSAGES, as they are guessed
+
+
+@pytest.mark.parametrize(
+    ("replies", "used"),
+    [
+        ([error(500), error(503), label(usage=(3, 20))], (2 * PROMPT + 3, 20)),
+        ([BREAKS, label(usage=(3, 20))], (PROMPT + 3, 120)),
+        ([error(429), label(usage=(3, 20))], (3, 20)),
+        ([Reply(200, {"choices": []})], (PROMPT, 100)),
+    ],
+    ids=["failures", "broken", "refused", "empty"],
+)
+def test_what_every_try_of_a_question_may_have_used_is_counted(
+    openai_server: OpenAIServer, replies: list[Reply], used: tuple[int, int]
+) -> None:
+    openai_server.replies = list(replies)
+
+    async def ask() -> Endpoint:
+        async with Endpoint(openai_server.given(), spec(), None) as endpoint:
+            with contextlib.suppress(Unanswered):
+                await endpoint.ask(MESSAGES, SCHEMA, 100)
+            return endpoint
+
+    endpoint = asyncio.run(ask())
+    assert len(openai_server.seen) == len(replies)
+    assert (endpoint.used.prompt_tokens, endpoint.used.answer_tokens) == used
+
+
+def test_no_question_is_tried_again_when_that_might_pass_the_tokens(openai_server: OpenAIServer) -> None:
+    openai_server.always = lambda body: BREAKS
+    answered, endpoint = asked_within(openai_server, 4, max_tokens=250)
+    assert answered == 0 and len(openai_server.seen) == 2
+    assert endpoint.used.prompt_tokens + endpoint.used.answer_tokens == 2 * (PROMPT + 100)
+
+
+def test_a_purse_holds_room_for_all_its_questions_until_its_end() -> None:
+    async def run() -> None:
+        budget = Budget(spec(max_tokens=1000), {"name": "n", "url": "http://127.0.0.1/v1", "on_this_machine": True})
+        async with Purse(budget, (300, 300)) as purse:
+            with pytest.raises(BudgetReached):
+                await budget.hold(200, 201, wait=False)
+            await purse.hold(100, 300)
+            await purse.settle((100, 300), (150, 20))
+            await purse.hold(200, 280)
+            await purse.hold(100, 200)
+            with pytest.raises(BudgetReached):
+                await purse.hold(1, 100)
+            await purse.settle((100, 200), (0, 0))
+            await purse.settle((200, 280), (200, 280))
+        await budget.hold(150, 200, wait=False)
+        with pytest.raises(BudgetReached):
+            await budget.hold(1, 0, wait=False)
+        assert (budget.prompt_tokens, budget.answer_tokens) == (350, 300)
+
+    asyncio.run(asyncio.wait_for(run(), 5))
 
 
 def test_a_limit_of_cost_needs_a_price(openai_server: OpenAIServer) -> None:

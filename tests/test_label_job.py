@@ -184,6 +184,21 @@ def test_a_refused_key_ends_the_job_after_one_request(openai_server: OpenAIServe
     assert start.ears[0].told == []  # type: ignore[attr-defined]
 
 
+def test_a_limit_is_of_the_job_not_of_each_of_its_workers(
+    openai_server: OpenAIServer, start: Start, tmp_path: Path
+) -> None:
+    openai_server.always = lambda body: label(usage=(900, 100)) if len(openai_server.seen) % 2 else PROSE
+    used, asked = None, 0
+    for _ in range(5):  # as a daemon does after each end
+        ear = start(40, ear=orders(openai_server, tmp_path, 2, used=used), max_tokens=5000, concurrency=1)
+        used = json.loads((tmp_path / "used.json").read_text())
+        assert used.items() <= ear.found.items()
+        assert used["prompt_tokens"] + used["answer_tokens"] <= 5000
+        asked = len(openai_server.seen)
+    assert asked == 7  # 4 x 1000, 3 x 120 that failed, and no room for one more
+    assert "max_tokens is reached" in ear.found["partial"] and "2 of 2 features are left" in ear.found["partial"]
+
+
 def test_the_budget_ends_the_job_and_says_how_many_are_left(openai_server: OpenAIServer, start: Start) -> None:
     openai_server.always = lambda body: label(usage=(1000, 400))
     ear = start(40, max_tokens=10_000)

@@ -141,13 +141,31 @@ async def test_a_template_of_ones_own_is_kept_and_a_built_in_one_stays(studio: S
         ("..", {"text": "x"}, 404),
         ("a%2Fb", {"text": "x"}, 404),
         ("mine", {"text": "\n"}, 400),
+        ("mine", {"text": "What is {strong}?"}, 400),
+        ("mine", {"text": "--- user\n{stron}"}, 400),
         ("mine", {"text": "é" * 10_001}, 400),
         ("mine", {"text": "x" * 20_001}, 400),
     ):
         assert (await studio.call("PUT", f"/api/templates/{name}", json=body))[0] == expected, name
+    status, body = await studio.call("PUT", "/api/templates/mine", json={"text": "--- user\nWhat?"})
+    assert body["error"]["message"] == (
+        "the template mine cannot be asked with: it shows no evidence: put {strong} or {top_tokens} below --- user"
+    )
     status, body = await studio.call("GET", "/api/templates/none")
     assert status == 404 and "there is no template 'none': there are" in body["error"]["message"]
     assert await studio.get("/api/templates/mine") == mine
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+async def test_a_template_is_the_same_whatever_ends_its_lines(studio: Studio, made: Path, end: str) -> None:
+    text = "--- system\nSay.\n--- user\nWhat is {strong}?\n"
+    (made / "templates").mkdir(exist_ok=True)
+    (made / "templates" / "by-hand.txt").write_bytes(text.replace("\n", end).encode())
+    assert (await studio.get("/api/templates/by-hand"))["text"] == text
+    status, mine = await studio.call("PUT", "/api/templates/mine", json={"text": text.replace("\n", end)})
+    assert (status, mine["text"]) == (200, text)
+    assert (made / "templates" / "mine.txt").read_bytes() == text.encode()
+    assert mine["sha256"] == (await studio.get("/api/templates/mine"))["sha256"]
 
 
 def test_templates_are_files_and_nothing_stands_for_one_that_comes_with_the_studio(tmp_path: Path) -> None:

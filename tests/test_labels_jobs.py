@@ -154,6 +154,19 @@ async def test_a_labelling_that_was_paused_goes_on_with_the_rest_and_again_does_
     assert (await studio.until(job["id"]))["state"] == "stopped"
 
 
+async def test_what_earlier_workers_of_a_job_have_used_is_given_to_the_next(studio: Studio) -> None:
+    nothing, kept = {"prompt_tokens": 0, "answer_tokens": 0}, {"prompt_tokens": 500, "answer_tokens": 70}
+    said = (json.dumps(kept), kept), ('{"prompt_tokens": -1, "answer_tokens": 0}', nothing), ("{", nothing)
+    for text, used in said:
+        job = await studio.submit(label("third", again=True))
+        await studio.until(job["id"])
+        assert given(studio, job["id"])["used"] == nothing
+        (studio.data / "runs" / str(job["id"]) / "used.json").write_text(text)
+        await studio.act(job["id"], "retry")
+        await studio.until(job["id"])
+        assert given(studio, job["id"])["used"] == used
+
+
 async def test_a_description_by_tokens_asks_nobody_and_only_for_want_of_any_label(studio: Studio) -> None:
     assert (await studio.call("PUT", f"/api/saes/{SAE}/features/5/label", json={"text": "mine"}))[0] == 200
     job = await studio.submit({"kind": "label", "sae": SAE})

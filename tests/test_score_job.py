@@ -220,6 +220,32 @@ def test_a_budget_ends_it_with_what_is_there(planted: Path, openai_server: OpenA
     assert "max_tokens is reached" in result["partial"] and f"of {FEATURES} features are left" in result["partial"]
 
 
+def test_no_answer_is_paid_for_of_a_feature_that_the_budget_leaves_without_score(
+    planted: Path, openai_server: OpenAIServer
+) -> None:
+    openai_server.always = answering(perfect)
+    give(planted, RIGHT, openai_server)
+    scores, result = judge(planted, "detection", concurrency=4, max_tokens=8_000)
+    assert 1 < len(scores) < FEATURES and len(openai_server.seen) == 8 * len(scores)
+    assert f"{FEATURES - len(scores)} of {FEATURES} features are left" in result["partial"]
+    used = json.loads((planted / "used.json").read_text())
+    assert used == {"prompt_tokens": 100 * 8 * len(scores), "answer_tokens": 20 * 8 * len(scores)}
+    given = json.loads((planted / "given.json").read_text())
+    (planted / "given.json").write_text(json.dumps({**given, "used": {"prompt_tokens": 7_900, "answer_tokens": 0}}))
+    assert judge(planted, "detection", max_tokens=8_000)[0] == []
+
+
+def test_texts_of_features_without_score_are_counted_among_those_that_failed(
+    planted: Path, openai_server: OpenAIServer
+) -> None:
+    good = answering(perfect)
+    openai_server.always = lambda body: good(body) if len(openai_server.seen) <= 10 else content("No.")
+    give(planted, {0: RIGHT[0], 1: RIGHT[1]}, openai_server)
+    scores, result = judge(planted, "detection", concurrency=1)
+    assert len(scores) == 1 and result["failed"] == 1
+    assert result["methods"]["detection"]["failed"] == 30
+
+
 def test_no_extraction_is_said_in_one_sentence(planted: Path, tmp_path: Path) -> None:
     give(tmp_path, RIGHT)
     with pytest.raises(Refused):

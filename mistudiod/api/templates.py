@@ -11,7 +11,8 @@ from mistudiod import templates
 from mistudiod.api.fields import Fields
 from mistudiod.api.keys import TEMPLATES
 from mistudiod.api.route import Asked, route
-from mistudiod.errors import Conflict, NotFound
+from mistudiod.errors import Conflict, Invalid, NotFound
+from mistudiod.labelling import prompt
 from mistudiod.specs import Name
 from mistudiod.tokens import Scope
 
@@ -59,6 +60,10 @@ async def show_template(asked: Asked[None]) -> Any:
        refusals=(Conflict,))  # fmt: skip
 async def set_template(asked: Asked[None]) -> Any:
     """Keep a prompt, in place of the one of that name."""
+    try:
+        prompt.check(asked.body.text.replace("\r", "\n"))
+    except ValueError as error:
+        raise Invalid(f"the template {asked.path.name} cannot be asked with: {error}", {"text": str(error)}) from None
     one = await asyncio.to_thread(asked.app[TEMPLATES].put, asked.path.name, asked.body.text)
     return {**_shown(one), "text": one.text}
 

@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from mistudiod.endpoints import is_lan_name
 from mistudiod.labelling import prompt
 from mistudiod.specs.label import KEYLESS, Asking, Label, Score
 
-CHARS_PER_TOKEN = 3.6  # of English with code in it, by the tokenizers of well-known LLMs; rounded to the dear side
+# Of English with code in it, by the tokenizers of well-known LLMs; rounded to the dear side. Of other scripts many a
+# character is a token of its own.
+CHARS_PER_TOKEN = 3.6
 PRICES_OF = "June 2026"
 # US$ for a million tokens of questions and of answers, OpenAI's of PRICES_OF; price_in and price_out of a spec win.
+# Only these names have a price: another snapshot or variant may have another.
 PRICES: dict[str, tuple[float, float]] = {
     "gpt-3.5-turbo": (0.50, 1.50),
     "gpt-4-turbo": (10.00, 30.00),
@@ -21,6 +25,7 @@ PRICES: dict[str, tuple[float, float]] = {
     "gpt-4.1-mini": (0.40, 1.60),
     "gpt-4.1-nano": (0.10, 0.40),
     "gpt-4o": (2.50, 10.00),
+    "gpt-4o-2024-05-13": (5.00, 15.00),
     "gpt-4o-mini": (0.15, 0.60),
     "gpt-5": (1.25, 10.00),
     "gpt-5-mini": (0.25, 2.00),
@@ -35,14 +40,32 @@ PRICES: dict[str, tuple[float, float]] = {
     "o3-mini": (1.10, 4.40),
     "o4-mini": (1.10, 4.40),
 }
+# Snapshots that cost what the model does whose name they begin with.
+_SNAPSHOTS = {
+    "gpt-3.5-turbo": ("0125",),
+    "gpt-4-turbo": ("2024-04-09",),
+    "gpt-4.1": ("2025-04-14",),
+    "gpt-4.1-mini": ("2025-04-14",),
+    "gpt-4.1-nano": ("2025-04-14",),
+    "gpt-4o": ("2024-08-06", "2024-11-20"),
+    "gpt-4o-mini": ("2024-07-18",),
+    "gpt-5": ("2025-08-07",),
+    "gpt-5-mini": ("2025-08-07",),
+    "gpt-5-nano": ("2025-08-07",),
+    "gpt-5.1": ("2025-11-13",),
+    "gpt-5.2": ("2025-12-11",),
+    "o1": ("2024-12-17",),
+    "o3": ("2025-04-16",),
+    "o3-mini": ("2025-01-31",),
+    "o4-mini": ("2025-04-16",),
+}
+_ALIASES = {f"{model}-{date}": model for model, dates in _SNAPSHOTS.items() for date in dates}
 _OPENAI = "api.openai.com"
-_HOME = (".local", ".lan", ".home.arpa", ".internal")  # names that only a network of one's own gives
-_DATED = re.compile(r"-\d{4}-\d{2}-\d{2}$")  # a snapshot costs what its model does
 _THINKS = re.compile(r"(^|/)(o\d|gpt-5|gpt-oss|deepseek-r1|qwq)|thinking|reasoning", re.IGNORECASE)
 
 _SAMPLED = 16  # features whose questions are written to see how long they are
 _ANSWER_TOKENS, _THOUGHT_TOKENS = 90, 700  # of a label, as answers have; of a model that thinks first
-_JUDGED_AT_ONCE, _JUDGE_CHARS, _VERDICT_TOKENS = 5, 1100, 25  # texts of one question; instructions and label; numbers
+_JUDGED_AT_ONCE, _JUDGE_TOKENS, _VERDICT_TOKENS = 5, 306, 25  # texts of one question; instructions and label; numbers
 _JUDGED_AROUND = 16  # tokens of a judged text on either side of the one that it is about
 
 
@@ -57,8 +80,10 @@ def thinks(model: str) -> bool:
     return bool(_THINKS.search(model))
 
 
-def tokens_of(chars: int) -> int:
-    return int(chars / CHARS_PER_TOKEN) + 1
+def tokens_of(text: str) -> int:
+    """About how many tokens a text has: one for each character that is not ASCII, fewer for those that are."""
+    plain = len(text.encode("ascii", "ignore"))
+    return int(plain / CHARS_PER_TOKEN) + (len(text) - plain) + 1
 
 
 def price(spec: Asking, endpoint: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -72,14 +97,15 @@ def price(spec: Asking, endpoint: Mapping[str, Any]) -> tuple[float, float] | No
     host = urlsplit(endpoint["url"]).hostname or ""
     if endpoint["on_this_machine"] or _is_on_this_network(host):
         return 0.0, 0.0
-    return PRICES.get(_DATED.sub("", spec.model or "")) if host == _OPENAI else None
+    model = spec.model or ""
+    return PRICES.get(_ALIASES.get(model, model)) if host == _OPENAI else None
 
 
 def _is_on_this_network(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return "." not in host or host.endswith(_HOME)
+        return is_lan_name(host)
 
 
 def cost_usd(prices: tuple[float, float], prompt_tokens: float, answer_tokens: float) -> float:
@@ -102,9 +128,9 @@ def estimate(
     calls = prompt_tokens = answer_tokens = 0
     prices: tuple[float, float] | None = (0.0, 0.0)
     if endpoint:
-        each, chars, answer = _question(spec, pages, indices, template)
+        each, asked, answer = _question(spec, pages, indices, template)
         calls = each * len(indices)
-        prompt_tokens = calls * tokens_of(chars)
+        prompt_tokens = calls * asked
         answer_tokens = calls * (answer + (_THOUGHT_TOKENS if thinks(spec.model or "") else 0))
         prices = price(spec, endpoint)
     lane, why = lane_of(spec, endpoint)
@@ -138,21 +164,22 @@ def lane_of(spec: Asking, endpoint: Mapping[str, Any] | None) -> tuple[str, str]
 
 
 def _question(spec: Label | Score, pages: Read, indices: Sequence[int], template: str) -> tuple[int, int, int]:
-    """Questions for each feature, characters of one, and tokens of its answer; over an even sample of the features."""
+    """Questions for each feature, tokens of one, and tokens of its answer; over an even sample of the features."""
     step = max(1, len(indices) // _SAMPLED)
     sampled = [pages.page(index) for index in indices[::step][:_SAMPLED]]
     if isinstance(spec, Label):
-        lengths = [sum(len(message["content"]) for message in prompt.build(page, template)) for page in sampled]
+        asked = (prompt.build(page, template) for page in sampled)
+        lengths = [tokens_of("".join(message["content"] for message in messages)) for messages in asked]
         return 1, _mean(lengths), _ANSWER_TOKENS
     methods = len({*spec.methods} - {KEYLESS})
     shown = [_judged(one) for page in sampled for one in page["examples"]]
     calls = -(-2 * spec.examples // _JUDGED_AT_ONCE)
-    return methods * calls, _JUDGE_CHARS + _JUDGED_AT_ONCE * _mean(shown), _VERDICT_TOKENS
+    return methods * calls, _JUDGE_TOKENS + _JUDGED_AT_ONCE * _mean(shown), _VERDICT_TOKENS
 
 
 def _judged(one: Mapping[str, Any]) -> int:
     around = one["texts"][max(0, one["peak"] - _JUDGED_AROUND) : one["peak"] + _JUDGED_AROUND + 1]
-    return sum(map(len, around))
+    return tokens_of("".join(around))
 
 
 def _mean(numbers: Sequence[int]) -> int:

@@ -38,7 +38,11 @@ to 100, surely."""
 
 
 class Unjudged(Exception):
-    """There is no score, for the judge gave too few usable answers: why."""
+    """There is no score, for the judge gave too few usable answers: why. ``failed``: texts without one."""
+
+    def __init__(self, why: str, failed: int = 0) -> None:
+        super().__init__(why)
+        self.failed = failed
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ def beliefs(answer: str, count: int) -> tuple[list[float | None], str | None]:
     none of any.
 
     Taken are numbers, also as text or with a percent sign, true and false. A list without anything above 1 is one of
-    shares, or of no and yes.
+    shares when a number in it has a decimal point, and of no and yes when all of it are such words; else [0, 1] are
+    two beliefs that are small.
     """
     said = without_thinking(answer)
     if not said:
@@ -128,16 +133,21 @@ def beliefs(answer: str, count: int) -> tuple[list[float | None], str | None]:
     if not lists:
         refused = _REFUSED.search(said)
         return [None] * count, "the judge refused" if refused else "the judge's answer held no list of numbers"
-    found = [_number(one) for one in lists[0].split(",")] if lists[0].strip() else []
+    words = [_bare(one) for one in lists[0].split(",")] if lists[0].strip() else []
+    found = [_number(word) for word in words]
     if len(found) != count:
         return [None] * count, "the judge's answer had more or fewer numbers than texts"
-    known = [one for one in found if one is not None]
-    times = 100.0 if known and max(known) <= 1 else 1.0
+    known = {word: one for word, one in zip(words, found, strict=True) if one is not None}
+    are_shares = any("." in word for word in known) or _WORDS.keys() >= known.keys()
+    times = 100.0 if are_shares and max(known.values(), default=0) <= 1 else 1.0
     return [one * times if one is not None and 0 <= one * times <= 100 else None for one in found], None
 
 
-def _number(said: str) -> float | None:
-    word = said.strip().strip("\"'%").strip().lower()
+def _bare(said: str) -> str:
+    return said.strip().strip("\"'%").strip().lower()
+
+
+def _number(word: str) -> float | None:
     if word in _WORDS:
         return _WORDS[word]
     return float(word) if _NUMBER.fullmatch(word) else None

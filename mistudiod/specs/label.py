@@ -13,6 +13,7 @@ from mistudiod.specs.base import Name, Spec
 KEYLESS = "tokens"  # the endpoint that is none: labels and scores out of the evidence alone
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
 Money = Annotated[float, Field(gt=0, le=1_000_000)]
+_OF_ALL = " by the job, its pauses and retries included"
 Method = Literal["tokens", "detection", "fuzzing"]
 
 
@@ -37,8 +38,10 @@ class Asking(Spec):
     timeout_s: float = Field(120.0, ge=1, le=3600, description="seconds that an answer may take")
     price_in: float | None = Field(None, ge=0, le=10_000, description="US$ for a million tokens of questions")
     price_out: float | None = Field(None, ge=0, le=10_000, description="US$ for a million tokens of answers")
-    max_cost: Money | None = Field(None, description="stop before more US$ than this are spent")
-    max_tokens: int | None = Field(None, ge=1, lt=2**53, description="stop before more tokens than this are used")
+    max_cost: Money | None = Field(None, description=f"stop before more US$ than this are spent{_OF_ALL}")
+    max_tokens: int | None = Field(
+        None, ge=1, lt=2**53, description=f"stop before more tokens than this are used{_OF_ALL}"
+    )
     share_gpu: bool = Field(False, description="let an endpoint on this machine work beside a job on its GPU")
 
     @property

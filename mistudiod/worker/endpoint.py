@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,17 +22,19 @@ from mistudiod.labelling.cost import thinks, tokens_of
 from mistudiod.labelling.thinking import without_thinking
 from mistudiod.specs.label import Asking
 from mistudiod.worker import endpoint_errors as errors
-from mistudiod.worker.budget import Budget
+from mistudiod.worker.budget import Budget, Purse, Tokens, Tries
 from mistudiod.worker.endpoint_errors import Unanswered
 from mistudiod.worker.link import Refused
-from mistudiod.worker.reach import reach
+from mistudiod.worker.reach import check_peer, reach
 
 RETRIES = 3
 _LONGEST_WAIT_S = 120.0  # that OpenAI's client honours of a Retry-After
 _MORE_ROOM = 8  # times the tokens of an answer, for a model that thinks first
 _REFUSES_FORM = (400, 415, 422, 500, 501)  # 500: some servers fail at what they do not know
 _TOO_LONG = r"context.(length|window|size)|too long|maximum context"  # the question, not its form
+_TOKENS_BELOW = 2**53  # what is no number of tokens that an answer can have
 _NO_KEY = "none"  # the client wants one; servers without keys read none
+_TRIES: ContextVar[Tries] = ContextVar("tries")  # of the question that is asked in this task
 Message = Mapping[str, str]
 
 
@@ -57,15 +60,15 @@ class Form:
 class Endpoint:
     """``async with Endpoint(given, spec, key) as endpoint: await endpoint.ask(...)``.
 
-    ``given``: ``{"name", "url", "on_this_machine"}``. Raises Refused as ``Budget`` does. ``endpoint.used`` is what the
-    answers have taken until now.
+    ``given``: ``{"name", "url", "on_this_machine"}``. Without ``budget`` it makes one; raises Refused as ``Budget``
+    does. ``endpoint.used`` is what the questions have taken until now.
     """
 
-    def __init__(self, given: Mapping[str, Any], spec: Asking, key: str | None) -> None:
+    def __init__(self, given: Mapping[str, Any], spec: Asking, key: str | None, budget: Budget | None = None) -> None:
         self.name, self.url = str(given["name"]), base_url(str(given["url"]))
         secret = given.get("secret") or errors.secret_name(self.url)
         self._spec, self._shown = spec, errors.Shown(self.name, self.url, str(spec.model), str(secret))
-        self.used = Budget(spec, dict(given))
+        self.used = budget or Budget(spec, given)
         self._form = Form()
         if thinks(self._shown.model):
             self._form = Form(limit="max_completion_tokens", temperature=False, room=_MORE_ROOM)
@@ -83,7 +86,7 @@ class Endpoint:
             follow_redirects=False,
             trust_env=False,  # neither proxies nor .netrc
             timeout=self._spec.timeout_s,
-            event_hooks={"request": [self._wait_as_told], "response": [self._look_at]},
+            event_hooks={"request": [self._begins_try], "response": [self._look_at]},
         )
         return openai.AsyncOpenAI(
             base_url=self.url,
@@ -99,35 +102,52 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
-    async def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int) -> Answer:
+    def purse(self, questions: Sequence[Sequence[Message]], max_tokens: int) -> Purse:
+        """Room for questions that are worth something together only; ``max_tokens``: of each answer."""
+        held = [self._most(messages, max_tokens, self._form) for messages in questions]
+        return Purse(self.used, (sum(prompt for prompt, _ in held), sum(answer for _, answer in held)))
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        purse: Purse | None = None,
+    ) -> Answer:
         """The answer, of ``max_tokens`` at most (more for a model that thinks), as JSON by ``schema`` where the server
-        can. Raises Unanswered, BudgetReached, Refused.
+        can. Paid from the purse, if any. Raises Unanswered, BudgetReached, Refused.
         """
+        room = purse or self.used
         async with self._slots:
             if not self._began:
                 async with self._first:  # one question alone finds out whether and how this server answers
                     if not self._began:
-                        return await self._begin(messages, schema, max_tokens)
+                        return await self._begin(messages, schema, max_tokens, room)
             if self._over:
                 raise self._over
-            return await self._ask(messages, schema, max_tokens)
+            return await self._ask(messages, schema, max_tokens, room)
 
-    async def _begin(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int) -> Answer:
+    async def _begin(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, room: Budget | Purse
+    ) -> Answer:
         try:
             await reach(self.name, self.url)
-            return await self._ask(messages, schema, max_tokens)
+            return await self._ask(messages, schema, max_tokens, room)
         except Refused as refused:
             self._over = refused
             raise
         finally:
             self._began = True
 
-    async def _ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int) -> Answer:
+    async def _ask(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, room: Budget | Purse
+    ) -> Answer:
         form, tried = self._form, set[Form]()
         while True:
             tried.add(form)
+            tries = Tries(room, self._most(messages, max_tokens, form))
             try:
-                answer, was_cut = await self._paid(messages, schema, max_tokens, form)
+                answer, was_cut = await self._paid(messages, schema, max_tokens, form, tries)
             except openai.APIStatusError as error:
                 lesser = None if form == self._proved else _other_form(form, tried, schema is not None, error)
                 if lesser is None:
@@ -140,21 +160,26 @@ class Endpoint:
             form = replace(form, room=_MORE_ROOM)  # it has only thought until now
 
     async def _paid(
-        self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, form: Form
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        form: Form,
+        tries: Tries,
     ) -> tuple[Answer, bool]:
-        chars = sum(len(message["content"]) for message in messages)
-        held = (tokens_of(chars), max_tokens * form.room)
-        await self.used.hold(*held)
-        used = (0, 0)
+        await tries.begin()
+        used, before = None, _TRIES.set(tries)
         try:
             answer, was_cut = await self._call(messages, schema, max_tokens, form)
             used = (answer.prompt_tokens, answer.answer_tokens)
-        except errors.TookTooLong:
-            used = held  # the server may well have worked on it, and count it
-            raise
         finally:
-            await self.used.settle(held, used)
+            _TRIES.reset(before)
+            await tries.end(used)
         return answer, was_cut
+
+    @staticmethod
+    def _most(messages: Sequence[Message], max_tokens: int, form: Form) -> Tokens:
+        return _tokens_of(messages), max_tokens * form.room
 
     async def _call(
         self, messages: Sequence[Message], schema: Mapping[str, Any] | None, max_tokens: int, form: Form
@@ -188,25 +213,35 @@ class Endpoint:
         try:
             choice = completion.choices[0]
             text = str(choice.message.content or choice.message.refusal or "")
-        except (AttributeError, IndexError, TypeError):
+            was_cut = choice.finish_reason == "length"
+        except (AttributeError, LookupError, TypeError):
             raise Unanswered(errors.said_in(completion)) from None
         self._answered = True
-        prompt = getattr(completion.usage, "prompt_tokens", None)
-        answer = getattr(completion.usage, "completion_tokens", None)
-        if not prompt:
-            prompt = tokens_of(sum(len(message["content"]) for message in messages))
-        return Answer(
-            text, prompt, tokens_of(len(text)) if answer is None else answer
-        ), choice.finish_reason == "length"
+        prompt, answer = _counted(completion, "prompt_tokens"), _counted(completion, "completion_tokens")
+        guessed = tokens_of(text) if answer is None else answer
+        return Answer(text, prompt or _tokens_of(messages), guessed), was_cut
 
     # What the client's own client is told of: before each request, and after it, retries included.
 
-    async def _wait_as_told(self, _request: Any) -> None:
+    async def _begins_try(self, request: Any) -> None:
         loop = asyncio.get_running_loop()
         while (left := self._not_before - loop.time()) > 0:
             await asyncio.sleep(left)
+        tries = _tries_of(request)
+        if tries:
+            await tries.sends()
+
+        async def sees(event: str, info: Mapping[str, Any]) -> None:
+            if event == "connection.connect_tcp.complete":
+                await check_peer(self.name, info["return_value"])
+            elif event.endswith("send_request_headers.started") and tries:
+                tries.has_sent()
+
+        request.extensions = {**request.extensions, "trace": sees}
 
     async def _look_at(self, response: Any) -> None:
+        if tries := _tries_of(response.request):
+            tries.answers(response.status_code)
         if response.status_code == 429:
             await response.aread()
             if "insufficient_quota" in response.text:  # waiting does not help
@@ -222,6 +257,21 @@ def base_url(url: str) -> str:
     parts = urlsplit(url)
     path = parts.path.rstrip("/") or "/v1"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def _tries_of(request: Any) -> Tries | None:
+    """Of a question; the list of models is none."""
+    return _TRIES.get(None) if request.method == "POST" else None
+
+
+def _tokens_of(messages: Sequence[Message]) -> int:
+    return tokens_of("".join(message["content"] for message in messages))
+
+
+def _counted(completion: Any, name: str) -> int | None:
+    """A number of tokens as the server counts them; None when it says none that can be one."""
+    found = getattr(getattr(completion, "usage", None), name, None)
+    return found if type(found) is int and 0 <= found < _TOKENS_BELOW else None
 
 
 def _other_form(form: Form, tried: set[Form], has_schema: bool, error: openai.APIStatusError) -> Form | None:

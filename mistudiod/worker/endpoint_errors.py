@@ -76,8 +76,8 @@ async def raise_what_is_final(
     """Raises Refused when no further question would be answered; ``answered``: an earlier one has been."""
     status, said = error.status_code, message_of(error)
     if 300 <= status < 400:
-        target = urlsplit(urljoin(shown.url, error.response.headers.get("location", ""))).netloc
-        raise shown.ends(f"sends us on to {target or 'nowhere'}, which is refused: give the address itself")
+        target = _target(shown.url, error.response.headers.get("location", ""))
+        raise shown.ends(f"sends us on to {target}, which is refused: give the address itself")
     if status == 401 or (status == 403 and not answered):  # later, a filter's word on one question
         raise shown.ends(
             f"refuses the key ({status}): set the right one with mistudio secret set {shown.secret}, then retry the job"
@@ -92,6 +92,14 @@ async def raise_what_is_final(
             raise await _no_model(shown, client)
         if not answered:
             raise shown.ends(f"answers 404 at {shown.url}: is this its address, with the /v1 at its end?")
+
+
+def _target(url: str, location: str) -> str:
+    """Host and port of a redirection, as far as they can be read."""
+    try:
+        return shortened(urlsplit(urljoin(url, location)).netloc.rpartition("@")[2]) or "nowhere"
+    except ValueError:
+        return "elsewhere"
 
 
 async def _no_model(shown: Shown, client: openai.AsyncOpenAI) -> Refused:

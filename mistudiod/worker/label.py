@@ -12,7 +12,7 @@ from mistudiod.labelling import answer, prompt
 from mistudiod.labelling.describe import describe
 from mistudiod.specs import KEYLESS, Label
 from mistudiod.worker.asking import each, run_until_asked
-from mistudiod.worker.budget import BudgetReached
+from mistudiod.worker.budget import Budget, BudgetReached
 from mistudiod.worker.endpoint import Endpoint
 from mistudiod.worker.endpoint_errors import Unanswered, shortened
 from mistudiod.worker.link import Link, Refused
@@ -67,7 +67,8 @@ def _ask(
         prompt.check(template["text"])
     except ValueError as error:
         raise Refused(f"the template {template['name']}: {error}", field="template") from error
-    endpoint = Endpoint(given["endpoint"], spec, link.secret("endpoint"))
+    budget = Budget(spec, given["endpoint"], given.get("used"), link.used)
+    endpoint = Endpoint(given["endpoint"], spec, link.secret("endpoint"), budget)
     reached = ""
 
     async def asking() -> None:
@@ -85,9 +86,7 @@ def _ask(
             told.failed(index, str(error))
 
     run_until_asked(link, asking(), told.tick)
-    used = endpoint.used
-    counted = {"prompt_tokens": used.prompt_tokens, "answer_tokens": used.answer_tokens, "cost_usd": used.cost_usd}
-    return told.result(reached) | counted
+    return told.result(reached) | budget.counted()
 
 
 async def _ask_of(index: int, pages: stores.Pages, template: str, endpoint: Endpoint, told: _Told) -> None:

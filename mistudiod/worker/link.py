@@ -44,7 +44,7 @@ from mistudiod.events import (
     Window,
     to_line,
 )
-from mistudiod.paths import Paths
+from mistudiod.paths import PARTIAL, Paths
 from mistudiod.redact import PROCESS
 
 EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
@@ -174,6 +174,12 @@ class Link:
         """What the daemon says is left to do of a job of labelling or scoring: its ``given.json``."""
         found: dict[str, Any] = json.loads((self.run / "given.json").read_text(encoding="utf-8"))
         return found
+
+    def used(self, prompt_tokens: int, answer_tokens: int) -> None:
+        """Keep what the job's questions have used until now: the daemon gives it to the job's next worker."""
+        partial = self.run / f"{PARTIAL}used.json"
+        partial.write_text(json.dumps({"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}))
+        partial.replace(self.run / "used.json")
 
     def artifact(self, noun: Noun, name: str) -> None:
         """Say that a folder is finished and lies under its final name."""

@@ -1,9 +1,13 @@
-"""Whether an endpoint can be reached, found out before anything is sent to it."""
+"""Whether an endpoint can be reached, found out before anything is sent to it.
+
+A name may stand for another address at each connection: of each the other end is looked at.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 from mistudiod.endpoints import refused_address
@@ -18,11 +22,7 @@ async def reach(name: str, url: str) -> None:
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     addresses = await _resolved(name, url, host, port)
     for address in addresses:
-        why = refused_address(address)
-        if why:
-            raise Refused(
-                f"{name} cannot be asked, for {host} is not where an endpoint can be: {why}", field="endpoint"
-            )
+        _check(name, host, address)
     problem = "it does not answer"
     for address in addresses:
         try:
@@ -39,6 +39,23 @@ async def reach(name: str, url: str) -> None:
         f"{name} does not answer at {url} ({problem}): {hint} correct its address in the setting endpoints",
         field="endpoint",
     )
+
+
+async def check_peer(name: str, stream: Any) -> None:
+    """Of a connection of the HTTP client, on which nothing has been sent. Raises Refused when it is with an address
+    that is refused; the connection is closed then.
+    """
+    peer = stream.get_extra_info("server_addr")
+    try:
+        _check(name, "its host", str(peer[0]) if peer else "nobody")
+    except Refused:
+        await stream.aclose()
+        raise
+
+
+def _check(name: str, host: str, address: str) -> None:
+    if why := refused_address(address):
+        raise Refused(f"{name} cannot be asked, for {host} is not where an endpoint can be: {why}", field="endpoint")
 
 
 async def _resolved(name: str, url: str, host: str, port: int) -> list[str]:

@@ -16,11 +16,11 @@ from mistudiod.labelling.metrics import Measured, mean
 from mistudiod.pages import Pages
 from mistudiod.specs import Score
 from mistudiod.worker.asking import each, run_until_asked
-from mistudiod.worker.budget import BudgetReached
+from mistudiod.worker.budget import Budget, BudgetReached
 from mistudiod.worker.link import Link, Refused
 
 if TYPE_CHECKING:
-    from mistudiod.worker.score_judged import Judge
+    from mistudiod.worker.score_judged import Judge, Judged
 
 GOOD = 0.7  # a balanced accuracy above which a label is worth something
 BATCH, BATCH_S = 50, 0.5  # scores in one event, and seconds that one may wait
@@ -56,6 +56,7 @@ class _Scoring:
         self._held = HeldOut(self._pages, spec.seed, _special_ids(self._pages, link))
         self._keyless = Keyless(self._pages)
         self._judge: Judge | None = None
+        self._budget: Budget | None = None
         self.reached = ""
 
     async def run(self) -> None:
@@ -65,10 +66,16 @@ class _Scoring:
             return await each(features, 1, self._score)
         from mistudiod.worker.score_judged import Judge  # needs seconds, and a package that no other score does
 
-        key = self._link.secret("endpoint")
-        async with Judge(self._given["endpoint"], self._spec, key, self._pages) as self._judge:
+        key, endpoint = self._link.secret("endpoint"), self._given["endpoint"]
+        self._budget = Budget(self._spec, endpoint, self._given.get("used"), self._link.used)
+        async with Judge(endpoint, self._spec, key, self._budget, self._pages) as self._judge:
+            await each(features, self._spec.concurrency, self._score_within)
+
+    async def _score_within(self, feature: Feature) -> None:
+        """Nothing when the budget is reached; what has begun by then comes to its end, for its answers are paid."""
+        if not self.reached:
             try:
-                await each(features, self._spec.concurrency, self._score)
+                await self._score(feature)
             except BudgetReached as reached:
                 self.reached = str(reached)
 
@@ -84,26 +91,28 @@ class _Scoring:
         except (ValueError, LookupError, TypeError, OSError) as error:  # its page is damaged
             self._told.done([str(error)])
             return
+        if self._judge is None:
+            return await self._measure(feature, drawn, None)
+        async with self._judge.about(feature, drawn) as judged:
+            await self._measure(feature, drawn, judged)
+
+    async def _measure(self, feature: Feature, drawn: Drawn, judged: Judged | None) -> None:
         failures = []
         for method in feature.get("methods") or dict.fromkeys(self._spec.methods):
             try:
-                measured = await self._by(method, feature, drawn)
+                if judged is None or method == "tokens":
+                    measured = self._keyless.score(feature["label"], drawn)
+                else:
+                    measured = await judged.measured(method)
             except Unjudged as failed:
                 failures.append(f"{method}: {failed}")
+                self._told.unjudged(method, failed.failed)
             else:
                 self._told.scored(feature, method, measured)
         self._told.done(failures)
 
-    async def _by(self, method: str, feature: Feature, drawn: Drawn) -> Measured:
-        if self._judge is None or method == "tokens":
-            return self._keyless.score(feature["label"], drawn)
-        return await self._judge.measured(method, feature, drawn)
-
     def used(self) -> dict[str, Any]:
-        if self._judge is None:
-            return {"prompt_tokens": 0, "answer_tokens": 0, "cost_usd": 0.0}
-        used = self._judge.used
-        return {"prompt_tokens": used.prompt_tokens, "answer_tokens": used.answer_tokens, "cost_usd": used.cost_usd}
+        return self._budget.counted() if self._budget else {"prompt_tokens": 0, "answer_tokens": 0, "cost_usd": 0.0}
 
 
 class _Told:
@@ -114,6 +123,7 @@ class _Told:
         self._waiting: list[dict[str, Any]] = []
         self._since = time.monotonic()
         self._found: dict[str, list[Measured]] = {}
+        self._unjudged: Counter[str] = Counter()  # examples of each method, of features that it gave no score
         self._scored = self._failed = self._unscored = 0
         self._reasons: Counter[str] = Counter()  # of both
         self._failures: Counter[str] = Counter()
@@ -123,6 +133,9 @@ class _Told:
         about = {"feature": feature["index"], "label": feature["label"]["id"], "method": method}
         judge = None if method == "tokens" else self._spec.model
         self._waiting.append({**about, "judge": judge, **measured.record()})
+
+    def unjudged(self, method: str, examples: int) -> None:
+        self._unjudged[method] += examples
 
     def unscored(self, why: str) -> None:
         """One feature more, of which the text says too little to judge its label: no failure of the job."""
@@ -164,7 +177,7 @@ class _Told:
             "unscored": self._unscored,
             "failed": self._failed,
             "reasons": dict(self._reasons.most_common(_REASONS)),
-            "methods": {method: _worth(scores) for method, scores in self._found.items()},
+            "methods": {method: _worth(scores, self._unjudged[method]) for method, scores in self._found.items()},
         }
         partial = [self._failed_sentence()] if self._failed else []
         if reached:
@@ -181,8 +194,10 @@ class _Told:
         return f"{self._failed} of {self._total} features failed: {named}"
 
 
-def _worth(scores: Sequence[Measured]) -> dict[str, Any]:
-    """What labels are worth as a set. ``failed``: examples without a usable answer of the judge."""
+def _worth(scores: Sequence[Measured], unjudged: int) -> dict[str, Any]:
+    """What labels are worth as a set. ``failed``: examples without a usable answer of the judge, with those of features
+    of which so many were ``unjudged`` that they have no score.
+    """
     accuracies = [one.accuracy for one in scores]
     over = mean(accuracies)
     return {
@@ -191,7 +206,7 @@ def _worth(scores: Sequence[Measured]) -> dict[str, Any]:
         "high": over.high,
         "features": len(scores),
         "share_above_0_7": sum(one.value > GOOD for one in accuracies) / len(scores),
-        "failed": sum(one.failed for one in scores),
+        "failed": sum(one.failed for one in scores) + unjudged,
     }
 
 
