@@ -23,6 +23,7 @@ from tiny_models import LINES, configure, tiny_model
 
 from mistudiod.engine.extract import spread
 from mistudiod.engine.harvest import Harvest
+from mistudiod.engine.inspect import read
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure
 from mistudiod.engine.sae import SparseAutoencoder
@@ -104,6 +105,25 @@ def test_marked_tokens_carry_the_activation_that_the_model_gives_there(sae: str,
             assert example["activations"][example["peak"]] == pytest.approx(example["max"])
             checked += example["kind"] != "near"
     assert checked > 200
+
+
+@pytest.mark.parametrize("sae", ARCHITECTURES)
+def test_a_window_that_is_inspected_carries_the_values_of_the_store(sae: str, made: Path) -> None:
+    pages = job(made, sae=sae, run=ARCHITECTURES.index(sae) + 10)  # there already, or made now
+    recipe = json.loads((made / "saes" / sae / "recipe.json").read_text())
+    weights, lm = SparseAutoencoder.load(made / "saes" / sae), load_lm(model_of(made))
+    windows, checked, same = TokenWindows(made / "tokens" / "t"), 0, 0
+    for feature in range(0, pages.d_sae, 5):
+        for example in pages.page(feature)["examples"][:4]:
+            ids = windows.rows([example["window"]])[0].tolist()
+            reading = read(lm, weights, HOOK, ids, windows.special_ids, recipe["resolved"]["outlier_norms"])
+            again = torch.where(reading.latents == feature, reading.values, 0.0).sum(1)
+            shown = slice(example["first"], example["first"] + len(example["ids"]))
+            np.testing.assert_allclose(again[shown], example["activations"], rtol=0.02, atol=0.02)
+            same += np.isclose(again[shown], example["activations"], rtol=1e-5, atol=1e-6).all()
+            checked += 1
+    assert checked > 30
+    assert same > 0.9 * checked, "equal, but where the order of a sum has rounded an activation to another bf16"
 
 
 @pytest.mark.parametrize("sae", ARCHITECTURES)
