@@ -166,7 +166,7 @@ def test_progress_and_live_features_are_told_while_the_text_is_read(
     monkeypatch.setattr("mistudiod.worker.extract_source.PASS_TOKENS", {"cpu": 512, "cuda": 512})
     told = events(data, "extract", **SPEC)
     stages = list(dict.fromkeys(one["stage"] for one in told if one["event"] == "progress"))
-    assert stages == ["load model", "read text", "neighbours", "sort", "features"]
+    assert stages == ["load model", "read text", "neighbours", "write", "sort", "features"]
     live = [one for one in told if one["event"] == "live"]
     assert len(live) > 2
     assert {one["sae"] for one in live} == {"s"}

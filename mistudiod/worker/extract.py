@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +137,22 @@ class _Extraction:
         sae, lm, link, text = self._trained.sae, self._lm, self._link, self._text
         vocabulary = max(lm.facts.vocab_size, len(lm.tokenizer))
         dtype = np.dtype(self._source.tokenization["dtype"])
-        write_tokens(self._source.windows, text.numbers, dtype, folder)
         write_vocabulary(lm.tokenizer, vocabulary, folder)
         neighbours = decoder_neighbours(sae.W_dec, NEIGHBOURS, self._heard("neighbours", sae.d_sae))
+        written = self._heard("write", 3 * text.places, "tokens")
+        write_tokens(self._source.windows, text.numbers, dtype, folder, written)
         merged = _scratch(link) / "merged"
         merged.mkdir(exist_ok=True)
         postings = folder if self._spec.postings else merged
         tokens, counts = Mapped(folder / TOKENS, dtype), Mapped(_scratch(link) / COUNTS, "<u4")
         for_labels = np.array([not is_held_out(number) for number in text.numbers.tolist()])
-        bank = Bank(tokens.array, counts.array, vocabulary, for_labels)
-        counts.forget()
+        bank = Bank(tokens, counts, vocabulary, for_labels, lambda places: written(text.places + places))
         heard = self._heard("sort", sae.d_sae)
-        merge(self._shards, self._asked, tokens.array, vocabulary, for_labels, postings, merged, heard)
+        merge(self._shards, self._asked, tokens, vocabulary, for_labels, postings, merged, heard)
         records = Records(self._asked, self._spec.around, bank, postings, merged, _scratch(link), neighbours)
         writer = StoreWriter(folder, sae.d_sae, text.context, len(text.numbers), counted, dtype.itemsize)
-        tokens.forget()
         self._write_records(records, writer)
+        del records, bank, neighbours, tokens  # what is left to do needs memory too
         writer.finish(self._manifest(counted, entries))
 
     def _write_records(self, records: Records, writer: StoreWriter) -> None:
@@ -174,10 +175,10 @@ class _Extraction:
         except UnknownModel as error:
             raise Refused(str(error), "sae") from error
 
-    def _heard(self, stage: str, total: int) -> Any:
+    def _heard(self, stage: str, total: int, unit: str = "features") -> Callable[[int], None]:
         def heard(done: int) -> None:
             self._link.check()
-            self._link.progress(stage, done, total, "features")
+            self._link.progress(stage, done, total, unit)
 
         return heard
 

@@ -30,8 +30,8 @@ _RESULT_BYTES = MAX_LINE_BYTES * 3 // 4  # a line has it, and secrets that are s
 
 
 def run(spec: Inspect, link: Link) -> None:
-    """The result is {sae, top, tokens: [{id, text, special, outlier, features: [{index, value}]}], pooled: [{index, max,
-    tokens, peak}], left_out, l0}.
+    """The result is {sae, top, tokens: [{id, text, special, outlier, features: [{index, value}]}], pooled: [{index,
+    max, tokens, peak}], left_out, l0}.
 
     ``top``: how many features of a token are shown at most, fewer than asked for where the result had no room for
     them. ``left_out``: how many features fire on the text and were ignored; ``l0`` counts them.
