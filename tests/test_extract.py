@@ -198,6 +198,13 @@ def test_a_row_has_one_block_at_least_and_blocks_are_bounded() -> None:
     assert sum(int(block.counts.sum()) for block in blocks) == int((sae.encode(x) > 0).sum())
 
 
+@pytest.mark.parametrize(("d_sae", "rows"), [(1 << 18, 64), (1 << 20, 16), (1 << 25, 1)])
+def test_of_a_wide_sae_fewer_tokens_are_encoded_together(d_sae: int, rows: int) -> None:
+    wide = torch.zeros(1).expand  # of zeros that take no memory
+    sae = SparseAutoencoder(wide(D_IN, d_sae), wide(d_sae), wide(d_sae, D_IN), wide(D_IN), ReLURule())
+    assert Encoder(sae).rows == rows
+
+
 def test_activations_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     text, sae = text_of(norms=None), make_sae("standard")
     text.harvest.forward = lambda ids: forward(ids) * torch.nan

@@ -21,6 +21,7 @@ from run_job import events, run_job
 from safetensors.torch import load_file, save_file
 from tiny_models import LINES, configure, tiny_model
 
+from mistudiod.engine.evidence import Asked as AskedFor
 from mistudiod.engine.extract import spread
 from mistudiod.engine.harvest import Harvest
 from mistudiod.engine.inspect import read
@@ -166,7 +167,7 @@ def test_progress_and_live_features_are_told_while_the_text_is_read(
     monkeypatch.setattr("mistudiod.worker.extract_source.PASS_TOKENS", {"cpu": 512, "cuda": 512})
     told = events(data, "extract", **SPEC)
     stages = list(dict.fromkeys(one["stage"] for one in told if one["event"] == "progress"))
-    assert stages == ["load model", "read text", "neighbours", "write", "sort", "features"]
+    assert stages == ["load model", "read text", "neighbours", "write", "sort", "features", "hash"]
     live = [one for one in told if one["event"] == "live"]
     assert len(live) > 2
     assert {one["sae"] for one in live} == {"s"}
@@ -176,6 +177,16 @@ def test_progress_and_live_features_are_told_while_the_text_is_read(
     assert window["token"]
     first = [one for one in told if one["event"] in ("live", "artifact")]
     assert first[0]["event"] == "live"
+
+
+@pytest.mark.parametrize(("examples", "context"), [(6, "5,4"), (64, "512,512"), (1, "0,0")])
+def test_the_disk_that_a_store_takes_is_foreseen_by_what_is_asked_for(examples: int, context: str, data: Path) -> None:
+    pages = job(data, examples=examples, context=context)
+    around = tuple(map(int, context.split(",")))
+    foreseen = extract.feature_bytes(AskedFor(examples, CONTEXT), around, 2) * pages.d_sae
+    taken = (pages.folder / "pages.bin").stat().st_size + AskedFor(examples, CONTEXT).summary().itemsize * pages.d_sae
+    assert taken <= foreseen < 4 * taken
+    assert extract.feature_bytes(AskedFor(64, 2_048), (512, 512), 4) > 88 * 1_025 * 4
 
 
 def test_special_tokens_and_outliers_are_left_out_and_counted(data: Path) -> None:

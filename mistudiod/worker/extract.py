@@ -21,9 +21,9 @@ from mistudiod.engine.logit_lens import LogitLens
 from mistudiod.engine.mapped import Mapped
 from mistudiod.engine.merge import merge
 from mistudiod.engine.neighbours import decoder_neighbours
-from mistudiod.engine.records import NEIGHBOURS, Records
+from mistudiod.engine.records import NEAR_MISSES, NEIGHBOURS, Records
 from mistudiod.engine.shards import ENTRY_BYTES, SHARD_ENTRIES, Entries, Shards
-from mistudiod.engine.token_bytes import write_vocabulary
+from mistudiod.engine.token_bytes import tokens_of, write_vocabulary
 from mistudiod.facts import UnknownModel
 from mistudiod.pages import is_held_out
 from mistudiod.paths import DiskFull, publish, require_space
@@ -36,7 +36,9 @@ from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.trained import open_trained
 
 POSTING_BYTES = 8  # of an entry, in the store
-RECORD_BYTES = 24_000  # of a feature, in the store: 48 examples of 65 tokens, and logits
+RECORD_BYTES = 3_000  # of a feature, in the store, beside the tokens of its examples
+SHOWN_BYTES = 4  # of a token of an example beside its id: 6 where the feature fires
+PLACE_BYTES = 12  # of a place of the text beside its id: while a store is made, how many fire and where those begin
 LENS_FEATURES = 1024  # whose logits are found together
 RESULT = (  # of the manifest
     *("sae", "id", "tokenization", "features", "alive", "dead", "l0", "tokens", "skipped"),
@@ -57,6 +59,12 @@ def run(spec: Extract, link: Link) -> None:
     link.artifact("features", name)
     manifest = json.loads((final / "manifest.json").read_text())
     link.result({key: manifest.get(key) for key in RESULT})
+
+
+def feature_bytes(asked: Asked, around: tuple[int, int], token: int) -> int:
+    """What a feature may take while a store is made and in it; ``token``: bytes of an id."""
+    shown = min(sum(around) + 1, asked.context)
+    return (asked.examples + NEAR_MISSES) * shown * (token + SHOWN_BYTES) + RECORD_BYTES + asked.summary().itemsize
 
 
 def _scratch(link: Link) -> Path:
@@ -81,8 +89,7 @@ class _Extraction:
         if not counted:
             raise Refused(f"the text of {self._source.name} holds special tokens or outliers only", "tokenization")
         entries = sum(shard.entries for shard in self._shards.whole)
-        needed = POSTING_BYTES * entries + RECORD_BYTES * self._trained.sae.d_sae
-        with new_folder(final, needed) as partial:
+        with new_folder(final, POSTING_BYTES * entries + self._bytes()) as partial:
             self._write(partial, counted, entries)
 
     def _made_of(self) -> dict[str, Any]:
@@ -117,13 +124,19 @@ class _Extraction:
         except NoActivations as error:
             raise Refused(f"{self._trained.hook} of {self._trained.model['name']}: {error}", "sae") from error
 
+    def _bytes(self) -> int:
+        """Of all that is written but shards and postings."""
+        text, token = self._text, np.dtype(self._source.tokenization["dtype"]).itemsize
+        each = feature_bytes(self._asked, self._spec.around, token)
+        return each * self._trained.sae.d_sae + (PLACE_BYTES + token) * text.places
+
     def _require_space(self) -> None:
         """Raises Refused when the rest, as dense as the first shard, will not fit."""
         first, places = self._shards.whole[0], self._text.places
         each = ENTRY_BYTES + POSTING_BYTES
         needed = round(first.entries * (each * places / first.end - ENTRY_BYTES))
         try:
-            require_space(self._link.run, needed + RECORD_BYTES * self._trained.sae.d_sae)
+            require_space(self._link.run, needed + self._bytes())
         except DiskFull as error:
             share = first.entries / max(first.tokens, 1)
             raise Refused(
@@ -135,7 +148,7 @@ class _Extraction:
     def _write(self, folder: Path, counted: int, entries: int) -> None:
         """Everything of the store."""
         sae, lm, link, text = self._trained.sae, self._lm, self._link, self._text
-        vocabulary = max(lm.facts.vocab_size, len(lm.tokenizer))
+        vocabulary = max(lm.facts.vocab_size, tokens_of(lm.tokenizer))
         dtype = np.dtype(self._source.tokenization["dtype"])
         write_vocabulary(lm.tokenizer, vocabulary, folder)
         neighbours = decoder_neighbours(sae.W_dec, NEIGHBOURS, self._heard("neighbours", sae.d_sae))
@@ -153,7 +166,7 @@ class _Extraction:
         writer = StoreWriter(folder, sae.d_sae, text.context, len(text.numbers), counted, dtype.itemsize)
         self._write_records(records, writer)
         del records, bank, neighbours, tokens  # what is left to do needs memory too
-        writer.finish(self._manifest(counted, entries))
+        writer.finish(self._manifest(counted, entries), self._hashed)
 
     def _write_records(self, records: Records, writer: StoreWriter) -> None:
         d_sae, heard = self._trained.sae.d_sae, self._heard("features", self._trained.sae.d_sae)
@@ -170,10 +183,13 @@ class _Extraction:
         trained = self._trained
         try:
             return LogitLens.of(
-                Path(trained.model["path"]), trained.sae.W_dec, trained.hook_out, len(self._lm.tokenizer)
+                Path(trained.model["path"]), trained.sae.W_dec, trained.hook_out, tokens_of(self._lm.tokenizer)
             )
         except UnknownModel as error:
             raise Refused(str(error), "sae") from error
+
+    def _hashed(self, done: int, total: int) -> None:
+        self._heard("hash", total, "bytes")(done)
 
     def _heard(self, stage: str, total: int, unit: str = "features") -> Callable[[int], None]:
         def heard(done: int) -> None:
