@@ -236,7 +236,8 @@ def leak(secret: str, say) -> None:
 def finish(order: dict, say) -> None:
     spec = order["spec"]
     if spec["kind"] == "inspect":
-        token = {"id": 3, "text": spec["text"], "special": False, "features": [{"index": 7, "value": 1.5}]}
+        fires = [{"index": 7, "value": 1.5}]
+        token = {"id": 3, "text": spec["text"], "special": False, "outlier": False, "features": fires}
         pooled = [{"index": 7, "max": 1.5, "tokens": 1, "peak": 0}]
         found = {"sae": spec["sae"], "top": spec["top"], "tokens": [token], "pooled": pooled}
         say(event="result", result={**found, "left_out": 0, "l0": 1.0})

@@ -37,9 +37,10 @@ READ = {
             "id": 1,
             "text": "import",
             "special": False,
+            "outlier": False,
             "features": [{"index": 7, "value": 5.0}, {"index": 12, "value": 0.5}],
         },
-        {"id": 2, "text": " os\n", "special": False, "features": [{"index": 12, "value": 1.5}]},
+        {"id": 2, "text": " os\n", "special": False, "outlier": False, "features": [{"index": 12, "value": 1.5}]},
     ],
     "pooled": [{"index": 7, "max": 5.0, "tokens": 1, "peak": 0}, {"index": 12, "max": 1.5, "tokens": 2, "peak": 1}],
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,13 @@ from mistudiod.engine.feature_record import BAND, NEAR, RANDOM, TOP, FeatureReco
 from mistudiod.engine.harvest import Harvest, NoActivations
 from mistudiod.engine.mapped import Mapped
 from mistudiod.engine.measure import measure
-from mistudiod.engine.merge import TILE_ENTRIES, merge
+from mistudiod.engine.merge import TILE_ENTRIES, merge, tile_entries
 from mistudiod.engine.neighbours import decoder_neighbours
 from mistudiod.engine.records import COFIRING, NEAR_MISSES, Records
 from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, Rule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.engine.shards import Shards
+from mistudiod.engine.shards import KEPT_OPEN, Shards
+from mistudiod.engine.tokens import MANIFEST, TokenWindows
 from mistudiod.pages import EDGES, is_held_out
 from mistudiod.paths import publish
 
@@ -110,11 +113,10 @@ def found_in(
     folder: Path, text: Text, sae: SparseAutoencoder, asked: Asked, shards: Shards, tile: int = TILE_ENTRIES
 ) -> Found:
     dtype = np.dtype("<u2")
-    write_tokens(text.harvest.windows, text.numbers, dtype, folder)
-    tokens = Mapped(folder / TOKENS, dtype).array
-    counts = Mapped(folder / "shards" / COUNTS, "<u4").array
+    write_tokens(text.harvest.windows, text.numbers, dtype, folder, lambda done: None)
+    tokens, counts = Mapped(folder / TOKENS, dtype), Mapped(folder / "shards" / COUNTS, "<u4")
     for_labels = np.array([not is_held_out(number) for number in text.numbers.tolist()])
-    bank = Bank(tokens, counts, VOCABULARY, for_labels)
+    bank = Bank(tokens, counts, VOCABULARY, for_labels, lambda done: None)
     merge(shards, asked, tokens, VOCABULARY, for_labels, folder, folder, lambda done: None, tile)
     neighbours = decoder_neighbours(sae.W_dec, 16)
     made = Records(asked, (2, 3), bank, folder, folder, folder / "shards", neighbours)
@@ -123,7 +125,7 @@ def found_in(
     for part in shards.of(0, sae.d_sae):
         dense[part.places, np.repeat(np.arange(sae.d_sae), np.diff(part.edges))] = part.values
     kept = np.repeat(for_labels, asked.context)
-    return Found(shards, bank, records, dense, counts > 0, tokens.astype(np.int64), kept, asked)
+    return Found(shards, bank, records, dense, counts.array > 0, tokens.array.astype(np.int64), kept, asked)
 
 
 def plain(text: Text, sae: SparseAutoencoder) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -196,11 +198,27 @@ def test_a_row_has_one_block_at_least_and_blocks_are_bounded() -> None:
     assert sum(int(block.counts.sum()) for block in blocks) == int((sae.encode(x) > 0).sum())
 
 
+@pytest.mark.parametrize(("d_sae", "rows"), [(1 << 18, 64), (1 << 20, 16), (1 << 25, 1)])
+def test_of_a_wide_sae_fewer_tokens_are_encoded_together(d_sae: int, rows: int) -> None:
+    wide = torch.zeros(1).expand  # of zeros that take no memory
+    sae = SparseAutoencoder(wide(D_IN, d_sae), wide(d_sae), wide(d_sae, D_IN), wide(D_IN), ReLURule())
+    assert Encoder(sae).rows == rows
+
+
 def test_activations_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     text, sae = text_of(norms=None), make_sae("standard")
     text.harvest.forward = lambda ids: forward(ids) * torch.nan
     with pytest.raises(NoActivations, match="not all finite"):
         read_text(text, sae, Shards(tmp_path, D_SAE, {}, publish), lambda done: None, lambda entries: None)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_features_that_are_not_finite_are_refused_before_a_shard_holds_them(rule: str, tmp_path: Path) -> None:
+    text, sae = text_of(), make_sae(rule)
+    sae.W_enc[:, 3] *= 1e38
+    shards = Shards(tmp_path, D_SAE, {}, publish)
+    with pytest.raises(NoActivations, match="the SAE makes of the activations"):
+        read_text(text, sae, shards, lambda done: None, lambda entries: None, 100)
 
 
 # -- what is kept of a feature ----------------------------------------------------------------------------------------
@@ -403,18 +421,62 @@ def test_the_strongest_come_first_and_of_equals_the_earlier(values: list[int], m
     assert strongest(np.array(values), most).tolist() == expected
 
 
+def mapped(path: Path, numbers: NDArray[Any]) -> Mapped:
+    numbers.tofile(path)
+    return Mapped(path, numbers.dtype)
+
+
 @given(st.integers(1, 3_000), st.integers(1, 20), st.integers(0, 100))
 @settings(deadline=None, max_examples=40)
-def test_the_bank_keeps_places_of_every_token_spread_over_the_text(places: int, vocabulary: int, seed: int) -> None:
+def test_the_bank_keeps_places_of_every_token_spread_over_the_text(
+    tmp_path_factory: pytest.TempPathFactory, places: int, vocabulary: int, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("bank")
     generator = np.random.default_rng(seed)
     tokens, counts = generator.integers(0, vocabulary, places), generator.integers(0, 2, places).astype(np.uint32)
-    bank = Bank(tokens, counts, vocabulary, np.ones(places, np.bool_))
+    files = mapped(folder / TOKENS, tokens), mapped(folder / COUNTS, counts)
+    bank = Bank(*files, vocabulary, np.ones(places, np.bool_), lambda done: None)
     for token in range(vocabulary):
         there = np.flatnonzero((tokens == token) & (counts > 0)).tolist()
         kept = bank.places(token).tolist()
         assert bank.read[token] == len(there)
         expected = [there[-(-n * len(there) // KEPT)] for n in range(KEPT)] if len(there) > KEPT else there
         assert kept == expected
+
+
+def resident(folder: Path) -> int:
+    """Bytes of the files of a folder that this process has in memory."""
+    found = re.findall(
+        rf"{re.escape(str(folder))}/.*\n(?:\w+:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text()
+    )
+    return 1024 * sum(map(int, found))
+
+
+def test_memory_of_what_was_looked_at_does_not_grow_with_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, heard, held = 3_000_000, [], []
+    tokens = mapped(tmp_path / TOKENS, np.arange(places, dtype=np.uint32) & np.uint32(0xFFFF))
+    counts = mapped(tmp_path / COUNTS, np.ones(places, np.uint32))
+    tokens.array.max(), counts.array.max()
+    assert resident(tmp_path) > 22 << 20
+
+    def hear(done: int) -> None:
+        heard.append(done)
+        held.append(resident(tmp_path))
+
+    Bank(tokens, counts, 1 << 16, np.ones(places // 100, np.bool_), hear)
+    assert heard == sorted(heard)
+    assert (len(heard), heard[-1]) == (2 * 12, 2 * places)
+    assert max(held) < 1 << 20  # at each piece's end
+    facts = {"context": 100, "train_windows": places // 100, "held_out_windows": 0, "special_ids": [], "dtype": "<u4"}
+    (tmp_path / MANIFEST).write_text(json.dumps(facts))
+    monkeypatch.setattr("mistudiod.engine.tokens.FORGET_EVERY", 100_000)
+    windows, most = TokenWindows(tmp_path), 0
+    for start in range(0, places // 100, 500):
+        windows.rows(np.arange(start, min(start + 500, places // 100)))
+        most = max(most, resident(tmp_path))
+    assert most < 8 << 20  # a kernel may map megabytes around what is looked at
 
 
 # -- shards ----------------------------------------------------------------------------------------------------------
@@ -487,6 +549,19 @@ def test_shards_of_something_else_are_not_gone_on_with(tmp_path: Path) -> None:
     read_text(text, sae, Shards(tmp_path, D_SAE, {"sae": "one"}, publish), lambda done: None, lambda entries: None)
     assert Shards(tmp_path, D_SAE, {"sae": "one"}, publish).whole
     assert not Shards(tmp_path, D_SAE, {"sae": "other"}, publish).whole
+
+
+def test_a_tile_of_many_shards_is_larger_and_their_files_are_not_opened_for_each(tmp_path: Path) -> None:
+    assert [tile_entries(shards) for shards in (1, 512, 1_024, 10**6)] == [2 << 20, 2 << 20, 4 << 20, 16 << 20]
+    text, sae = text_of(), make_sae("standard")
+    shards = Shards(tmp_path, D_SAE, {}, publish)
+    read_text(text, sae, shards, lambda done: None, lambda entries: None, 100)
+    before = len(os.listdir("/proc/self/fd"))
+    for latent in range(D_SAE):
+        assert sum(len(part.places) for part in shards.of(latent, latent + 1)) == shards.fired()[latent]
+    assert len(os.listdir("/proc/self/fd")) == before + 3 * min(len(shards.whole), KEPT_OPEN)
+    del shards
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_text_of_special_tokens_only_has_no_entries(tmp_path: Path) -> None:

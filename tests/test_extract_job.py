@@ -21,8 +21,10 @@ from run_job import events, run_job
 from safetensors.torch import load_file, save_file
 from tiny_models import LINES, configure, tiny_model
 
+from mistudiod.engine.evidence import Asked as AskedFor
 from mistudiod.engine.extract import spread
 from mistudiod.engine.harvest import Harvest
+from mistudiod.engine.inspect import read
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure
 from mistudiod.engine.sae import SparseAutoencoder
@@ -107,6 +109,25 @@ def test_marked_tokens_carry_the_activation_that_the_model_gives_there(sae: str,
 
 
 @pytest.mark.parametrize("sae", ARCHITECTURES)
+def test_a_window_that_is_inspected_carries_the_values_of_the_store(sae: str, made: Path) -> None:
+    pages = job(made, sae=sae, run=ARCHITECTURES.index(sae) + 10)  # there already, or made now
+    recipe = json.loads((made / "saes" / sae / "recipe.json").read_text())
+    weights, lm = SparseAutoencoder.load(made / "saes" / sae), load_lm(model_of(made))
+    windows, checked, same = TokenWindows(made / "tokens" / "t"), 0, 0
+    for feature in range(0, pages.d_sae, 5):
+        for example in pages.page(feature)["examples"][:4]:
+            ids = windows.rows([example["window"]])[0].tolist()
+            reading = read(lm, weights, HOOK, ids, windows.special_ids, recipe["resolved"]["outlier_norms"])
+            again = torch.where(reading.latents == feature, reading.values, 0.0).sum(1)
+            shown = slice(example["first"], example["first"] + len(example["ids"]))
+            np.testing.assert_allclose(again[shown], example["activations"], rtol=0.02, atol=0.02)
+            same += np.isclose(again[shown], example["activations"], rtol=1e-5, atol=1e-6).all()
+            checked += 1
+    assert checked > 30
+    assert same > 0.9 * checked, "equal, but where the order of a sum has rounded an activation to another bf16"
+
+
+@pytest.mark.parametrize("sae", ARCHITECTURES)
 def test_l0_and_counts_are_those_of_the_evaluation_of_the_same_tokens(sae: str, made: Path) -> None:
     pages = job(made, sae=sae, run=ARCHITECTURES.index(sae) + 20)
     windows, lm = TokenWindows(made / "tokens" / "t"), load_lm(model_of(made))
@@ -146,7 +167,7 @@ def test_progress_and_live_features_are_told_while_the_text_is_read(
     monkeypatch.setattr("mistudiod.worker.extract_source.PASS_TOKENS", {"cpu": 512, "cuda": 512})
     told = events(data, "extract", **SPEC)
     stages = list(dict.fromkeys(one["stage"] for one in told if one["event"] == "progress"))
-    assert stages == ["load model", "read text", "neighbours", "sort", "features"]
+    assert stages == ["load model", "read text", "neighbours", "write", "sort", "features", "hash"]
     live = [one for one in told if one["event"] == "live"]
     assert len(live) > 2
     assert {one["sae"] for one in live} == {"s"}
@@ -156,6 +177,16 @@ def test_progress_and_live_features_are_told_while_the_text_is_read(
     assert window["token"]
     first = [one for one in told if one["event"] in ("live", "artifact")]
     assert first[0]["event"] == "live"
+
+
+@pytest.mark.parametrize(("examples", "context"), [(6, "5,4"), (64, "512,512"), (1, "0,0")])
+def test_the_disk_that_a_store_takes_is_foreseen_by_what_is_asked_for(examples: int, context: str, data: Path) -> None:
+    pages = job(data, examples=examples, context=context)
+    around = tuple(map(int, context.split(",")))
+    foreseen = extract.feature_bytes(AskedFor(examples, CONTEXT), around, 2) * pages.d_sae
+    taken = (pages.folder / "pages.bin").stat().st_size + AskedFor(examples, CONTEXT).summary().itemsize * pages.d_sae
+    assert taken <= foreseen < 4 * taken
+    assert extract.feature_bytes(AskedFor(64, 2_048), (512, 512), 4) > 88 * 1_025 * 4
 
 
 def test_special_tokens_and_outliers_are_left_out_and_counted(data: Path) -> None:

@@ -11,9 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from feature_records import CONTEXT, ROWS, VOCABULARY, WINDOWS, page, record, windows, write_store
+from feature_records import (
+    CONTEXT,
+    ROWS,
+    VOCABULARY,
+    WINDOWS,
+    page,
+    record,
+    windows,
+    write_read,
+    write_store,
+    write_vocabulary,
+)
 from plain_store import write_store as write_plain_store
 
+from mistudiod.engine import feature_store
 from mistudiod.engine.feature_store import StoreWriter
 
 
@@ -23,8 +35,11 @@ def some(count: int, seed: int = 0, **options: Any) -> tuple[np.ndarray, list[An
     return read, [record(rng, read, count, dead=n % 4 == 3, **options) for n in range(count)]
 
 
-@pytest.mark.parametrize("logits", [True, False])
-def test_the_bytes_are_those_of_the_plain_way(tmp_path: Path, logits: bool) -> None:
+@pytest.mark.parametrize(("logits", "together"), [(True, 1 << 14), (False, 7), (True, 1)])
+def test_the_bytes_are_those_of_the_plain_way(
+    tmp_path: Path, logits: bool, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_store, "SLICE", together)
     read, records = some(120, logits=logits)
     postings = [{n * 7: 0.5, n: 1.0} for n in range(120)]
     about = {"sae": "s", "id": "1", "job": 1}
@@ -82,6 +97,28 @@ def test_records_go_to_the_disk_as_they_come(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (tmp_path / "pages.bin").stat().st_size > 20e6
     assert kept < 10e6 and most < 15e6
+
+
+def test_a_store_is_finished_in_little_memory_and_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_store, "SLICE", 500)
+    read, records = some(4)
+    writer, heard = StoreWriter(tmp_path, 20_000, CONTEXT, ROWS, 1000, 2), []
+    for n in range(20_000):
+        writer.add(records[n % 4])
+    write_vocabulary(tmp_path, VOCABULARY)
+    write_read(tmp_path, read, WINDOWS, 2)
+    tracemalloc.start()
+    manifest = writer.finish({}, lambda *numbers: heard.append(numbers))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3e6 + 150 * 20_000  # what is read at once, and so much of each feature
+    hashed = sum(file["bytes"] for name, file in manifest["files"].items() if name != "pages.bin")
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+    assert len(heard) > 8 and hashed < heard[-1][0] == heard[-1][1] == sum(
+        file["bytes"] for file in manifest["files"].values()
+    )
 
 
 def test_a_store_that_is_not_whole_is_not_finished(tmp_path: Path) -> None:

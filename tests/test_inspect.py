@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.worker import inspect
 from mistudiod.worker.link import Refused
+from mistudiod.worker.recipe import sha256_of
 
 TEXT = "def größe(x):\n    return x  # 🙂<|endoftext|>import os"
 
@@ -38,7 +40,7 @@ def plain(data: Path, text: str = TEXT) -> tuple[list[int], torch.Tensor]:
     """Ids of the text with BOS, and what each feature does on each: (T, d_sae)."""
     lm: LM = load_lm(data / "hf")
     ids = [0, *lm.tokenizer(text, add_special_tokens=False)["input_ids"]]
-    x = lm.activations(torch.tensor([ids]), HOOK)[0].float()
+    x = lm.activations(torch.tensor([ids]), HOOK)[0].bfloat16().float()  # as a harvest rounds them
     return ids, SparseAutoencoder.load(data / "saes" / "s").encode(x)
 
 
@@ -102,16 +104,51 @@ def test_dense_features_are_left_out_by_what_the_training_has_measured(data: Pat
 
 
 def test_the_newest_extraction_knows_better_how_often_they_fire(data: Path) -> None:
-    rng = np.random.default_rng(0)
+    rng, sha256 = np.random.default_rng(0), sha256_of(data / "saes" / "s" / "sae_weights.safetensors")
     fired: dict[str, list[int]] = {}
     for number in ("9", "10"):
         read_windows = windows(rng)
         records = [record(rng, read_windows, D_SAE, dead=index % 2 == int(number) % 2) for index in range(D_SAE)]
-        write_store(data / "features" / "s" / number, records, read_windows, tokens=1000)
+        write_store(data / "features" / "s" / number, records, read_windows, sae_sha256=sha256)
         fired[number] = [one.fired for one in records]
     (data / "features" / "s" / "11").mkdir()  # of an older miStudio
     shown = {one["index"] for one in read(data, ignore_denser=0.2)["pooled"]}
     assert shown == {one["index"] for one in read(data)["pooled"] if fired["10"][one["index"]] <= 200}
+
+
+def test_an_extraction_of_other_weights_says_nothing_of_how_often_they_fire(data: Path) -> None:
+    rng = np.random.default_rng(0)
+    read_windows = windows(rng)
+    records = [record(rng, read_windows, D_SAE, dead=True) for _ in range(D_SAE)]
+    trained = read(data, ignore_denser=0.5)
+    write_store(data / "features" / "s" / "1", records, read_windows, sae_sha256="0" * 64)
+    assert read(data, ignore_denser=0.5) == trained
+    path = data / "saes" / "s" / "recipe.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sae_sha256": "0" * 64}))
+    assert read(data, ignore_denser=0.5)["left_out"] == 0, "the recipe knows whose weights they are"
+
+
+@pytest.mark.parametrize("hook", [HOOK, "blocks.0.hook_mlp_out"])
+def test_outliers_that_training_left_out_are_told_and_nothing_fires_on_them(hook: str, data: Path) -> None:
+    ids, _ = plain(data)
+    norms = load_lm(data / "hf").activations(torch.tensor([ids]), hook)[0].bfloat16().float().norm(dim=1)
+    limit = norms.median().item()
+    beyond = [norm > limit and id != 0 for norm, id in zip(norms.tolist(), ids, strict=True)]
+    path = data / "saes" / "s" / "recipe.json"
+    recipe, whole = json.loads(path.read_text()), read(data)
+    recipe["resolved"]["outlier_norms"] = {hook: limit}
+    path.write_text(json.dumps(recipe))
+    assert read(data) == whole, "of an SAE of version 0.3 they are like any other token"
+    recipe["spec"]["outliers"] = False
+    path.write_text(json.dumps(recipe))
+    found = read(data)
+    assert [one["outlier"] for one in found["tokens"]] == beyond
+    assert [bool(one["features"]) for one in found["tokens"]] == [
+        not out and id != 0 for out, id in zip(beyond, ids, strict=True)
+    ]
+    assert found["l0"] == whole["l0"] == K
+    assert all(not beyond[one["peak"]] for one in found["pooled"])
+    assert sum(one["tokens"] for one in found["pooled"]) == K * (len(ids) - ids.count(0) - sum(beyond))
 
 
 def test_densities_that_nobody_has_measured_are_asked_for(data: Path) -> None:

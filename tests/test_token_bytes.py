@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import mistudiod.demo
-from mistudiod.engine.token_bytes import BYTE_OF, token_bytes, write_vocabulary
+from mistudiod.engine.token_bytes import BYTE_OF, token_bytes, tokens_of, write_vocabulary
 from tests.tiny_models import LINES, VOCABULARY, tiny_tokenizer
 
 TEXTS = [
@@ -202,3 +202,11 @@ def test_the_bundled_models_vocabulary_is_written_and_read_back(tmp_path: Path) 
     assert read == token_bytes(tokenizer, range(4100))
     text = "def größe(straße: str) -> int:  # 🙂\n    return len(straße)\n"
     assert b"".join(read[i] for i in tokenizer.encode(text).ids).decode() == text
+
+
+def test_a_vocabulary_with_holes_reaches_to_its_highest_id() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+    assert (tokenizer.get_vocab_size(), tokens_of(tokenizer)) == (2, 8)
+    tokenizer.add_tokens([AddedToken("c")])
+    assert tokens_of(tokenizer) == max(tokenizer.get_vocab().values()) + 1
+    assert tokens_of(Tokenizer(models.WordLevel({}, unk_token="a"))) == 0

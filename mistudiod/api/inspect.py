@@ -44,6 +44,7 @@ class ReadToken(Fields):
     id: int
     text: str = Field(description="empty for all tokens of a character but the last; joined they are the whole text")
     special: bool = Field(description="whether it is a special token, as BOS is: on those no feature fires")
+    outlier: bool = Field(description="whether it is an outlier, which training left out: on those no feature fires")
     features: list[Fires] = Field(description="the strongest first")
 
 

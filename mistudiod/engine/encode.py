@@ -21,7 +21,7 @@ from mistudiod.engine.rules import GatedRule, JumpReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.sparse import MOST_CHOSEN, SparseStep
 
-BLOCK_ELEMENTS_CUDA = 1 << 24  # of a block there: should all of them fire, their list takes 200 MB
+MOST_ELEMENTS = 1 << 24  # of a block, on a GPU always: should all of them fire, their list takes 200 MB
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Encoder:
     def __init__(self, sae: SparseAutoencoder) -> None:
         self._sae, self._buffer = sae, torch.empty(0)
         self._library = native.library() if sae.W_enc.device.type == "cpu" else None
-        elements = BLOCK_ELEMENTS_CUDA if sae.W_enc.is_cuda else block_elements(sae.d_sae, sae.W_enc.device)
-        self.rows = max(1, elements // sae.d_sae)  # tokens of a block
+        elements = MOST_ELEMENTS if sae.W_enc.is_cuda else block_elements(sae.d_sae, sae.W_enc.device)
+        self.rows = max(1, min(elements, MOST_ELEMENTS) // sae.d_sae)  # tokens of a block
         # of an entry to fire, beside those that are not of one number: the gate
         self._limits = torch.zeros(sae.d_sae, device=sae.W_enc.device)
         if isinstance(sae.rule, JumpReLURule):

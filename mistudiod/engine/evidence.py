@@ -69,7 +69,7 @@ class Evidence:
         self._asked, self._tokens, self._vocabulary, self._for_labels = asked, tokens, vocabulary, for_labels
         self._fired, self._total, self._squares = 0, 0.0, 0.0
         self._histogram = np.zeros(BINS, np.int64)
-        self._runs: list[Runs] = []
+        self._windows: list[tuple[U32, F32]] = []  # peaks and maxima
         self._counts: Counts | None = None
         self._of_labels: Counts | None = None
 
@@ -82,7 +82,8 @@ class Evidence:
         self._squares += float(np.dot(wide, wide))
         bins = (values.view(np.uint32) >> np.uint32(22)).astype(np.int32) - FIRST_BIN
         self._histogram += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
-        self._runs.append(Runs(places, values, self._asked.context))
+        runs = Runs(places, values, self._asked.context)
+        self._windows.append((runs.peaks, runs.values))  # no more: a dense feature fires in nearly every window
         ids = self._tokens[places]
         self._counts = _counted(ids, self._vocabulary, self._counts)
         self._of_labels = _counted(
@@ -91,9 +92,9 @@ class Evidence:
 
     def write(self, feature: int, summary: Any) -> None:
         """Into one place of an array of ``Asked.summary``, which is zero."""
-        if not self._runs or self._counts is None or self._of_labels is None:
+        if not self._windows or self._counts is None or self._of_labels is None:
             return
-        peaks, values = _windows(self._runs, self._asked.context)
+        peaks, values = _windows(self._windows, self._asked.context)
         summary["fired"], summary["total"], summary["squares"] = self._fired, self._total, self._squares
         summary["maximum"], summary["histogram"] = values.max(), self._histogram
         summary["label_fired"] = self._of_labels[1].sum()
@@ -145,11 +146,11 @@ def choose(values: F32, asked: Asked, feature: int) -> tuple[NDArray[np.int64], 
     return chosen, kinds, numbers
 
 
-def _windows(runs: list[Runs], context: int) -> tuple[U32, F32]:
+def _windows(parts: list[tuple[U32, F32]], context: int) -> tuple[U32, F32]:
     """Peaks and maxima of the windows in order of the text; one that was cut between two is one again."""
-    if len(runs) == 1:
-        return runs[0].peaks, runs[0].values
-    peaks, values = (np.concatenate([getattr(one, name) for one in runs]) for name in ("peaks", "values"))
+    if len(parts) == 1:
+        return parts[0]
+    peaks, values = (np.concatenate(some) for some in zip(*parts, strict=True))
     again = Runs(peaks, values, context)
     return again.peaks, again.values
 

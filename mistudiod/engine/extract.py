@@ -54,7 +54,7 @@ def read_text(
     """Go on from the latest shard to the end of the text; what ``heard`` and ``closed`` raise leaves whole shards.
 
     A shard is closed after the block of tokens that brings it to ``most`` entries, so shards are the same however
-    often the reading is cut off. Raises NoActivations when the model gives numbers that are not finite.
+    often the reading is cut off. Raises NoActivations when the model or the SAE gives numbers that are not finite.
     """
     encoder, began = Encoder(sae), time.monotonic()
     last = shards.whole[-1] if shards.whole else None
@@ -77,6 +77,8 @@ def read_text(
         if not x.sum().isfinite():
             raise NoActivations("the model's activations are not all finite numbers")
         for firing in encoder.blocks(x[skip:]):
+            if not np.isfinite(firing.values.max(initial=0)):
+                raise NoActivations("what the SAE makes of the activations are not all finite numbers: train it again")
             shards.add(places[skip : skip + len(firing.counts)], firing)
             skip += len(firing.counts)
             if shards.gathered >= most and skip < len(places):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ from mistudiod.page_record import (
 )
 from mistudiod.vocabulary import Vocabulary
 
+Heard = Callable[[int, int], None]
+
 LEAST_TOP = 5  # examples, or a feature has no typical activation
 _BUFFER_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
+SLICE = 1 << 14  # features whose top tokens are looked at together
 
 
 class StoreWriter:
@@ -74,10 +78,11 @@ class StoreWriter:
         if len(self._waiting) >= _BUFFER_BYTES:
             self._flush()
 
-    def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, manifest: dict[str, Any], heard: Heard | None = None) -> dict[str, Any]:
         """Write what is known once all features are there; the manifest, last, is the given one and the store's fields.
 
-        Raises ValueError when there are not ``d_sae`` features, or files of others are missing or damaged.
+        ``heard``: see ``_hashed``. Raises ValueError when there are not ``d_sae`` features, or files of others are
+        missing or damaged.
         """
         if (added := len(self._starts) - 1) != self._d_sae:
             raise ValueError(f"{added} features were added, and the SAE has {self._d_sae}")
@@ -99,7 +104,7 @@ class StoreWriter:
             "logits": self._has_logits,
             "postings": postings,
             "columns": described_columns(self._d_sae),
-            "files": {name: self._described(name) for name in (*FILES, *(POSTINGS if postings else ()))},
+            "files": self._hashed((*FILES, *(POSTINGS if postings else ())), heard or (lambda done, total: None)),
         }
         (self._folder / "manifest.json").write_text(json.dumps(whole, indent=1, allow_nan=False))
         return whole
@@ -119,46 +124,78 @@ class StoreWriter:
 
     def _write_tokens(self, vocabulary: Vocabulary) -> None:
         """The orders, one of which is by text, and for each distinct text of a top token the features that have it."""
-        ids, which = np.unique(np.frombuffer(self._tops, np.uint32), return_inverse=True)
+        parts = [np.unique(tops) for tops, _ in self._slices()]
+        ids = np.unique(np.concatenate([np.empty(0, np.uint32), *parts]))
         by_id = [vocabulary.text(int(id)) for id in ids]
         texts = sorted(set(by_id))
         place = {text: n for n, text in enumerate(texts)}
         of_id = np.array([place[text] for text in by_id], np.uint32)  # the text of each distinct id
-        counts = np.diff(np.frombuffer(self._top_starts, np.uint64)).astype(np.int64)  # (d_sae,)
-        text = of_id[which] if len(ids) else np.empty(0, np.uint32)
-        first = np.full(self._d_sae, len(texts), np.uint32)
-        first[counts > 0] = text[np.frombuffer(self._top_starts, np.uint64)[:-1][counts > 0]]
-        (self._folder / "orders.bin").write_bytes(b"".join(order.tobytes() for order in self._orders(first)))
-
-        features = np.repeat(np.arange(self._d_sae, dtype=np.uint32), counts)
-        pairs = np.unique(text.astype(np.uint64) << np.uint64(32) | features)  # some texts belong to several ids
+        first = np.full(self._d_sae, len(texts), np.uint32)  # of each feature the text of its top token
+        starts = np.zeros(len(texts) + 1, np.int64)  # of each text, where its features begin
+        for tops, owners in self._slices():
+            text = of_id[np.searchsorted(ids, tops)]
+            begins = np.flatnonzero(np.diff(owners.astype(np.int64), prepend=-1))
+            first[owners[begins]] = text[begins]
+            starts[1:] += np.bincount(_pairs(text, owners)[0], minlength=len(texts))
+        starts = starts.cumsum()
+        with (self._folder / "orders.bin").open("wb") as file:
+            for order in self._orders(first):
+                file.write(order.data)
+        del first
+        features, free = np.empty(starts[-1], np.uint32), starts[:-1].copy()
+        for tops, owners in self._slices():
+            text, owners = _pairs(of_id[np.searchsorted(ids, tops)], owners)
+            counts = np.bincount(text, minlength=len(texts))
+            features[np.repeat(free - counts.cumsum() + counts, counts) + np.arange(len(text))] = owners
+            free += counts
         joined = [one.encode() + SEPARATOR for one in texts]
-        starts = np.cumsum([0, *map(len, joined)])
-        top_starts = np.searchsorted(pairs, np.arange(len(texts) + 1, dtype=np.uint64) << np.uint64(32))
+        text_starts = np.cumsum([0, *map(len, joined)])
         (self._folder / "toptokens.txt").write_bytes(b"".join(joined))
-        (self._folder / "toptokens.idx").write_bytes(np.concatenate([starts, top_starts]).astype("<u4").tobytes())
-        (self._folder / "toptokens.bin").write_bytes(pairs.astype("<u4").tobytes())
+        (self._folder / "toptokens.idx").write_bytes(np.concatenate([text_starts, starts]).astype("<u4").tobytes())
+        (self._folder / "toptokens.bin").write_bytes(features.astype("<u4", copy=False).data)
 
-    def _orders(self, first: U32) -> list[U32]:
+    def _slices(self) -> Iterator[tuple[U32, U32]]:
+        """The top tokens of all features, SLICE features at a time: ids, and whose each is."""
+        starts, tops = np.frombuffer(self._top_starts, np.uint64), np.frombuffer(self._tops, np.uint32)
+        for one in range(0, self._d_sae, SLICE):
+            edges = starts[one : one + SLICE + 1].astype(np.int64)
+            owners = np.arange(one, one + len(edges) - 1, dtype=np.uint32)
+            yield tops[edges[0] : edges[-1]], np.repeat(owners, np.diff(edges))
+
+    def _orders(self, first: U32) -> Iterator[U32]:
         """As ``ORDERS``; ``first`` (d_sae,) is the place of each feature's top token among the texts."""
         fired, maximum, typical = (
             np.frombuffer(self._columns[name], COLUMNS[name]) for name in ("fired", "max", "typical")
         )
-        keys: list[NDArray[Any]] = [-fired.astype(np.int64), -maximum, -typical, first]
-        assert len(keys) == len(ORDERS)
         dead = fired == 0
-        return [np.lexsort((np.where(dead, 0, key), dead)).astype("<u4") for key in keys]
+        keys: tuple[Callable[[], NDArray[Any]], ...] = (
+            lambda: -fired.astype(np.int64), lambda: -maximum, lambda: -typical, lambda: first
+        )  # fmt: skip
+        assert len(keys) == len(ORDERS)
+        for key in keys:
+            yield np.lexsort((np.where(dead, 0, key()), dead)).astype("<u4")
 
-    def _described(self, name: str) -> dict[str, Any]:
-        path = self._folder / name
-        if not path.exists():
-            raise ValueError(f"{name} of the feature store was not written")
-        digest = self._hash if name == "pages.bin" else hashlib.sha256()
-        if name != "pages.bin":
-            with path.open("rb") as file:
-                while block := file.read(_READ_BYTES):
+    def _hashed(self, names: Iterable[str], heard: Heard) -> dict[str, dict[str, Any]]:
+        """Size and sha256 of files; ``heard`` is told, again and again, how many of how many bytes are done."""
+        sizes = {name: path.stat().st_size for name in names if (path := self._folder / name).exists()}
+        found, done = {}, 0
+        for name in names:
+            if name not in sizes:
+                raise ValueError(f"{name} of the feature store was not written")
+            digest = self._hash if name == "pages.bin" else hashlib.sha256()
+            with (self._folder / name).open("rb") as file:
+                while name != "pages.bin" and (block := file.read(_READ_BYTES)):
                     digest.update(block)
-        return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+                    heard(done + file.tell(), sum(sizes.values()))
+            done += sizes[name]
+            found[name] = {"bytes": sizes[name], "sha256": digest.hexdigest()}
+        return found
+
+
+def _pairs(text: U32, owners: U32) -> tuple[NDArray[np.int64], U32]:
+    """Texts and the features that have them, by text, then feature; once where several ids of one feature have one."""
+    pairs = np.unique(text.astype(np.uint64) << np.uint64(32) | owners)
+    return (pairs >> np.uint64(32)).astype(np.int64), pairs.astype(np.uint32)
 
 
 def _numbers(record: FeatureRecord) -> Numbers:

@@ -97,7 +97,7 @@ class Harvest:
         found = torch.zeros(len(values), dtype=torch.bool, device=values.device)
         if self.outlier_norms is not None:
             for columns, limit in zip(self.columns(), self.outlier_norms, strict=True):
-                found |= _norms(values[:, columns]) > limit
+                found |= token_norms(values[:, columns]) > limit
         return found
 
     def batches(self, numbers: NDArray[np.integer]) -> Iterator[Tensor]:
@@ -137,10 +137,11 @@ class Harvest:
 
 def outlier_norms(x: Tensor, widths: Sequence[int]) -> tuple[float, ...]:
     """Of each hook side by side in x (n, sum of widths) the norm beyond which a token is an outlier."""
-    return tuple(OUTLIER * _norms(columns).median().item() for columns in x.split(list(widths), dim=1))
+    return tuple(OUTLIER * token_norms(columns).median().item() for columns in x.split(list(widths), dim=1))
 
 
-def _norms(x: Tensor) -> Tensor:
+def token_norms(x: Tensor) -> Tensor:
+    """Of tokens x (n, width) in any dtype: (n,) float32."""
     return torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mistudiod.engine.harvest import token_norms
 from mistudiod.engine.lm import LM
 from mistudiod.engine.sae import SparseAutoencoder
 
@@ -19,21 +20,23 @@ MOST_POOLED = 1000
 
 @dataclass(frozen=True)
 class Reading:
-    """Of T tokens: ``ids`` and ``special`` (T,), and of each the features that fire on it, the strongest first.
+    """Of T tokens: ``ids``, ``special`` and ``outlier`` (T,), and of each the features that fire on it, the strongest
+    first.
 
     ``values`` and ``latents`` are (T, n); a value of 0 is a feature that does not fire. On special tokens none does:
-    they carry no text, and no SAE has learned them.
+    they carry no text, and no SAE has learned them. Nor on outliers, which training and extraction leave out.
     """
 
     ids: list[int]
     special: list[bool]
+    outlier: list[bool]
     values: Tensor
     latents: Tensor
 
     @property
     def l0(self) -> float:
-        """How many features fire on a token of the text."""
-        text = self.special.count(False)
+        """How many features fire on a token of the text that counts."""
+        text = sum(not (special or outlier) for special, outlier in zip(self.special, self.outlier, strict=True))
         return int((self.values > 0).sum()) / text if text else 0.0
 
     def without(self, ignored: Tensor) -> tuple[Reading, int]:
@@ -41,7 +44,7 @@ class Reading:
         out = ignored.to(self.latents.device)[self.latents]
         count = len(self.latents[out & (self.values > 0)].unique())
         values, order = self.values.masked_fill(out, 0).sort(dim=1, descending=True, stable=True)
-        return Reading(self.ids, self.special, values, self.latents.gather(1, order)), count
+        return Reading(self.ids, self.special, self.outlier, values, self.latents.gather(1, order)), count
 
     def features(self, top: int) -> list[list[dict[str, Any]]]:
         """Of each token the ``top`` strongest features: ``{"index", "value"}``."""
@@ -80,14 +83,25 @@ def text_ids(lm: LM, text: str, begins_with_bos: bool) -> list[int]:
 
 
 @torch.no_grad()
-def read(lm: LM, sae: SparseAutoencoder, hook: str, ids: list[int], special_ids: Collection[int]) -> Reading:
-    """Which features of ``sae``, which reads at ``hook``, fire on the tokens ``ids``: one pass of the model."""
-    special = [id in special_ids for id in ids]
-    x = lm.activations(torch.tensor([ids]), hook)[0].float()
-    values, latents = sae.encode_active(x)
-    values = values.masked_fill(torch.tensor(special, device=values.device)[:, None], 0)
+def read(
+    lm: LM, sae: SparseAutoencoder, hook: str, ids: list[int], special_ids: Collection[int], norms: Mapping[str, float]
+) -> Reading:
+    """Which features of ``sae``, which reads at ``hook``, fire on the tokens ``ids``: one pass of the model.
+
+    ``norms``: of some hooks the norm beyond which a token is an outlier. Activations are those of a harvest: in bf16.
+    """
+    hooks = list(dict.fromkeys([hook, *norms]))
+    found = lm.activations_at(torch.tensor([ids]), hooks)
+    at = {name: values[0].to(torch.bfloat16) for name, values in zip(hooks, found, strict=True)}
+    special = torch.tensor([id in special_ids for id in ids], device=at[hook].device)
+    outlier = torch.zeros_like(special)
+    for name, limit in norms.items():
+        outlier |= token_norms(at[name]) > limit
+    outlier &= ~special  # a special token is left out as what it is
+    values, latents = sae.encode_active(at[hook].float())
+    values = values.masked_fill((special | outlier)[:, None], 0)
     values, order = values.sort(dim=1, descending=True, stable=True)
-    return Reading(ids, special, values, latents.gather(1, order))
+    return Reading(ids, special.tolist(), outlier.tolist(), values, latents.gather(1, order))
 
 
 def whole_texts(pieces: Iterable[bytes]) -> list[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mistudiod.engine.evidence import Asked, Evidence
+from mistudiod.engine.mapped import Mapped
 from mistudiod.engine.shards import Entries, Shards
 
 TILE_ENTRIES, TILE_FEATURES = 2 << 20, 1 << 10  # in memory at once
+OF_A_SHARD, MOST_ENTRIES = 4 << 10, 16 << 20  # entries of a tile: of each of many shards so many, all together
 PLACES, VALUES, INDEX = "postings.tok", "postings.val", "postings.idx"
 SUMMARY = "summary.bin"
 
@@ -22,37 +24,44 @@ Heard = Callable[[int], None]  # is told how many features are done
 def merge(
     shards: Shards,
     asked: Asked,
-    tokens: NDArray[Any],
+    tokens: Mapped,
     vocabulary: int,
     for_labels: NDArray[np.bool_],
     postings: Path,
     summaries: Path,
     heard: Heard,
-    most: int = TILE_ENTRIES,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
     """Write ``postings.*`` into one folder and ``summary.bin`` (Asked.summary of each feature) into the other.
 
-    tokens: the ids of all places; vocabulary: how many ids there are; for_labels: see ``Evidence``. Returns on how many
-    tokens each feature fires.
+    tokens: the ids of all places; vocabulary: how many ids there are; for_labels: see ``Evidence``; most: entries in
+    memory, by default ``tile_entries``. Returns on how many tokens each feature fires.
     """
-    fired = shards.fired()
+    fired, most = shards.fired(), most or tile_entries(len(shards.whole))
     np.concatenate([[0], fired.cumsum()]).astype("<u8").tofile(postings / INDEX)
     with (postings / PLACES).open("wb") as to, (postings / VALUES).open("wb") as to_values, \
             (summaries / SUMMARY).open("wb") as to_summaries:  # fmt: skip
         for first, last in tiles(fired, most):
             heard(first)
             found = np.zeros(last - first, asked.summary())
-            seen = [Evidence(asked, tokens, vocabulary, for_labels) for _ in range(first, last)]
+            seen = [Evidence(asked, tokens.array, vocabulary, for_labels) for _ in range(first, last)]
             for entries in _pieces(shards, first, last, fired, most):
                 _write(entries, to, to_values)
                 for n, one in enumerate(seen):
                     part = slice(entries.edges[n], entries.edges[n + 1])
                     one.add(entries.places[part], entries.values[part])
+                tokens.forget()
+                heard(first)
             for n, one in enumerate(seen):
                 one.write(first + n, found[n])
             to_summaries.write(found.tobytes())
     heard(shards.d_sae)
     return fired
+
+
+def tile_entries(shards: int) -> int:
+    """Entries in memory at once: of many shards more, so that each is not read in crumbs."""
+    return min(max(TILE_ENTRIES, OF_A_SHARD * shards), MOST_ENTRIES)
 
 
 def tiles(fired: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:

@@ -81,7 +81,7 @@ class Records:
             logits=logits,
         )
         if feature % FORGET_EVERY == 0:
-            for one in (self._places, self._values, self._summaries):
+            for one in (self._places, self._values, self._summaries, self._bank.tokens):
                 one.forget()
         return made
 
@@ -104,7 +104,7 @@ class Records:
             length=shown.astype(np.uint32),
             peak=(peaks - rows * context).astype(np.uint32),
             value=np.concatenate([summary["values"][:n], blank.astype(np.float32)]),
-            tokens=self._bank.tokens[_ragged(first, shown)].astype(np.uint32),
+            tokens=self._bank.tokens.array[_ragged(first, shown)].astype(np.uint32),
             fires=fires.astype(np.uint32),
             where=(places[of] - np.repeat(first, fires)).astype(np.uint16),
             values=values[of],

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from mistudiod.engine import native
 from mistudiod.engine.checkpoint import PARTIAL
 from mistudiod.engine.encode import Firing
+from mistudiod.engine.mapped import Stretches
 
 SHARD_ENTRIES = 4 << 20  # with which a shard is closed
 ENTRY_BYTES = 12  # of shards, on the disk
+KEPT_OPEN = 100  # shards: of each three files, and a process may have 1024
 MADE_OF, ABOUT = "made_of.json", "about.json"
 _TYPES = {"edges": "<u4", "places": "<u4", "values": "<f4"}
 Publish = Callable[[Path, Path], None]  # (partial, final): flush a folder to the disk and rename it
@@ -64,7 +66,7 @@ class Shards:
         if _read(folder / MADE_OF) != made_of:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            (folder / MADE_OF).write_text(json.dumps(made_of))
+            _write_at_once(folder / MADE_OF, json.dumps(made_of))
         for path in folder.glob(f"{PARTIAL}*"):
             shutil.rmtree(path, ignore_errors=True)
         self.whole: list[Shard] = []
@@ -75,6 +77,7 @@ class Shards:
         self._places: list[NDArray[np.uint32]] = []
         self._firing: list[Firing] = []
         self.gathered = 0  # entries that are in no shard yet
+        self._open: dict[tuple[int, str], Stretches] = {}
 
     @property
     def end(self) -> int:
@@ -117,14 +120,20 @@ class Shards:
         """Those of the latents [first, last), shard after shard."""
         for number in range(len(self.whole)):
             edges = self._edges(number, first, last)
-            where = {"count": int(edges[-1] - edges[0]), "offset": 4 * int(edges[0])}
-            places = np.fromfile(self._path(number) / "places.bin", "<u4", **where)
-            values = np.fromfile(self._path(number) / "values.bin", "<f4", **where)
+            places, values = (self._read(number, name, edges[0], edges[-1] - edges[0]) for name in ("places", "values"))
             yield Entries(edges - edges[0], places, values)
 
     def _edges(self, number: int, first: int, last: int) -> NDArray[np.int64]:
-        path = self._path(number) / "edges.bin"
-        return np.fromfile(path, "<u4", count=last - first + 1, offset=4 * first).astype(np.int64)
+        return self._read(number, "edges", first, last - first + 1).astype(np.int64)
+
+    def _read(self, number: int, name: str, start: int, count: int) -> NDArray[Any]:
+        """Of a file of a shard; those of the first KEPT_OPEN shards stay open, for a tile reads a little of each."""
+        file = self._open.get((number, name))
+        if file is None:
+            file = Stretches(self._path(number) / f"{name}.bin", _TYPES[name])
+            if number < KEPT_OPEN:
+                self._open[number, name] = file
+        return file.read(np.array([start]), np.array([count]))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}"
@@ -157,6 +166,21 @@ def _append(path: Path, numbers: NDArray[Any]) -> None:
         file.write(numbers.data)  # not tofile, whose error does not say that the disk is full
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    """Whole and on the disk, or not there."""
+    beside = path.with_name(f"{PARTIAL}{path.name}")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _cut(path: Path, size: int) -> None:

@@ -47,6 +47,11 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast | Tokenizer, ids: Iterable[in
     return found
 
 
+def tokens_of(tokenizer: PreTrainedTokenizerFast | Tokenizer) -> int:
+    """The highest id and one: more than there are tokens where no token has some of the ids."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def write_vocabulary(tokenizer: PreTrainedTokenizerFast | Tokenizer, size: int, folder: Path) -> None:
     """Write ``vocab.bin``, the bytes of the tokens 0 to ``size`` - 1 in a row, and ``vocab.idx``, where each begins.
 

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mistudiod.engine.mapped import Mapped
+
 TOKENS, MANIFEST = "tokens.bin", "tokenization.json"
+FORGET_EVERY = 4 << 20  # tokens
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,17 @@ class TokenWindows:
             raise ValueError(
                 f"{folder / TOKENS} has {size} bytes, not those of {shape[0]} windows of {shape[1]} tokens"
             )
-        self._tokens = np.memmap(folder / TOKENS, dtype=dtype, mode="r", shape=shape)
+        self._file, self._looked_at = Mapped(folder / TOKENS, dtype), 0
+        self._tokens = self._file.array.reshape(shape)
 
     def rows(self, indices: ArrayLike) -> NDArray[np.int64]:
         """The windows at ``indices`` (n,), as token ids (n, context)."""
-        return self._tokens[np.asarray(indices, dtype=np.int64)].astype(np.int64)
+        found = self._tokens[np.asarray(indices, dtype=np.int64)].astype(np.int64)
+        self._looked_at += found.size
+        if self._looked_at >= FORGET_EVERY:  # or the memory of all windows that were ever read stays
+            self._file.forget()
+            self._looked_at = 0
+        return found
 
     def special_mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """True where a token is special (BOS, separator, padding): such positions are no text. Shape of ``rows``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from mistudiod.engine.logit_lens import LogitLens
 from mistudiod.engine.mapped import Mapped
 from mistudiod.engine.merge import merge
 from mistudiod.engine.neighbours import decoder_neighbours
-from mistudiod.engine.records import NEIGHBOURS, Records
+from mistudiod.engine.records import NEAR_MISSES, NEIGHBOURS, Records
 from mistudiod.engine.shards import ENTRY_BYTES, SHARD_ENTRIES, Entries, Shards
-from mistudiod.engine.token_bytes import write_vocabulary
+from mistudiod.engine.token_bytes import tokens_of, write_vocabulary
 from mistudiod.facts import UnknownModel
 from mistudiod.pages import is_held_out
 from mistudiod.paths import DiskFull, publish, require_space
@@ -35,7 +36,9 @@ from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.trained import open_trained
 
 POSTING_BYTES = 8  # of an entry, in the store
-RECORD_BYTES = 24_000  # of a feature, in the store: 48 examples of 65 tokens, and logits
+RECORD_BYTES = 3_000  # of a feature, in the store, beside the tokens of its examples
+SHOWN_BYTES = 4  # of a token of an example beside its id: 6 where the feature fires
+PLACE_BYTES = 12  # of a place of the text beside its id: while a store is made, how many fire and where those begin
 LENS_FEATURES = 1024  # whose logits are found together
 RESULT = (  # of the manifest
     *("sae", "id", "tokenization", "features", "alive", "dead", "l0", "tokens", "skipped"),
@@ -56,6 +59,12 @@ def run(spec: Extract, link: Link) -> None:
     link.artifact("features", name)
     manifest = json.loads((final / "manifest.json").read_text())
     link.result({key: manifest.get(key) for key in RESULT})
+
+
+def feature_bytes(asked: Asked, around: tuple[int, int], token: int) -> int:
+    """What a feature may take while a store is made and in it; ``token``: bytes of an id."""
+    shown = min(sum(around) + 1, asked.context)
+    return (asked.examples + NEAR_MISSES) * shown * (token + SHOWN_BYTES) + RECORD_BYTES + asked.summary().itemsize
 
 
 def _scratch(link: Link) -> Path:
@@ -80,8 +89,7 @@ class _Extraction:
         if not counted:
             raise Refused(f"the text of {self._source.name} holds special tokens or outliers only", "tokenization")
         entries = sum(shard.entries for shard in self._shards.whole)
-        needed = POSTING_BYTES * entries + RECORD_BYTES * self._trained.sae.d_sae
-        with new_folder(final, needed) as partial:
+        with new_folder(final, POSTING_BYTES * entries + self._bytes()) as partial:
             self._write(partial, counted, entries)
 
     def _made_of(self) -> dict[str, Any]:
@@ -116,13 +124,19 @@ class _Extraction:
         except NoActivations as error:
             raise Refused(f"{self._trained.hook} of {self._trained.model['name']}: {error}", "sae") from error
 
+    def _bytes(self) -> int:
+        """Of all that is written but shards and postings."""
+        text, token = self._text, np.dtype(self._source.tokenization["dtype"]).itemsize
+        each = feature_bytes(self._asked, self._spec.around, token)
+        return each * self._trained.sae.d_sae + (PLACE_BYTES + token) * text.places
+
     def _require_space(self) -> None:
         """Raises Refused when the rest, as dense as the first shard, will not fit."""
         first, places = self._shards.whole[0], self._text.places
         each = ENTRY_BYTES + POSTING_BYTES
         needed = round(first.entries * (each * places / first.end - ENTRY_BYTES))
         try:
-            require_space(self._link.run, needed + RECORD_BYTES * self._trained.sae.d_sae)
+            require_space(self._link.run, needed + self._bytes())
         except DiskFull as error:
             share = first.entries / max(first.tokens, 1)
             raise Refused(
@@ -134,25 +148,25 @@ class _Extraction:
     def _write(self, folder: Path, counted: int, entries: int) -> None:
         """Everything of the store."""
         sae, lm, link, text = self._trained.sae, self._lm, self._link, self._text
-        vocabulary = max(lm.facts.vocab_size, len(lm.tokenizer))
+        vocabulary = max(lm.facts.vocab_size, tokens_of(lm.tokenizer))
         dtype = np.dtype(self._source.tokenization["dtype"])
-        write_tokens(self._source.windows, text.numbers, dtype, folder)
         write_vocabulary(lm.tokenizer, vocabulary, folder)
         neighbours = decoder_neighbours(sae.W_dec, NEIGHBOURS, self._heard("neighbours", sae.d_sae))
+        written = self._heard("write", 3 * text.places, "tokens")
+        write_tokens(self._source.windows, text.numbers, dtype, folder, written)
         merged = _scratch(link) / "merged"
         merged.mkdir(exist_ok=True)
         postings = folder if self._spec.postings else merged
         tokens, counts = Mapped(folder / TOKENS, dtype), Mapped(_scratch(link) / COUNTS, "<u4")
         for_labels = np.array([not is_held_out(number) for number in text.numbers.tolist()])
-        bank = Bank(tokens.array, counts.array, vocabulary, for_labels)
-        counts.forget()
+        bank = Bank(tokens, counts, vocabulary, for_labels, lambda places: written(text.places + places))
         heard = self._heard("sort", sae.d_sae)
-        merge(self._shards, self._asked, tokens.array, vocabulary, for_labels, postings, merged, heard)
+        merge(self._shards, self._asked, tokens, vocabulary, for_labels, postings, merged, heard)
         records = Records(self._asked, self._spec.around, bank, postings, merged, _scratch(link), neighbours)
         writer = StoreWriter(folder, sae.d_sae, text.context, len(text.numbers), counted, dtype.itemsize)
-        tokens.forget()
         self._write_records(records, writer)
-        writer.finish(self._manifest(counted, entries))
+        del records, bank, neighbours, tokens  # what is left to do needs memory too
+        writer.finish(self._manifest(counted, entries), self._hashed)
 
     def _write_records(self, records: Records, writer: StoreWriter) -> None:
         d_sae, heard = self._trained.sae.d_sae, self._heard("features", self._trained.sae.d_sae)
@@ -169,15 +183,18 @@ class _Extraction:
         trained = self._trained
         try:
             return LogitLens.of(
-                Path(trained.model["path"]), trained.sae.W_dec, trained.hook_out, len(self._lm.tokenizer)
+                Path(trained.model["path"]), trained.sae.W_dec, trained.hook_out, tokens_of(self._lm.tokenizer)
             )
         except UnknownModel as error:
             raise Refused(str(error), "sae") from error
 
-    def _heard(self, stage: str, total: int) -> Any:
+    def _hashed(self, done: int, total: int) -> None:
+        self._heard("hash", total, "bytes")(done)
+
+    def _heard(self, stage: str, total: int, unit: str = "features") -> Callable[[int], None]:
         def heard(done: int) -> None:
             self._link.check()
-            self._link.progress(stage, done, total, "features")
+            self._link.progress(stage, done, total, unit)
 
         return heard
 

@@ -122,9 +122,14 @@ def text_of(spec: Extract, source: Source, lm: LM, link: Link) -> Text:
 
     harvest = Harvest(windows, forward, list(widths.values()), trained.device, lm_tokens)
     if _leaves_out(trained):
-        norms = trained.recipe["resolved"].get("outlier_norms") or _norms(trained, harvest, hooks)
+        norms = known_norms(trained) or _norms(trained, harvest, hooks)
         harvest.outlier_norms = tuple(norms.get(hook, torch.inf) for hook in hooks)
     return Text(harvest, spread(windows.train, windows.context, spec.tokens), slice(0, widths[trained.hook]))
+
+
+def known_norms(trained: Trained) -> Norms:
+    """Those that the training has written down: none where outliers count, nor before version 0.5."""
+    return (trained.recipe["resolved"].get("outlier_norms") or {}) if _leaves_out(trained) else {}
 
 
 def _leaves_out(trained: Trained) -> bool:

@@ -21,15 +21,17 @@ from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.facts import UnknownModel
 from mistudiod.pages import Pages
 from mistudiod.specs import Inspect
+from mistudiod.worker.extract_source import hooks_read, known_norms
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.trained import Trained, open_trained
 
 _RESULT_BYTES = MAX_LINE_BYTES * 3 // 4  # a line has it, and secrets that are starred out may lengthen it
 
 
 def run(spec: Inspect, link: Link) -> None:
-    """The result is {sae, top, tokens: [{id, text, special, features: [{index, value}]}], pooled: [{index, max, tokens,
-    peak}], left_out, l0}.
+    """The result is {sae, top, tokens: [{id, text, special, outlier, features: [{index, value}]}], pooled: [{index,
+    max, tokens, peak}], left_out, l0}.
 
     ``top``: how many features of a token are shown at most, fewer than asked for where the result had no room for
     them. ``left_out``: how many features fire on the text and were ignored; ``l0`` counts them.
@@ -38,7 +40,8 @@ def run(spec: Inspect, link: Link) -> None:
     trained = open_trained(spec.sae, link)
     densities = _densities(spec, link, trained) if spec.ignore_denser is not None else None
     try:
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers_needed(trained.hook))
+        layers = max(map(layers_needed, hooks_read(trained)))
+        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers)
     except (UnknownModel, NoPrecision) as error:
         raise Refused(str(error), "sae") from error
     link.progress("load model", 1, 1)
@@ -60,16 +63,15 @@ def _read(spec: Inspect, trained: Trained, lm: LM) -> Reading:
             "text",
         )
     special = metadata.get("exclude_special_tokens")
-    return read(
-        lm, trained.sae, trained.hook, ids, special if isinstance(special, list) else lm.tokenizer.all_special_ids
-    )
+    special_ids = special if isinstance(special, list) else lm.tokenizer.all_special_ids
+    return read(lm, trained.sae, trained.hook, ids, special_ids, known_norms(trained))
 
 
 def _tokens(reading: Reading, lm: LM, top: int, other_bytes: int) -> dict[str, Any]:
     """``top`` and ``tokens`` of the result, with as many features of each token as there is room for."""
     texts = whole_texts(token_bytes(lm.tokenizer, reading.ids))
-    rows = zip(reading.ids, texts, reading.special, strict=True)
-    tokens: list[dict[str, Any]] = [{"id": id, "text": text, "special": special} for id, text, special in rows]
+    names, rows = ("id", "text", "special", "outlier"), (reading.ids, texts, reading.special, reading.outlier)
+    tokens: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
     while top:
         for token, features in zip(tokens, reading.features(top), strict=True):
             token["features"] = features
@@ -85,15 +87,17 @@ def _size(result: object) -> int:
 
 def _densities(spec: Inspect, link: Link, trained: Trained) -> Tensor:
     """The share of tokens on which each feature fires, (d_sae,): by the newest extraction, else by the training."""
+    artifact = link.paths.artifact("sae", spec.sae)
+    sha256 = trained.recipe.get("sae_sha256") or sha256_of(artifact / "sae_weights.safetensors")
     for folder in _extractions(link.paths.folder("features") / spec.sae):
         try:
             pages = Pages(folder)
         except ValueError:
             continue  # of an older miStudio
-        if pages.d_sae == trained.sae.d_sae:
+        if pages.manifest.get("sae_sha256") == sha256 and pages.d_sae == trained.sae.d_sae:
             return torch.tensor([pages.density(index) for index in range(pages.d_sae)])
     try:
-        sparsity = load_file(link.paths.artifact("sae", spec.sae) / "sparsity.safetensors")["sparsity"]
+        sparsity = load_file(artifact / "sparsity.safetensors")["sparsity"]
     except (OSError, SafetensorError, KeyError):
         raise Refused(
             f"how often the features of {spec.sae} fire is not known yet: extract them first", "ignore_denser"
