@@ -251,7 +251,7 @@ def test_the_key_of_an_endpoint_is_found_nowhere_but_where_it_was_put(
     jobs = []
     with daemon.stream():
         for script in ("tellkey-leakkey", "leakkey-silent"):
-            assert daemon.call("PUT", f"/api/templates/{script}", {"text": "--- user\na prompt\n"})[0] == 200
+            assert daemon.call("PUT", f"/api/templates/{script}", {"text": "--- user\na prompt: {strong}\n"})[0] == 200
             _, job = daemon.call("POST", "/api/jobs", {"spec": {**spec, "template": script, "again": True}})
             daemon.until(job["id"], ENDED)
             jobs.append(job["id"])
