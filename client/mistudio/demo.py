@@ -44,7 +44,7 @@ FINDINGS = ("extract", "label", "score")  # kinds of jobs that make nothing with
 
 SHOWN = 10
 # Features that are strong in each of their examples come first, and of these none that fires all over the text.
-FILTER, SORT = "alive density<0.01", "-typical"
+FILTERS, SORT = ("alive density<0.01 score>0.8", "alive density<0.01", "alive"), "-typical"
 
 PROMPT = "def read_lines(path):\n    "
 STRENGTH_OF_MAX = 0.75  # how strongly the feature is added: this times its greatest activation
@@ -86,7 +86,7 @@ class Demo:
 
     def _shown(self, sae: str) -> list[dict[str, Any]]:
         """Features to show, the one to steer with first; such as there are where none is as they should be."""
-        for filter in (FILTER, "alive"):
+        for filter in FILTERS:
             found = self._client.features(sae, SORT, filter, limit=SHOWN, example=True)["features"]
             if found:
                 break
