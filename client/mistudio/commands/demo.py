@@ -73,8 +73,8 @@ def _show_measures(sae: dict[str, Any], model: str) -> None:
 
 def _show_features(features: list[dict[str, Any]]) -> None:
     output.text(
-        f"\n{len(features)} of its features with labels that hold: a label out of its tokens alone, the label's score on other text "
-        "(0.5 is chance, 1 is perfect)\nand the text on which the feature fires most:"
+        f"\n{len(features)} of its features with labels that hold: a label out of its tokens alone,\n"
+        "the label's score on other text (0.5 is chance, 1 is perfect), and where the feature fires most:"
     )
     rows = [
         [
