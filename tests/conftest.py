@@ -22,7 +22,8 @@ from mistudiod.settings import Settings
 
 _WORKER_TESTS = re.compile(
     r"^ *(?:from|import) (?:torch|numpy|transformers|safetensors|pyarrow|datasets|huggingface_hub|hub "
-    r"|mistudiod\.engine|mistudiod\.demo|mistudiod\.worker\.(?!link|redacted)|tiny_models|run_job|text_sources|planted)",
+    r"|mistudiod\.engine|mistudiod\.demo|mistudiod\.worker(?: import|\.(?!link|redacted))|tiny_models|run_job"
+    r"|text_sources|planted)",
     re.MULTILINE,
 )  # fmt: skip
 # Daemon and client are tested without torch too: ./run-tests.sh pythons.
