@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -336,7 +337,7 @@ async def test_labels_outlive_extractions_and_jobs_and_go_with_their_sae(studio:
 
 
 async def label_of(_studio: Studio, data: Path) -> Any:
-    with sqlite3.connect(data / "mistudio.db") as db:
+    with contextlib.closing(sqlite3.connect(data / "mistudio.db", isolation_level=None)) as db:
         return db.execute("select text, job from labels where feature = 1 and current").fetchone()
 
 
