@@ -91,8 +91,7 @@ class Giving:
         """
         if not isinstance(spec, Label | Score):
             return None
-        if spec.asks is not None and spec.asks not in self._endpoints:
-            raise Invalid(missing(spec.asks, self._endpoints), {"endpoint": "is not in the setting endpoints"})
+        self._require_endpoint(spec)
         try:
             await self._template(spec)
         except NotFound as error:
@@ -101,6 +100,11 @@ class Giving:
         if artifact is not None:
             _check_range(spec, artifact.get("d_sae"))
         return await self._lane(spec)
+
+    def _require_endpoint(self, spec: Label | Score) -> None:
+        """Raises Invalid for one that the settings do not have."""
+        if spec.asks is not None and spec.asks not in self._endpoints:
+            raise Invalid(missing(spec.asks, self._endpoints), {"endpoint": "is not in the setting endpoints"})
 
     async def _lane(self, spec: Label | Score) -> str:
         endpoint = await self.endpoint(spec)
@@ -130,8 +134,7 @@ class Giving:
 
     async def given(self, spec: Label | Score, job: int | None = None) -> Given:
         """``job``: whose; None: it is yet to be. Raises Invalid, NotFound, Conflict."""
-        if spec.asks is not None and spec.asks not in self._endpoints:
-            raise Invalid(missing(spec.asks, self._endpoints), {"endpoint": "is not in the setting endpoints"})
+        self._require_endpoint(spec)
         template = await self._template(spec)
         sae, artifact = await self._extraction(spec.sae)
         try:

@@ -44,11 +44,6 @@ class Asking(Spec):
     )
     share_gpu: bool = Field(False, description="let an endpoint on this machine work beside a job on its GPU")
 
-    @property
-    def asks(self) -> str | None:
-        """The endpoint that is asked; None when the evidence alone is enough."""
-        raise NotImplementedError
-
 
 class Label(Asking):
     """Let an LLM say in a few words what features stand for; or, without one, describe them by their tokens."""
@@ -62,6 +57,7 @@ class Label(Asking):
 
     @property
     def asks(self) -> str | None:
+        """The endpoint that is asked; None when the evidence alone is enough."""
         return None if self.endpoint == KEYLESS else self.endpoint
 
     @model_validator(mode="after")
@@ -91,6 +87,7 @@ class Score(Asking):
 
     @property
     def asks(self) -> str | None:
+        """The endpoint that is asked; None when the evidence alone is enough."""
         return self.endpoint if set(self.methods) - {"tokens"} else None
 
     @model_validator(mode="after")
