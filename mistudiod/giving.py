@@ -116,7 +116,10 @@ class Giving:
         """Let a run folder say what a job of labels has still to do. Raises NotGiven, OSError."""
         if job["kind"] not in KINDS_OF_LABELS:
             return
-        spec = spec_of(job)
+        try:
+            spec = spec_of(job)
+        except ValueError:
+            raise NotGiven("the job is of another version of the studio: submit it again") from None
         try:
             given = await self.given(spec, job["id"])
         except StoreError:
@@ -180,11 +183,14 @@ class Giving:
         query = "select id, kind, lane, spec from jobs where kind in ('label', 'score') and state != 'done'"
         rows = await self._database.read(lambda db: db.execute(query).fetchall())
         lanes = {}
+        known: dict[tuple[object, ...], str] = {}  # looking up a host's address may take seconds
         for row in rows:
             try:
-                lane = await self._lane(spec_of({"kind": row["kind"], "spec": json.loads(row["spec"])}))
-            except ValueError:  # the spec is of another version; its worker will say so
+                spec = spec_of({"kind": row["kind"], "spec": json.loads(row["spec"])})
+            except ValueError:  # the spec is of another version; it says so when its turn comes
                 continue
+            key = row["kind"], spec.asks, spec.share_gpu
+            lane = known[key] = known.get(key) or await self._lane(spec)
             if lane != row["lane"]:
                 lanes[row["id"]] = lane
         if lanes:

@@ -42,7 +42,7 @@ def _labelled(db: sqlite3.Connection, spec: Label, job: int | None) -> set[int]:
     if spec.endpoint == KEYLESS:
         that = "(current or provider = :keyless)"
     else:
-        that = "provider != :keyless and status != 'rejected'"
+        that = "(status = 'accepted' or provider != :keyless and status != 'rejected')"
     query = f"select feature from labels where sae = :sae and {that}"
     found = {row["feature"] for row in db.execute(query, {"sae": spec.sae, "keyless": KEYLESS})}
     return found | _labelled_by(db, spec.sae, job)

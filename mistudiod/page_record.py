@@ -87,7 +87,7 @@ def unpack(data: bytes, token_type: str) -> tuple[Numbers, Arrays]:
             at = end
     if at != len(data):
         raise ValueError("a record is longer than it says")
-    if not math.isfinite(sum(found[1:7]) + sum(sum(arrays[name]) for name in _FLOATS)):
+    if not math.isfinite(sum(found[2:_NUMBERS]) + sum(sum(arrays[name]) for name in _FLOATS)):
         raise ValueError("a record holds NaN or infinity")
     if sum(arrays["length"]) != len(arrays["shown"]) or sum(arrays["fires"]) != len(arrays["where"]):
         raise ValueError("a record has examples of other sizes than it says")

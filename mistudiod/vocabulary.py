@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 _decoder = codecs.getincrementaldecoder("utf-8")
@@ -40,11 +40,13 @@ class Vocabulary:
         try:
             return [part.decode() for part in parts]  # nearly always: then there is nothing to carry over
         except UnicodeDecodeError:
-            return _carried(parts)
+            return whole_texts(parts)
 
 
-def _carried(parts: Sequence[bytes]) -> list[str]:
+def whole_texts(parts: Iterable[bytes]) -> list[str]:
+    """The text of each token, by its bytes, that follows the one before; joined they are the exact text."""
     decoder = _decoder(errors="replace")
     texts = [decoder.decode(part) for part in parts]
-    texts[-1] += decoder.decode(b"", final=True)
+    if texts:
+        texts[-1] += decoder.decode(b"", final=True)
     return texts

@@ -16,9 +16,9 @@ from inspected import D_SAE, HOOK, K, put_sae
 from run_job import run_job
 from tiny_models import CONTEXT
 
-from mistudiod.engine.inspect import whole_texts
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.vocabulary import whole_texts
 from mistudiod.worker import inspect
 from mistudiod.worker.link import Refused
 from mistudiod.worker.recipe import sha256_of

@@ -23,11 +23,10 @@ Counts = tuple[U32, NDArray[np.int64]]  # ids, ascending, and how often each
 
 @dataclass(frozen=True)
 class Asked:
-    """``top``: strongest windows of each feature; ``context``: tokens of a window; ``seed``: of the random ones."""
+    """``top``: strongest windows of each feature; ``context``: tokens of a window."""
 
     top: int
     context: int
-    seed: int = 0
 
     @property
     def examples(self) -> int:
@@ -138,7 +137,7 @@ def choose(values: F32, asked: Asked, feature: int) -> tuple[NDArray[np.int64], 
     left = np.flatnonzero(rest)
     strata = min(RANDOMS, len(left))
     edges = np.arange(strata + 1) * len(left) // max(strata, 1)
-    drawn = np.random.default_rng([asked.seed, feature]).random(strata) * np.diff(edges)
+    drawn = np.random.default_rng([0, feature]).random(strata) * np.diff(edges)
     chosen = np.concatenate([top, banded, left[edges[:-1] + drawn.astype(np.int64)]])
     kinds = np.repeat(np.array([TOP, BAND, RANDOM], np.uint8), [len(top), len(banded), strata])
     numbers = np.zeros(len(chosen), np.uint8)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,18 +101,6 @@ def read(
     values = values.masked_fill((special | outlier)[:, None], 0)
     values, order = values.sort(dim=1, descending=True, stable=True)
     return Reading(ids, special.tolist(), outlier.tolist(), values, latents.gather(1, order))
-
-
-def whole_texts(pieces: Iterable[bytes]) -> list[str]:
-    """The text of each token that follows the one before; joined they are the exact text.
-
-    A character that is spread over several tokens comes whole with the last of them, the earlier are "".
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    texts = [decoder.decode(piece) for piece in pieces]
-    if texts:
-        texts[-1] += decoder.decode(b"", final=True)
-    return texts
 
 
 def _short(value: float) -> float:

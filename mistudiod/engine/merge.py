@@ -31,11 +31,11 @@ def merge(
     summaries: Path,
     heard: Heard,
     most: int | None = None,
-) -> NDArray[np.int64]:
+) -> None:
     """Write ``postings.*`` into one folder and ``summary.bin`` (Asked.summary of each feature) into the other.
 
     tokens: the ids of all places; vocabulary: how many ids there are; for_labels: see ``Evidence``; most: entries in
-    memory, by default ``tile_entries``. Returns on how many tokens each feature fires.
+    memory, by default ``tile_entries``.
     """
     fired, most = shards.fired(), most or tile_entries(len(shards.whole))
     np.concatenate([[0], fired.cumsum()]).astype("<u8").tofile(postings / INDEX)
@@ -56,7 +56,6 @@ def merge(
                 one.write(first + n, found[n])
             to_summaries.write(found.tobytes())
     heard(shards.d_sae)
-    return fired
 
 
 def tile_entries(shards: int) -> int:

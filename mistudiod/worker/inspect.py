@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.inspect import Reading, read, text_ids, whole_texts
+from mistudiod.engine.inspect import Reading, read, text_ids
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.token_bytes import token_bytes
@@ -21,6 +21,7 @@ from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.facts import UnknownModel
 from mistudiod.pages import Pages
 from mistudiod.specs import Inspect
+from mistudiod.vocabulary import whole_texts
 from mistudiod.worker.extract_source import hooks_read, known_norms
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.recipe import sha256_of

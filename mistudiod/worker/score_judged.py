@@ -34,11 +34,11 @@ class Judge:
 
     @asynccontextmanager
     async def about(self, feature: Mapping[str, Any], drawn: Drawn) -> AsyncIterator[Judged]:
-        """``feature``: ``{"index", "label"}``. It begins when there is room for all that is asked about it: a score of
-        which a part is missing is none. Raises BudgetReached.
+        """``feature``: ``{"index", "label", "methods"}``. It begins when there is room for all that is asked about it: a
+        score of which a part is missing is none. Raises BudgetReached.
         """
         asked = {}
-        for method in sorted({*self._spec.methods} - {"tokens"}):
+        for method in sorted({*(feature.get("methods") or self._spec.methods)} - {"tokens"}):
             seed = f"{self._spec.seed}:{feature['index']}:{method}"
             asked[method] = questions(method, feature["label"], drawn, self._pages, seed)
         messages = [one.messages for some in asked.values() for one in some]
