@@ -34,8 +34,8 @@ class Judge:
 
     @asynccontextmanager
     async def about(self, feature: Mapping[str, Any], drawn: Drawn) -> AsyncIterator[Judged]:
-        """``feature``: ``{"index", "label", "methods"}``. It begins when there is room for all that is asked about it: a
-        score of which a part is missing is none. Raises BudgetReached.
+        """``feature``: ``{"index", "label", "methods"}``. It begins when there is room for all that is asked about it:
+        a score of which a part is missing is none. Raises BudgetReached.
         """
         asked = {}
         for method in sorted({*(feature.get("methods") or self._spec.methods)} - {"tokens"}):
