@@ -7,11 +7,12 @@ import sqlite3
 from typing import Any
 
 _REASONS = 50
-_Z = 1.96  # of a 95 % interval
 
 
 def summary(db: sqlite3.Connection, sae: str) -> dict[str, Any]:
-    """``{"labelled", "history", "providers", "failures", "scores"}``; a mean has a 95 % interval over features."""
+    """``{"labelled", "history", "providers", "failures", "scores"}``; a mean is of these labels, as
+    ``labelling.metrics.mean`` has it, and so is its 95 % interval.
+    """
     providers = db.execute(
         """select provider, status, count(*) as features from labels indexed by labels_shown
            where sae = ? and current group by provider, status order by provider, status""",
@@ -34,9 +35,10 @@ def summary(db: sqlite3.Connection, sae: str) -> dict[str, Any]:
 
 def _scores(db: sqlite3.Connection, sae: str) -> list[dict[str, Any]]:
     """Of each method and judge: the mean over the current labels, of each what was found last."""
-    query = """select method, judge, count(found) as features, avg(found) as mean, avg(found * found) as squares,
-                      sum(failed) as failed
-               from (select method, judge, balanced_accuracy as found, scores.failed as failed, max(scores.id)
+    query = """select method, judge, count(found) as features, avg(found) as mean, sum(failed) as failed,
+                      sum((found - low) * (found - low)) as below, sum((high - found) * (high - found)) as above
+               from (select method, judge, balanced_accuracy as found, low, high, scores.failed as failed,
+                            max(scores.id)
                      from scores join labels on labels.id = scores.label
                      where sae = ? and current group by scores.label, method, judge)
                group by method, judge order by method, judge"""
@@ -44,9 +46,8 @@ def _scores(db: sqlite3.Connection, sae: str) -> list[dict[str, Any]]:
     for row in db.execute(query, (sae,)).fetchall():
         n, mean = row["features"], row["mean"]
         low = high = None
-        if n > 1:
-            half = _Z * math.sqrt(max(row["squares"] - mean * mean, 0.0) / (n - 1))
-            low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+        if row["below"] is not None:
+            low, high = max(mean - math.sqrt(row["below"]) / n, 0.0), min(mean + math.sqrt(row["above"]) / n, 1.0)
         shown = {name: row[name] for name in ("method", "judge", "features", "mean", "failed")}
         found.append({**shown, "low": low, "high": high})
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -61,20 +62,25 @@ def test_models_that_think_are_known_by_name() -> None:
     assert not any(map(thinks, ["gpt-4o", "gpt-4.1-nano", "llama3.2:3b", "qwen3:4b", "foo1"]))
 
 
+def some(count: int, methods: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Features as the daemon says that they are left to do."""
+    return [{"index": index, **({} if methods is None else {"methods": methods})} for index in range(count)]
+
+
 def test_an_estimate_is_near_to_what_the_questions_are() -> None:
-    found = estimate(label(), PAGES, range(100), TEMPLATE, OPENAI)
+    found = estimate(label(), PAGES, some(100), TEMPLATE, OPENAI)
     text = "".join(message["content"] for message in prompt.build(definitions(), TEMPLATE))
     others = sum(not char.isascii() for char in text)  # shown line breaks and the like
     assert (found["features"], found["calls"], found["endpoint"], found["model"]) == (100, 100, "openai", "gpt-4o-mini")
     assert found["prompt_tokens"] == pytest.approx(100 * ((len(text) - others) / 3.6 + others), rel=0.01)
     assert found["cost_usd"] == pytest.approx((0.15 * found["prompt_tokens"] + 0.6 * found["answer_tokens"]) / 1e6)
     assert (found["lane"], found["url"]) == ("io", OPENAI["url"])
-    assert estimate(label(model="o4-mini"), PAGES, range(100), TEMPLATE, OPENAI)["answer_tokens"] > 50_000
-    assert estimate(label(model="strange"), PAGES, range(100), TEMPLATE, OPENAI)["cost_usd"] is None
+    assert estimate(label(model="o4-mini"), PAGES, some(100), TEMPLATE, OPENAI)["answer_tokens"] > 50_000
+    assert estimate(label(model="strange"), PAGES, some(100), TEMPLATE, OPENAI)["cost_usd"] is None
 
 
 def test_without_an_llm_nothing_is_asked() -> None:
-    found = estimate(label(endpoint="tokens"), PAGES, range(100), TEMPLATE, None)
+    found = estimate(label(endpoint="tokens"), PAGES, some(100), TEMPLATE, None)
     assert (found["calls"], found["prompt_tokens"], found["cost_usd"], found["lane"]) == (0, 0, 0, "io")
     assert (found["endpoint"], found["url"], found["model"]) == ("tokens", None, None)
 
@@ -94,8 +100,9 @@ def test_scoring_asks_several_times_of_each_feature() -> None:
             "examples": 20,
         }
     )
-    found = estimate(spec, PAGES, range(10), "", OPENAI)
+    found = estimate(spec, PAGES, some(10, spec.methods), "", OPENAI)
     assert found["calls"] == 10 * 2 * 8
+    assert estimate(spec, PAGES, some(10, ["fuzzing"]), "", OPENAI)["calls"] == 10 * 8  # the rest has been done
     assert 250 * 160 < found["prompt_tokens"] < 700 * 160
 
 

@@ -19,6 +19,7 @@ from mistudiod.errors import NotFound
 from mistudiod.events import Labelled, NewLabel, NewScore, NoLabel, Scored
 from mistudiod.index import Index
 from mistudiod.label_statements import Found
+from mistudiod.labelling.metrics import Estimate, mean
 from mistudiod.labels import Labels
 from mistudiod.paths import Paths
 from mistudiod.specs import Label, Score
@@ -46,7 +47,9 @@ class Shelf:
     async def score(self, label: int, value: float | None, method: Any = "detection", **about: Any) -> None:
         feature = await self.database.read(lambda db: label_statements.get(db, SAE, label)["feature"])
         job = about.pop("job", 2)
-        score = NewScore(**{**score_of(feature, label), "balanced_accuracy": value, "method": method, **about})
+        around = {} if value is None else {"low": max(value - 0.1, 0.0), "high": min(value + 0.1, 1.0)}
+        found = {**score_of(feature, label), "balanced_accuracy": value, **around, "method": method}
+        score = NewScore(**{**found, **about})
         await self.database.write(lambda db: label_statements.record(db, job, Found(SAE, (), [Scored(scores=[score])])))
 
     async def shown(self, feature: int) -> str | None:
@@ -459,8 +462,9 @@ async def test_the_summary_says_whose_labels_there_are_and_what_they_are_worth(s
         4,
     )
     assert detection["mean"] == pytest.approx(0.65)
-    assert detection["low"] == pytest.approx(0.65 - 1.96 * 0.12909944 / 2)
-    assert (tokens["mean"], tokens["low"], tokens["high"]) == (0.9, None, None)
+    each = [Estimate(value, value - 0.1, value + 0.1) for value in (0.5, 0.6, 0.7, 0.8)]
+    assert (detection["low"], detection["high"]) == pytest.approx((mean(each).low, mean(each).high))  # as the job says
+    assert (tokens["mean"], tokens["low"], tokens["high"]) == pytest.approx((0.9, 0.8, 1.0))
 
 
 async def test_readers_never_see_two_current_labels_or_a_search_that_is_behind(shelf: Shelf) -> None:

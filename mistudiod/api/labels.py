@@ -159,10 +159,9 @@ async def estimate_labels(asked: Asked[None]) -> Any:
     """Say what a job of labelling or scoring would take: calls, tokens, money; and its lane."""
     spec = asked.body.spec.model_copy(update={"sae": await _sae(asked)})
     given = await asked.app[GIVING].given(spec)
-    indices = [one["index"] for one in given.features]
     template = given.template.text if given.template else ""
     try:
-        return await asyncio.to_thread(cost.estimate, spec, given.store, indices, template, given.endpoint)
+        return await asyncio.to_thread(cost.estimate, spec, given.store, given.features, template, given.endpoint)
     except ValueError as error:
         raise Conflict(str(error)) from None
 

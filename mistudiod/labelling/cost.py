@@ -115,27 +115,27 @@ def cost_usd(prices: tuple[float, float], prompt_tokens: float, answer_tokens: f
 def estimate(
     spec: Label | Score,
     pages: Read,
-    indices: Sequence[int],
+    features: Sequence[Mapping[str, Any]],
     template: str,
     endpoint: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What asking about these features will take, about; nothing where no LLM is asked.
 
     ``{"features", "calls", "prompt_tokens", "answer_tokens", "cost_usd" (None: nobody knows), "lane", "why",
-    "endpoint", "url", "model"}``. ``endpoint``: as ``price`` wants it; None for the provider tokens. Raises ValueError
-    as ``prompt.check`` does.
+    "endpoint", "url", "model"}``. ``features``: what is left, ``[{"index"}]``, with the ``"methods"`` of a scoring.
+    ``endpoint``: as ``price`` wants it; None for the provider tokens. Raises ValueError as ``prompt.check`` does.
     """
     calls = prompt_tokens = answer_tokens = 0
     prices: tuple[float, float] | None = (0.0, 0.0)
     if endpoint:
-        each, asked, answer = _question(spec, pages, indices, template)
-        calls = each * len(indices)
+        asked, answer = _question(spec, pages, [one["index"] for one in features], template)
+        calls = sum(_calls(spec, one) for one in features)
         prompt_tokens = calls * asked
         answer_tokens = calls * (answer + (_THOUGHT_TOKENS if thinks(spec.model or "") else 0))
         prices = price(spec, endpoint)
     lane, why = lane_of(spec, endpoint)
     return {
-        "features": len(indices),
+        "features": len(features),
         "calls": calls,
         "prompt_tokens": prompt_tokens,
         "answer_tokens": answer_tokens,
@@ -163,18 +163,23 @@ def lane_of(spec: Asking, endpoint: Mapping[str, Any] | None) -> tuple[str, str]
     )
 
 
-def _question(spec: Label | Score, pages: Read, indices: Sequence[int], template: str) -> tuple[int, int, int]:
-    """Questions for each feature, tokens of one, and tokens of its answer; over an even sample of the features."""
+def _calls(spec: Label | Score, feature: Mapping[str, Any]) -> int:
+    """Questions about a feature."""
+    if isinstance(spec, Label):
+        return 1
+    return len({*feature["methods"]} - {KEYLESS}) * -(-2 * spec.examples // _JUDGED_AT_ONCE)
+
+
+def _question(spec: Label | Score, pages: Read, indices: Sequence[int], template: str) -> tuple[int, int]:
+    """Tokens of a question, and of its answer; over an even sample of the features."""
     step = max(1, len(indices) // _SAMPLED)
     sampled = [pages.page(index) for index in indices[::step][:_SAMPLED]]
     if isinstance(spec, Label):
         asked = (prompt.build(page, template) for page in sampled)
         lengths = [tokens_of("".join(message["content"] for message in messages)) for messages in asked]
-        return 1, _mean(lengths), _ANSWER_TOKENS
-    methods = len({*spec.methods} - {KEYLESS})
+        return _mean(lengths), _ANSWER_TOKENS
     shown = [_judged(one) for page in sampled for one in page["examples"]]
-    calls = -(-2 * spec.examples // _JUDGED_AT_ONCE)
-    return methods * calls, _JUDGE_TOKENS + _JUDGED_AT_ONCE * _mean(shown), _VERDICT_TOKENS
+    return _JUDGE_TOKENS + _JUDGED_AT_ONCE * _mean(shown), _VERDICT_TOKENS
 
 
 def _judged(one: Mapping[str, Any]) -> int:

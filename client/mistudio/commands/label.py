@@ -71,7 +71,7 @@ def _cost(call: Call, spec: dict[str, Any]) -> float | None:
         if error.status not in (404, 409):
             raise
         if not call.json:
-            output.note("cannot be estimated yet: its features are not there")
+            output.note(f"cannot be estimated yet: {error.message}")
         asks = spec.get("methods", ()) if spec["kind"] == "score" else [spec.get("endpoint", _KEYLESS)]
         return None if set(asks) - {_KEYLESS} else 0.0
     if not call.json:
