@@ -4,18 +4,24 @@ from __future__ import annotations
 
 
 class StudioError(Exception):
-    """A request that cannot be met, said in one sentence; ``fields`` maps a field to what is wrong with it."""
+    """A request that cannot be met, said in one sentence; ``fields`` maps a field to what is wrong with it.
+
+    ``about``: what else the error object says.
+    """
 
     status = 500
     code = "internal"
 
-    def __init__(self, message: str, fields: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, fields: dict[str, str] | None = None, about: dict[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.fields = fields
+        self.about = about or {}
 
     def body(self) -> dict[str, object]:
-        error: dict[str, object] = {"code": self.code, "message": self.message}
+        error: dict[str, object] = {"code": self.code, "message": self.message, **self.about}
         if self.fields:
             error["fields"] = self.fields
         return {"error": error}
@@ -43,6 +49,18 @@ class WrongMethod(StudioError):
 
 class Conflict(StudioError):
     status, code = 409, "conflict"
+
+
+class GpuBusy(Conflict):
+    """A job has the GPU: ``about`` says which (``job``) and what can be done (``choices``)."""
+
+    code = "gpu_busy"
+
+
+class SessionBusy(Conflict):
+    """The session writes for somebody else, with another model."""
+
+    code = "session_busy"
 
 
 class Changed(StudioError):
@@ -77,6 +95,14 @@ class StoreError(StudioError):
     """The database cannot be used: too new, damaged, or the disk is full."""
 
     status, code = 503, "store"
+
+
+class SessionFailed(StudioError):
+    status, code = 500, "session_failed"
+
+
+class OutOfMemory(StudioError):
+    status, code = 507, "out_of_memory"
 
 
 class DiskFull(StudioError):

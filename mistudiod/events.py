@@ -188,7 +188,64 @@ class Scored(Event):
     scores: list[NewScore] = Field(max_length=MAX_LABELS)
 
 
-AnyEvent = Progress | Metric | Live | Labelled | Scored | Artifact | Result | Failure
+Request = Annotated[int, Field(ge=1, lt=2**53)]  # number of what a resident worker was asked
+
+
+class Loaded(Event):
+    """A resident worker has a model and SAEs in memory."""
+
+    event: Literal["loaded"] = "loaded"
+    model: str = Field(max_length=64)
+    precision: str = Field(max_length=10)
+    device: str = Field(max_length=20)
+    saes: list[Sae] = Field(max_length=100)
+
+
+class Written(Event):
+    """More of the text of one row."""
+
+    row: int = Field(ge=0, lt=2**20)
+    text: str = Field(max_length=MAX_TEXT_CHARS)
+
+
+class Wrote(Event):
+    """More of the texts that a request writes, and how many tokens each has by now. Rows: of each sample the baseline
+    where there is one, then the variants; those of the first sample come first.
+    """
+
+    event: Literal["wrote"] = "wrote"
+    request: Request
+    tokens: int = Field(ge=0)
+    texts: list[Written] = Field(max_length=4096)
+
+
+class Replied(Event):
+    """The whole answer to a request."""
+
+    event: Literal["replied"] = "replied"
+    request: Request
+    result: dict[str, object]
+
+    @field_validator("result")
+    @classmethod
+    def _is_json(cls, result: dict[str, object]) -> dict[str, object]:
+        json.dumps(result, allow_nan=False)
+        return result
+
+
+class Denied(Event):
+    """Why a request is not answered; ``cancelled`` when nobody wants the answer any more."""
+
+    event: Literal["denied"] = "denied"
+    request: Request
+    code: str = Field(max_length=50)
+    message: str = Field(max_length=4000)
+    field: str | None = Field(None, max_length=100)
+
+
+AnyEvent = (
+    Progress | Metric | Live | Labelled | Scored | Artifact | Result | Failure | Loaded | Wrote | Replied | Denied
+)
 WorkerEvent = Annotated[AnyEvent, Field(discriminator="event")]
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(WorkerEvent, config=ConfigDict(defer_build=True))
 

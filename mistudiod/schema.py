@@ -139,6 +139,32 @@ def m005_labels_of_features(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def m006_leases_and_steering(db: Database) -> None:
+    """Who has the GPU; texts that were steered, kept here alone as labels are; what is remembered for steering."""
+    for statement in (
+        # A job, or a session with a model, has a lane from taken_at to released_at; by the index nobody else does.
+        """create table leases (
+             id integer primary key autoincrement, lane text not null, job integer, model text, pid integer,
+             pid_starttime integer, boot_id text, taken_at text not null, released_at text, reason text)""",
+        "create unique index leases_held on leases (lane) where released_at is null",
+        # A job that was paused for a session goes on when there is none.
+        "alter table jobs add column yielded integer not null default 0",
+        """create table steerings (
+             id integer primary key autoincrement, created_at text not null, job integer unique, model text not null,
+             sae text not null, text text not null, starred integer not null default 0, note text, spec text not null,
+             result text not null)""",
+        "create index steerings_by_sae on steerings (sae, id)",
+        """create table profiles (
+             name text primary key, model text not null, created_at text not null, about text not null)
+             without rowid""",
+        """create table ranges (
+             sae text not null, feature integer not null, sae_sha256 text not null, created_at text not null,
+             found text not null, primary key (sae, feature)) without rowid""",
+    ):
+        db.execute(statement)
+
+
 def known() -> set[str]:
     return {migration.name for migration in migrations._migrations}
 

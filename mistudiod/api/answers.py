@@ -13,10 +13,22 @@ from mistudiod.monitor import Sample
 from mistudiod.specs import AnySpec
 
 
+class BusyJob(Fields):
+    id: int
+    kind: str
+    name: str | None
+    progress: dict[str, Any] | None
+    eta_s: float | None
+
+
 class ErrorBody(Fields):
     code: str = Field(description="stable, for programs")
     message: str = Field(description="one sentence for a person")
     fields: dict[str, str] | None = Field(None, description="what is wrong with which field")
+    job: BusyJob | None = Field(None, description="of gpu_busy: the job that has the GPU")
+    choices: list[str] | None = Field(None, description="of gpu_busy: what can be done, queue or pause")
+    type: str | None = Field(None, description="below /v1, as OpenAI's errors have it")
+    param: str | None = Field(None, description="below /v1, as OpenAI's errors have it")
 
 
 class Error(Fields):

@@ -41,8 +41,8 @@ class Route:
     """``path``, ``query``, ``body`` and ``answer`` are pydantic models; a route without an answer gives 204.
 
     ``media`` other than JSON: the handler makes the response itself. ``raw``: it reads the body itself, up to a limit
-    of its own; otherwise a body has ``body_bytes`` at most. ``tagged``: the answer has an ETag. ``headers``: what it
-    heeds besides, and why.
+    of its own; otherwise a body has ``body_bytes`` at most. ``tagged``: the answer has an ETag. ``streams``: a body
+    that asks for it is answered with events instead, as they come. ``headers``: what it heeds besides, and why.
     """
 
     method: str
@@ -60,6 +60,7 @@ class Route:
     raw: bool = False
     body_bytes: int = BODY_BYTES
     tagged: bool = False
+    streams: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -85,7 +86,7 @@ class Route:
 
     async def _handled(self, asked: Asked[Any]) -> Any:
         """A change that has begun is finished, also when its asker has gone: otherwise half of it would stay."""
-        if self.method == "GET" or self.raw:
+        if self.method == "GET" or self.raw or self.streams:
             return await self.handler(asked)
         task = asyncio.ensure_future(self.handler(asked))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody is left to hear it

@@ -11,10 +11,12 @@ from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.many import Many
 from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
+from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Session, Steer
 from mistudiod.specs.train import PRESETS, One, Train
-from mistudiod.specs.use import Extract, Inspect, Steer, Strength
+from mistudiod.specs.use import Extract, Inspect
 
 __all__ = [
+    "ASKED",
     "KEYLESS",
     "KINDS",
     "LANES",
@@ -22,15 +24,21 @@ __all__ = [
     "NEEDS",
     "PRESETS",
     "PREVIEWS",
+    "RESIDENT",
     "USES",
     "AddDataset",
     "AddModel",
     "AnySpec",
+    "Calibrate",
+    "Complete",
+    "Edit",
     "Extract",
     "Inspect",
     "JobRequest",
     "Label",
+    "Load",
     "Many",
+    "Message",
     "Name",
     "One",
     "PreviewDataset",
@@ -39,9 +47,9 @@ __all__ = [
     "ProbeDevice",
     "SampleDataset",
     "Score",
+    "Session",
     "Spec",
     "Steer",
-    "Strength",
     "Tokenize",
     "Train",
     "check_name",
@@ -62,6 +70,8 @@ PREVIEWS: dict[str, type[Spec]] = {
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
 }
+RESIDENT: dict[str, type[Spec]] = {"session": Session}  # kinds of workers that stay and are asked
+ASKED: dict[str, type[Spec]] = {"load": Load, "steer": Steer, "calibrate": Calibrate, "complete": Complete}  # of them
 LANES = {
     **dict.fromkeys(("add_model", "add_dataset", "tokenize", "label", "score"), "io"),
     **dict.fromkeys(("train", "extract", "inspect", "steer"), "gpu"),

@@ -1,4 +1,4 @@
-"""The specs of what a trained SAE is used for: its features extracted, a text read, the model steered."""
+"""The specs of how a trained SAE is read: its features extracted, a text inspected."""
 
 from __future__ import annotations
 
@@ -50,20 +50,3 @@ class Inspect(Spec):
     ignore_denser: float | None = Field(
         None, gt=0, le=1, description="leave out features that fire on a larger share of tokens than this"
     )
-
-
-class Strength(Spec):
-    feature: int = Field(ge=0, description="index of the feature")
-    strength: float = Field(ge=-10_000, le=10_000, description="added: strength x the feature's unit decoder row")
-
-
-class Steer(Spec):
-    """Write a continuation with and without features amplified or suppressed."""
-
-    kind: Literal["steer"] = "steer"
-    sae: Name = Field(description="name of the SAE")
-    prompt: str = Field(min_length=1, max_length=20_000, description="text to continue")
-    strengths: list[Strength] = Field(min_length=1, max_length=100, description="features and their strengths")
-    max_tokens: int = Field(60, ge=1, le=4096, description="tokens to write")
-    temperature: float = Field(0.7, ge=0, le=5, description="0 takes the likeliest token")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of the sampling, the same for both texts")

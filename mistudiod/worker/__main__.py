@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mistudiod.oom import classify
 from mistudiod.paths import DiskFull, Paths, is_disk_full
-from mistudiod.specs import KINDS, PREVIEWS
+from mistudiod.specs import KINDS, PREVIEWS, RESIDENT
 from mistudiod.worker.link import (
     EVENTS_FD,
     EXIT_DISK,
@@ -48,7 +48,7 @@ def main() -> int:
     link.listen()
     try:
         kind = order["spec"]["kind"]
-        spec = {**KINDS, **PREVIEWS}[kind].model_validate(order["spec"])
+        spec = {**KINDS, **PREVIEWS, **RESIDENT}[kind].model_validate(order["spec"])
         importlib.import_module(f"mistudiod.worker.{kind}").run(spec, link)
     except Asked as asked:
         # Asked to finalize before there was anything to be: it is started again, and told so from the beginning.
