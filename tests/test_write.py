@@ -84,7 +84,6 @@ def test_the_likeliest_text_is_that_of_transformers_in_every_family(family: str,
         pad_token_id=0, eos_token_id=None,
     )  # fmt: skip
     assert text.ids == expected[0, 10:].tolist() and text.finish == "length" and text.effects == []
-    assert len(set(text.ids)) > 1
 
 
 HOWS = [
