@@ -7,11 +7,12 @@ the same h and summed, so no order matters and several SAEs add up.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,12 +65,6 @@ class Change:
         """Whether nothing is added whatever the text: strength 0, a scale of 1, or a dead feature that is added."""
         return self.constant == 0 == self.slope
 
-    def first(self, prompt_tokens: int) -> int:
-        """The first position that it may concern."""
-        if self.scope == "generated":
-            return prompt_tokens
-        return int(self.scope.removeprefix("from:")) if self.scope.startswith("from:") else 0
-
 
 def formula(change: Change) -> str:
     """What is added, in a line for people, such as ``h += 2 × 13.42 × d``."""
@@ -113,6 +108,12 @@ class _Pass:
     def end(self) -> int:
         return self.start + self.text.shape[1]
 
+    def first(self, scope: str) -> int:
+        """The first position that the scope may concern."""
+        if scope == "generated":
+            return self.prompt_tokens
+        return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
+
 
 class _Steered:
     """What is done to the features of one SAE, E changes in all rows together, U directions."""
@@ -121,34 +122,35 @@ class _Steered:
         self.entries, changes = entries, [entry.change for entry in entries]
         sae, self.hook, self.hook_out = changes[0].sae, changes[0].hook, changes[0].hook_out
         device = sae.W_dec.device
-        # of a feature that a row has twice each has a column of its own
-        names = [
-            (one.change.feature, sum(o.row == one.row and o.change.feature == one.change.feature for o in entries[:n]))
-            for n, one in enumerate(entries)
-        ]
-        columns = list(dict.fromkeys(names))
+        before: Counter[tuple[int, int]] = Counter()
+        names: list[tuple[int, int]] = []  # of a feature that a row has twice each has a column of its own
+        for one in entries:
+            names.append((one.change.feature, before[one.row, one.change.feature]))
+            before[one.row, one.change.feature] += 1
+        columns = _numbered(names)
         self._rows = torch.tensor([entry.row for entry in entries], device=device)  # (E,)
-        self._columns = torch.tensor([columns.index(name) for name in names], device=device)  # (E,)
+        self._columns = torch.tensor([columns[name] for name in names], device=device)  # (E,)
         self._directions = sae.W_dec[[feature for feature, _ in columns]]  # (U, d_out)
         self._norms = torch.linalg.vector_norm(self._directions, dim=1)[self._columns, None]  # (E, 1)
         self._constant, self._slope = (
             torch.tensor([getattr(change, name) for change in changes], device=device)[:, None]
             for name in ("constant", "slope")
         )  # (E, 1)
-        self._where_active = torch.tensor([change.scope == "active" for change in changes], device=device)[:, None]
+        self._scopes = _numbered(change.scope for change in changes)
+        self._scope = torch.tensor([self._scopes[change.scope] for change in changes], device=device)
+        self._where_active = (self._scope == self._scopes.get("active", -1))[:, None]
         self.totals = torch.zeros(len(entries), 3, dtype=torch.float64, device=device)
-        self._reading = sorted({entry.row for entry in entries if entry.change.reads})
+        reading = _numbered(entry.row for entry in entries if entry.change.reads)
+        self._reading = list(reading)
         self._activations: Tensor | None = None  # (rows that read, T, features)
         if self._reading:
-            features = list(dict.fromkeys(change.feature for change in changes))
-            self._latents = LatentsOf(sae, features)
-            self._read_row = torch.tensor(
-                [self._reading.index(one.row) if one.change.reads else 0 for one in entries], device=device
-            )
-            self._read_column = torch.tensor([features.index(change.feature) for change in changes], device=device)
+            features = _numbered(change.feature for change in changes)
+            self._latents = LatentsOf(sae, list(features))
+            self._read_row = torch.tensor([reading.get(one.row, 0) for one in entries], device=device)
+            self._read_column = torch.tensor([features[change.feature] for change in changes], device=device)
 
     def concerned(self, now: _Pass) -> bool:
-        return any(entry.change.first(now.prompt_tokens) < now.end for entry in self.entries)
+        return min(now.first(scope) for scope in self._scopes) < now.end
 
     def forget(self) -> None:
         self._activations = None
@@ -162,10 +164,10 @@ class _Steered:
     def factors(self, now: _Pass) -> Tensor:
         """By what each direction is multiplied before it is added: (E, T)."""
         applies = now.text[self._rows]  # (E, T)
-        firsts = [entry.change.first(now.prompt_tokens) for entry in self.entries]
+        firsts = [now.first(scope) for scope in self._scopes]
         if max(firsts) > now.start:
             positions = torch.arange(now.start, now.end, device=applies.device)
-            applies = applies & (positions >= torch.tensor(firsts, device=applies.device)[:, None])
+            applies = applies & (positions >= torch.tensor(firsts, device=applies.device)[self._scope, None])
         factors = self._constant.expand(applies.shape)
         if self._reading:
             if self._activations is None:
@@ -187,6 +189,11 @@ class _Steered:
         counted = changed[self._rows] & (sizes > 0)
         parts = counted, sizes * counted, norms[self._rows] * counted
         self.totals += torch.stack([part.sum(1, dtype=torch.float64) for part in parts], dim=1)
+
+
+def _numbered(things: Iterable[Any]) -> dict[Any, int]:
+    """Each of different things and its number, in the order in which they come."""
+    return {thing: n for n, thing in enumerate(dict.fromkeys(things))}
 
 
 class Changing:
@@ -214,9 +221,7 @@ class Changing:
         self._stack.enter_context(hooked(self._lm.model, functions))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stack.close()
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -176,7 +176,8 @@ class _Chooser:
 
     def __init__(self, lm: LM, sampling: Sampling, prompt: Tensor, seeds: Sequence[int]) -> None:
         self._sampling, self._seeds = sampling, list(seeds)
-        self._known = min(len(lm.tokenizer), lm.facts.vocab_size)  # rows beyond are padding of the embedding
+        ends = [lm.tokenizer.vocab_size, *(token + 1 for token in lm.tokenizer.added_tokens_decoder)]
+        self._known = min(max(ends), lm.facts.vocab_size)  # ids beyond are padding of the embedding
         self._noise = {seed: torch.Generator(lm.device).manual_seed(seed) for seed in seeds}
         self._there: Tensor | None = None  # (rows, known) bool, tokens of the row
         if sampling.repetition_penalty != 1:
