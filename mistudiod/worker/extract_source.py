@@ -13,9 +13,7 @@ from torch import Tensor
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.extract import Text, spread
 from mistudiod.engine.harvest import Harvest, outlier_norms
-from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import LM, PASS_TOKENS, load_lm
-from mistudiod.engine.precision import NoPrecision
+from mistudiod.engine.lm import LM, PASS_TOKENS
 from mistudiod.engine.tokens import MANIFEST, TokenWindows
 from mistudiod.facts import ModelFacts, UnknownHook, UnknownModel, check_hook, read_facts
 from mistudiod.specs import Extract
@@ -86,19 +84,6 @@ def _check_tokenizer(name: str, tokenization: dict[str, Any], trained: Trained, 
             f"model: tokenize the text for {trained.model['name']}",
             field,
         )
-
-
-def load_model(source: Source, hooks: list[str], link: Link) -> LM:
-    """The model's blocks up to the last of the hooks. Raises Refused."""
-    trained = source.trained
-    link.progress("load model", 0, 1)
-    try:
-        layers = max(map(layers_needed, hooks))
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers)
-    except (UnknownModel, NoPrecision) as error:
-        raise Refused(str(error), "sae") from error
-    link.progress("load model", 1, 1)
-    return lm
 
 
 def hooks_read(trained: Trained) -> list[str]:
