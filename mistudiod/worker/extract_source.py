@@ -46,7 +46,7 @@ def find_source(spec: Extract, trained: Trained, link: Link) -> Source:
     except ValueError as error:
         missing = f"the tokenization {name} that the SAE was trained on is not here: {error}"
         raise Refused(str(error) if spec.tokenization else missing, _field(spec)) from error
-    _check_tokenizer(name, tokenization, trained, _field(spec))
+    check_tokenizer(name, tokenization, trained, _field(spec))
     try:
         facts = read_facts(Path(trained.model["path"]))
         width = check_hook(facts, trained.hook)
@@ -71,7 +71,7 @@ def _field(spec: Extract) -> str:
     return "tokenization" if spec.tokenization else "sae"
 
 
-def _check_tokenizer(name: str, tokenization: dict[str, Any], trained: Trained, field: str) -> None:
+def check_tokenizer(name: str, tokenization: dict[str, Any], trained: Trained, field: str) -> None:
     """Raises Refused unless the text is in the tokens that the SAE's model reads."""
     made_with, tokenizer = tokenization.get("tokenizer_sha256"), Path(trained.model["path"]) / "tokenizer.json"
     if made_with and tokenizer.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from mistudiod.pages import Pages
@@ -16,7 +15,7 @@ def newest_store(sae: str, sae_sha256: str, d_sae: int, link: Link) -> Pages | N
     """That of the newest extraction from the SAE as it is now. Damaged stores, and those that an older version made,
     are passed over, with a line in the log.
     """
-    for folder in _extractions(link.paths.folder("features") / sae):
+    for folder in extractions(sae, link):
         try:
             pages = Pages(folder)
         except ValueError as error:
@@ -27,7 +26,7 @@ def newest_store(sae: str, sae_sha256: str, d_sae: int, link: Link) -> Pages | N
     return None
 
 
-def _extractions(folder: Path) -> Iterator[Path]:
-    """The extractions of an SAE, the newest first."""
-    numbered = [path for path in folder.glob("*") if path.name.isdigit()]
-    yield from sorted(numbered, key=lambda path: int(path.name), reverse=True)
+def extractions(sae: str, link: Link) -> list[Path]:
+    """The folders of the extractions from an SAE, the newest first."""
+    numbered = [path for path in (link.paths.folder("features") / sae).glob("*") if path.name.isdigit()]
+    return sorted(numbered, key=lambda path: int(path.name), reverse=True)

@@ -42,21 +42,21 @@ class Trained:
         return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
 
 
-def open_trained(name: str, link: Link) -> Trained:
-    """Raises Refused, naming the field ``sae``, when the SAE or its model is not here or damaged."""
+def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
+    """Raises Refused, naming the field ``at``, when the SAE or its model is not here or damaged."""
     folder = link.paths.artifact("sae", name)
     device = device_here()
     try:
         recipe = json.loads((folder / "recipe.json").read_text())
         sae = SparseAutoencoder.load(folder, device)
     except FileNotFoundError:
-        raise Refused(f"there is no SAE called {name}: train one first", "sae") from None
+        raise Refused(f"there is no SAE called {name}: train one first", at) from None
     except ValueError as error:
-        raise Refused(str(error), "sae") from error
+        raise Refused(str(error), at) from error
     model = read_model(recipe["model"]["name"], link)
     if model is None:
         missing = recipe["model"]["name"]
-        raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", "sae")
+        raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", at)
     spec, resolved = recipe["spec"], recipe["resolved"]
     precision = resolved.get("precision") or usual_precision(model, device)  # before version 0.3 there was no other
     hook_out = spec.get("hook_out") or spec["hook"]
