@@ -117,7 +117,7 @@ class Loaded:
             what, trained_on, here = "revision", of.get("revision"), self.model.get("revision")
         if trained_on and here and trained_on != here:
             raise Refused(
-                f"{name} is an SAE of another model {self.name}: of the one with the {what} {trained_on[:12]}, and here "
+                f"{name} is an SAE of another model {self.name}: of the one with {what} {trained_on[:12]}, and here "
                 f"is the one with {here[:12]}",
                 at,
             )
