@@ -13,7 +13,6 @@ from torch import Tensor
 from mistudiod.engine.inspect import Reading, read
 from mistudiod.engine.lm import LM
 from mistudiod.engine.token_bytes import token_bytes
-from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.specs import Inspect
 from mistudiod.vocabulary import whole_texts
 from mistudiod.worker.extract_source import hooks_read, known_norms
@@ -21,7 +20,7 @@ from mistudiod.worker.extractions import newest_store
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.trained import Trained, load_model, open_trained
 
-_RESULT_BYTES = MAX_LINE_BYTES * 3 // 4  # a line has it, and secrets that are starred out may lengthen it
+_RESULT_BYTES = 393_216  # what a page can show, and far less than a line may have
 
 
 def run(spec: Inspect, link: Link) -> None:
