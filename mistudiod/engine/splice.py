@@ -146,18 +146,19 @@ class Splice:
         sums = torch.zeros(3, dtype=torch.float64, device=targets.device)
         rows = max(1, LOGIT_ELEMENTS // self._lm.facts.vocab_size)
         for part in range(0, len(targets), rows):
-            one, other = (self._log_probabilities(hidden[part : part + rows]) for hidden in (clean, spliced))
+            one, other = (log_probabilities(self._lm, hidden[part : part + rows]) for hidden in (clean, spliced))
             target = targets[part : part + rows, None]
             kl = (one.exp() * (one - other)).sum(dtype=torch.float64)
             losses = [-each.gather(1, target).sum(dtype=torch.float64) for each in (one, other)]
             sums += torch.stack([*losses, kl])
         return sums
 
-    def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Of the next token, (n, vocabulary), float32, as the model itself has them."""
-        logits = self._lm.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self._lm.model.config, "final_logit_softcapping", None)  # Gemma 2's
-        return torch.log_softmax(logits if cap is None else cap * torch.tanh(logits / cap), dim=-1)
+
+def log_probabilities(lm: LM, hidden: Tensor) -> Tensor:
+    """Of the next token, (n, vocabulary), float32, as the model itself has them; hidden (n, d_model): what it reads."""
+    logits = lm.model.get_output_embeddings()(hidden).float()
+    cap = getattr(lm.model.config, "final_logit_softcapping", None)  # Gemma 2's
+    return torch.log_softmax(logits if cap is None else cap * torch.tanh(logits / cap), dim=-1)
 
 
 def _recovered(ablated: float, spliced: float, clean: float) -> float | None:
