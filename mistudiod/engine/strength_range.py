@@ -1,4 +1,4 @@
-"""Strengths that mean something: how far a feature that is added takes the model from itself, and where its text breaks.
+"""Strengths that mean something: how far adding a feature takes the model from itself, and where its text breaks.
 
 On held-out text the mean KL(steered ‖ unsteered) of the next token, in nats, is brought to each of ``KL_MARKS`` by
 bisection of the logarithm of the strength, for either sign. Then short texts are written under the edit: they break
@@ -10,19 +10,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mistudiod.engine.edits import Change, Changing
-from mistudiod.engine.effects import repetition
+from mistudiod.engine.effects import measure
 from mistudiod.engine.extract import spread
 from mistudiod.engine.lm import LM, PASS_TOKENS
-from mistudiod.engine.splice import LOGIT_ELEMENTS, log_probabilities
-from mistudiod.engine.write import write
-from mistudiod.specs.steer import Sampling
+from mistudiod.engine.write import NotFinite, write
 
 KL_MARKS = (0.1, 0.5, 2.0)  # nats
 TOKENS = 2_048
@@ -73,7 +71,7 @@ def calibrate(
 
 
 class Divergence:
-    """Mean KL(steered ‖ unsteered) of the next token in nats, over the tokens of windows (n, T) that are not special."""
+    """Mean KL(steered ‖ unsteered) of the next token in nats, over the tokens of windows (n, T) that count."""
 
     def __init__(self, lm: LM, change: Change, windows: Tensor, special_ids: Collection[int], heard: Heard) -> None:
         self._lm, self._change, self._special_ids, self._heard = lm, change, special_ids, heard
@@ -94,11 +92,11 @@ class Divergence:
     def _measured(self, strengths: Sequence[float]) -> list[float]:
         steered = self._hidden(strengths)
         sums = torch.zeros(len(strengths), dtype=torch.float64, device=self._lm.device)
-        rows = max(1, LOGIT_ELEMENTS // self._lm.facts.vocab_size)
+        rows = self._lm.logit_rows
         for part in range(0, self.tokens, rows):
-            unsteered = log_probabilities(self._lm, self._unsteered[part : part + rows])
+            unsteered = self._lm.log_probabilities(self._unsteered[part : part + rows])
             for n, hidden in enumerate(steered):
-                one = log_probabilities(self._lm, hidden[part : part + rows])
+                one = self._lm.log_probabilities(hidden[part : part + rows])
                 sums[n] += (one.exp() * (one - unsteered)).sum(dtype=torch.float64)
         return (sums / self.tokens).tolist()
 
@@ -115,6 +113,17 @@ class Divergence:
         return hidden.unflatten(0, (len(strengths), -1))[:, self._counts]
 
 
+@dataclass(frozen=True)
+class _Sampling:
+    """As a text is written when nothing else is asked for."""
+
+    max_tokens: int
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+
 class Written:
     """Short texts that go on from the beginnings of windows (n, T), written under the edit and without it."""
 
@@ -123,45 +132,44 @@ class Written:
         room = min(lm.facts.context, PROMPT_TOKENS + WRITTEN)
         begun = min(windows.shape[1], PROMPT_TOKENS, room // 2)
         self._prompts = windows[torch.linspace(0, len(windows) - 1, min(PROMPTS, len(windows))).long(), :begun]
-        self._sampling = Sampling(max_tokens=room - begun)
-        self._new, self._nats = self._figures([])[0]
+        self._sampling = _Sampling(room - begun)
+        self._new, self._nats = self._figures([[]])[0]
 
     def why(self, strengths: list[float]) -> list[str | None]:
         """Of each of some strengths what breaks its texts, ``repetition`` or ``perplexity``; None: nothing does."""
-        found = self._figures(strengths)[1:]
+        try:
+            found = self._figures([[replace(self._change, strength=strength)] for strength in strengths])
+        except NotFinite:
+            if len(strengths) == 1:
+                return ["perplexity"]
+            return [why for strength in strengths for why in self.why([strength])]
         return [
             "repetition" if new < NEW_SHARE * self._new
-            # not finite: the model overflows
-            else "perplexity" if not nats - self._nats <= math.log(UNLIKELY)
+            else "perplexity" if nats - self._nats > math.log(UNLIKELY)
             else None
             for new, nats in found
         ]  # fmt: skip
 
-    def _figures(self, strengths: list[float]) -> list[tuple[float, float]]:
-        """Of the baseline and of each strength: the share of new 4-grams, and the unsteered model's nats of a token."""
-        variants = [[], *([replace(self._change, strength=strength)] for strength in strengths)]
-        sums = torch.zeros(len(variants), 2, dtype=torch.float64)
-        for prompt in self._prompts:
-            texts = write(
-                self._lm, prompt, variants, SEEDS, self._sampling, self._special_ids, lambda _: self._heard(), ()
-            )
-            written = torch.tensor([text.ids for text in texts], device=self._lm.device)
-            nats = self._nats_of(prompt.to(self._lm.device), written)
-            new = torch.tensor([1 - repetition(text.ids) for text in texts])
-            sums += torch.stack([new, nats], 1).unflatten(0, (len(SEEDS), -1)).sum(0)
-        return [(new, nats) for new, nats in (sums / (len(SEEDS) * len(self._prompts))).tolist()]
+    def _figures(self, variants: Sequence[Sequence[Change]]) -> list[tuple[float, float]]:
+        """Of each variant the mean share of new 4-grams, and the mean nats of a token under the unsteered model.
 
-    @torch.no_grad()
-    def _nats_of(self, prompt: Tensor, written: Tensor) -> Tensor:
-        """How unlikely the unsteered model finds written (n, W) after prompt (T,), the mean of each row: (n,)."""
+        What a text is too short for is not counted; of a variant all of whose texts are, it is NaN.
+        """
+        figures = torch.empty(len(self._prompts), len(SEEDS), len(variants), 2)
+        for prompt, of_prompt in zip(self._prompts, figures, strict=True):
+            texts = write(self._lm, prompt, variants, SEEDS, self._sampling, self._special_ids, self._told)
+            self._heard()
+            read = measure(self._lm, prompt, texts, [()] * len(texts), self._special_ids)
+            known = [(1 - _number(one["repetition"]), math.log(_number(one["perplexity"]))) for one in read]
+            of_prompt.copy_(torch.tensor(known).view_as(of_prompt))
+        return [(new, nats) for new, nats in figures.flatten(0, 1).nanmean(0).tolist()]
+
+    def _told(self, _tokens: Sequence[int | None]) -> None:
         self._heard()
-        ids = torch.cat([prompt.expand(len(written), -1), written], 1)
-        hidden = self._lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        hidden, targets = hidden[:, len(prompt) - 1 : -1].flatten(0, 1), written.flatten()
-        rows = max(1, LOGIT_ELEMENTS // self._lm.facts.vocab_size)
-        parts = zip(hidden.split(rows), targets.split(rows), strict=True)
-        nats = [-log_probabilities(self._lm, part).gather(1, target[:, None])[:, 0] for part, target in parts]
-        return torch.cat(nats).view_as(written).mean(1).cpu()
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def kl_marks(of: Of) -> dict[str, dict[str, float | None]]:
