@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.token_bytes import token_bytes, tokens_of
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.recipe import sha256_of, weights_of
-from mistudiod.worker.trained import Trained, device_here, load, open_trained, read_model, usual_precision
+from mistudiod.worker.trained import Trained, device_here, load, open_trained, read_model, read_recipe, usual_precision
 
 MOST_SAES = 20  # that are kept; the one that was used longest ago makes room
 Stamp = tuple[tuple[int, int, int], ...]  # of some files: when written, how large, and which
@@ -69,7 +68,7 @@ class Loaded:
         stamp = _stamp(folder / file for file in ("cfg.json", "recipe.json", "sae_weights.safetensors"))
         known = self.saes.pop(name, None)
         if known is None or known.stamp != stamp:
-            self._check_model(name, folder, at)
+            self._check_model(name, at)
             known = None  # two at once may be more than there is memory for
             trained = open_trained(name, self.link, at)
             known = LoadedSae(trained, sha256_of(trained.weights), stamp)
@@ -103,12 +102,9 @@ class Loaded:
             "threads": torch.get_num_threads(),
         }
 
-    def _check_model(self, name: str, folder: Path, at: str) -> None:
-        """Raises Refused when the SAE was trained on another model; what is not an SAE at all is found out later."""
-        try:
-            of = json.loads((folder / "recipe.json").read_text())["model"]
-        except (OSError, ValueError, KeyError):
-            return
+    def _check_model(self, name: str, at: str) -> None:
+        """Raises Refused when the SAE was trained on another model."""
+        of = read_recipe(name, self.link, at)["model"]
         if of["name"] != self.name:
             raise Refused(f"{name} is an SAE of the model {of['name']}, not of {self.name}", at)
         trained_on, here = _combined(of.get("weights") or {}), self.weights_sha256

@@ -21,6 +21,7 @@ from mistudiod.worker.link import Refused
 from mistudiod.worker.loaded import Loaded, LoadedSae
 from mistudiod.worker.maxima import held_out_windows, maxima_of, special_ids
 from mistudiod.worker.spelling import Spelling
+from mistudiod.worker.steer_rows import rows_that_fit
 
 Heard = Callable[[int, Mapping[int, str]], None]  # how many tokens texts have by now, and what is new of which rows
 
@@ -41,7 +42,7 @@ class Order:
         return len(self.seeds) * len(self.variants)
 
 
-def steer(spec: Steer, loaded: Loaded, rows_at_once: int, heard: Heard) -> dict[str, Any]:
+def steer(spec: Steer, loaded: Loaded, rows_at_once: int | None, heard: Heard) -> dict[str, Any]:
     """The result, as ``steer_result`` has it. Raises Refused, and whatever ``heard`` and the link's check raise."""
     loaded.check(loaded.name, spec.precision)
     first = loaded.sae(spec.sae)
@@ -55,7 +56,7 @@ def steer(spec: Steer, loaded: Loaded, rows_at_once: int, heard: Heard) -> dict[
     return steer_result.made_of(spec, order, texts, measured, loaded, seconds, largest)
 
 
-def complete(spec: Complete, loaded: Loaded, rows_at_once: int, heard: Heard) -> dict[str, Any]:
+def complete(spec: Complete, loaded: Loaded, rows_at_once: int | None, heard: Heard) -> dict[str, Any]:
     """``{"model", "texts": [{"text", "finish", "tokens"}], "prompt_tokens", "completion_tokens", "no_effect"}``: the
     last is null, or why a feature changed nothing in any of the texts. Raises as ``steer``.
     """
@@ -169,12 +170,19 @@ def _prompt_ids(spec: Steer | Complete, first: LoadedSae | None, loaded: Loaded)
 
 
 def _written(
-    order: Order, spec: Steer | Complete, loaded: Loaded, rows_at_once: int, heard: Heard, stops: Sequence[str] = ()
+    order: Order,
+    spec: Steer | Complete,
+    loaded: Loaded,
+    rows_at_once: int | None,
+    heard: Heard,
+    stops: Sequence[str] = (),
 ) -> tuple[list[Text], int]:
-    """The texts in their order, and how many were written at once. Raises Refused."""
+    """The texts in their order, and how many were written at once: ``rows_at_once``, fewer where there is no memory
+    for so many. Raises Refused.
+    """
     found: dict[int, Text] = {}
-    largest = 0
-    for rows, seeds, variants in _batches(order, rows_at_once):
+    largest, fit = 0, rows_that_fit(order.rows, len(order.ids) + spec.max_tokens, loaded)
+    for rows, seeds, variants in _batches(order, min(fit, rows_at_once or fit)):
         spelled = [Spelling(loaded.texts, stops) for _ in rows]
         count = 0
 

@@ -42,15 +42,23 @@ class Trained:
         return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
 
 
+def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
+    """recipe.json of an SAE. Raises Refused, naming the field ``at``, when there is none."""
+    try:
+        found: dict[str, Any] = json.loads((link.paths.artifact("sae", name) / "recipe.json").read_text())
+    except FileNotFoundError:
+        raise Refused(f"there is no SAE called {name}: train one first", at) from None
+    except ValueError as error:
+        raise Refused(str(error), at) from error
+    return found
+
+
 def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
     """Raises Refused, naming the field ``at``, when the SAE or its model is not here or damaged."""
     folder = link.paths.artifact("sae", name)
-    device = device_here()
+    device, recipe = device_here(), read_recipe(name, link, at)
     try:
-        recipe = json.loads((folder / "recipe.json").read_text())
         sae = SparseAutoencoder.load(folder, device)
-    except FileNotFoundError:
-        raise Refused(f"there is no SAE called {name}: train one first", at) from None
     except ValueError as error:
         raise Refused(str(error), at) from error
     model = read_model(recipe["model"]["name"], link)
