@@ -36,4 +36,7 @@ class LatentsOf:
         if not isinstance(self._sae.rule, TopKRule):
             return self._sae.encode(x)
         values, latents = self._sae.encode_active(x)
-        return torch.zeros(len(x), self._sae.d_sae, device=x.device).scatter_(1, latents, values)[:, self._places]
+        n = len(self._places)  # all others share a column that nobody reads: (tokens, d_sae) never exists
+        columns = latents.new_full((self._sae.d_sae,), n)
+        columns[self._places] = torch.arange(n, device=x.device)
+        return torch.zeros(len(x), n + 1, device=x.device).scatter_(1, columns[latents], values)[:, :n]

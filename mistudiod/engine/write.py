@@ -112,7 +112,7 @@ def write(
                 changing.keep(going)
             latest = torch.tensor([[rows[row].ids[-1]] for row in going], device=lm.device)
             changing.at(latest, len(ids) + step, len(ids))
-            hidden = _pass(lm, latest, cache)[:, -1]
+            hidden = read_pass(lm, latest, cache)[:, -1]
         changing.check()
         effects = changing.effects()
     return [_text(rows[row], doing[n % len(doing)], variants[n % len(doing)], effects[row], prompt)
@@ -129,7 +129,7 @@ def read_prompt(lm: LM, ids: Tensor, lists: Sequence[Sequence[Change]], special_
         for start in range(0, len(ids), stretch):
             part = batch[:, start : start + stretch]
             changing.at(part, start, len(ids))
-            hidden = _pass(lm, part, cache)[:, -1]
+            hidden = read_pass(lm, part, cache)[:, -1]
         changing.check()
         return Prompt(len(ids), cache, hidden, changing.effects())
 
@@ -141,7 +141,7 @@ def end_ids(lm: LM) -> set[int]:
     return {one for one in (*found, lm.tokenizer.eos_token_id) if one is not None}
 
 
-def _pass(lm: LM, ids: Tensor, cache: Cache) -> Tensor:
+def read_pass(lm: LM, ids: Tensor, cache: Cache) -> Tensor:
     """What the head reads of the tokens ids (B, T), which come after those in the cache: (B, T, d_model)."""
     hidden: Tensor = lm.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
     return hidden
