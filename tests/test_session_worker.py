@@ -46,9 +46,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """A session of the test's own, on ``data`` or on a folder of its own too."""
     started: list[Resident] = []
 
-    def begin(data: Path | None = None, **spec: Any) -> Resident:
+    def begin(data: Path | None = None, first: str = "loaded", **spec: Any) -> Resident:
         started.append(Resident(data or put_all(tmp_path), **spec))
-        started[-1].until("loaded")
+        started[-1].until(first)
         return started[-1]
 
     yield begin
@@ -432,8 +432,8 @@ def test_a_session_that_runs_out_of_memory_says_so_and_ends(data: Path, start: S
     assert resident.said[-1]["event"] == "failure" and resident.said[-1]["code"] == "out_of_memory"
 
 
-def test_a_session_whose_model_is_not_there_says_so_and_ends(data: Path) -> None:
-    resident = Resident(data, model="nowhere")
-    failure = resident.until("failure")
+def test_a_session_whose_model_is_not_there_says_so_and_ends(data: Path, start: Start) -> None:
+    resident = start(data, first="failure", model="nowhere")
+    failure = resident.said[-1]
     assert failure["code"] == "invalid" and failure["field"] == "model" and "nowhere" in failure["message"]
     assert resident.ended() == 64
