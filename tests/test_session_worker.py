@@ -256,6 +256,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("steer", {"temperature": float("nan")}, "temperature", ""),
     ("steer", {"steering": []}, "steering", ""),
     ("steer", {"steering": [{"feature": 1}] * 100, "samples": 21, "max_tokens": 1}, "steer", "more than one answer"),
+    ("sing", {}, "kind", "load, steer"),
     ("load", {"model": "other"}, "model", "the model tiny, not other"),
     ("load", {"model": "tiny", "saes": ["s", "nope"]}, "saes.1", "there is no SAE called nope"),
     ("complete", {"model": "tiny", "prompt": "x", "steering": [EDIT]}, "steering.0.sae", "which SAE"),
@@ -371,6 +372,7 @@ def test_a_cancel_takes_hold_at_the_next_token_and_what_waits_goes_on(session: R
     session.say(f"cancel {second}")
     session.say(f"cancel {first}")
     session.say("cancel 999")
+    session.say('{"request": ')
     for request in (first, second):
         assert session.answer(request)["code"] == "cancelled"
     assert time.monotonic() - began < 1.5

@@ -79,6 +79,8 @@ def _result(request: Request, rows_at_once: int | None, loaded: Loaded) -> dict[
     """Raises Refused, ValidationError, Cancelled, Asked."""
     link, before = loaded.link, set(loaded.saes)
     link.check()
+    if request.kind not in ASKED:
+        raise Refused(f"{request.kind} is nothing that a session does: it does {', '.join(ASKED)}", "kind")
     spec = ASKED[request.kind].model_validate(request.spec)
     telling = _Telling(request.number, link)
     try:

@@ -52,8 +52,7 @@ def steer(spec: Steer, loaded: Loaded, rows_at_once: int | None, heard: Heard) -
     began = time.monotonic()
     texts, largest = _written(order, spec, loaded, rows_at_once, heard)
     seconds = time.monotonic() - began
-    loaded.link.progress("measure", 0, len(texts), "texts")
-    measured = measure(loaded.lm, order.ids, texts, variants, order.special_ids)
+    measured = _measured(order, texts, loaded, largest)
     return steer_result.made_of(spec, order, texts, measured, loaded, seconds, largest)
 
 
@@ -204,6 +203,23 @@ def _written(
         found |= dict(zip(rows, texts, strict=True))
         largest = max(largest, len(rows))
     return [found[row] for row in range(order.rows)], largest
+
+
+def _measured(order: Order, texts: Sequence[Text], loaded: Loaded, rows_at_once: int) -> list[dict[str, Any]]:
+    """Of each text; as many are read at once as were written at once, and the baselines of each."""
+    found: dict[int, dict[str, Any]] = {}
+    each = len(order.variants)
+
+    def heard(read: int) -> None:
+        loaded.link.check()
+        loaded.link.progress("measure", len(found) + read, len(texts), "texts")
+
+    for rows, _, variants in _batches(order, rows_at_once):
+        if rows[0] % each:  # some variants of one sample: what they are held against goes with them
+            rows, variants = [rows[0] - rows[0] % each, *rows], [[], *variants]
+        measured = measure(loaded.lm, order.ids, [texts[row] for row in rows], variants, order.special_ids, heard)
+        found |= dict(zip(rows, measured, strict=True))
+    return [found[row] for row in range(order.rows)]
 
 
 def _batches(order: Order, rows_at_once: int) -> Iterator[tuple[list[int], list[int], list[list[Change]]]]:
