@@ -20,7 +20,8 @@ from transformers import Cache, DynamicCache
 from mistudiod.engine.edits import Change, Changing, Effect
 from mistudiod.engine.lm import LM, PASS_TOKENS
 
-Heard = Callable[[Sequence[int | None]], None]  # told the new token of each row; None: the row has ended
+# told the new token of each row, None where it has ended; may name rows whose texts are to end with that token
+Heard = Callable[[Sequence[int | None]], Collection[int] | None]
 Finish = Literal["stop", "length"]
 
 
@@ -100,7 +101,8 @@ def write(
             tokens = chooser.choose(lm.logits(hidden), going)
             for row, token in zip(going, tokens, strict=True):
                 rows[row].take(token, ends)
-            heard([rows[row].newest for row in shown])
+            for number in heard([rows[row].newest for row in shown]) or ():
+                rows[shown[number]].finish, rows[shown[number]].newest = "stop", None
             left = [n for n, row in enumerate(going) if rows[row].finish == "length"]
             if not left or step + 1 == sampling.max_tokens:
                 break
