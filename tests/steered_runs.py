@@ -56,3 +56,21 @@ def found(feature: int, **fields: Any) -> dict[str, Any]:
     kl = {"0.1": sides, "0.5": sides, "2": {"low": None, "high": 4.0}}
     breaks = {"low": None, "high": 6.0, "why": "repetition"}
     return {"feature": feature, "kl": kl, "breaks": breaks, "maximum": 4.5, "tokens": 2048, **fields}
+
+
+def answer(spec: dict[str, Any], model: str) -> dict[str, Any]:
+    """What the fake worker says of a run: of ``max_tokens`` words ``t0 t1 …`` in every row."""
+    words = " ".join(f"t{n}" for n in range(spec["max_tokens"]))
+    samples = range(spec["samples"])
+    baselines = [text(n, words) for n in samples]
+    others = [steered(n, words, v, 2.0 * by) for n in samples for v, by in enumerate(spec["sweep"] or [1])]
+    about = {"sae": spec["sae"], "prompt": spec["prompt"] or spec["messages"], "seed": spec["seed"]}
+    return result(baselines, others, **about, model=model, precision=spec["precision"] or "fp32")
+
+
+def calibrated(spec: dict[str, Any], model: str) -> dict[str, Any]:
+    ranges = [found(feature) for feature in spec["features"]]
+    return {"sae": spec["sae"], "model": model, "sae_sha256": SHA, "ranges": ranges}
+
+
+ANSWERS = {"steer": answer, "calibrate": calibrated}

@@ -58,9 +58,14 @@ async def test_a_profile_takes_the_place_of_another_only_when_that_is_asked(stud
     ("edits", "status", "field", "says"),
     [
         ([{"feature": 1}], 400, "steering.0.sae", "edit 0 of the profile has no SAE"),
-        ([EDIT, {"feature": 1, "sae": "far"}], 400, "steering", "ok is of tiny and far is of other"),
+        (
+            [EDIT, {"feature": 1, "sae": "far"}],
+            400,
+            "steering",
+            "the SAE far is of the model other, not of tiny, the one of ok",
+        ),
         ([EDIT, {"feature": 12, "sae": "deep"}], 400, "steering.1.feature", "deep has features 0 to 11"),
-        ([{"feature": 1, "sae": "mute"}], 400, "steering.0.sae", "mute does not say of which model it is"),
+        ([{"feature": 1, "sae": "mute"}], 400, "steering", "mute does not say of which model it is"),
         ([{"feature": 1, "sae": "none"}], 404, None, "there is no sae 'none'"),
         ([{**EDIT, "op": "push"}], 400, "steering.0.op", "op"),
         ([EDIT] * 101, 400, "steering", "at most 100"),

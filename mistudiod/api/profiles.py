@@ -16,6 +16,7 @@ from mistudiod.index import Index
 from mistudiod.profiles import Profile, ProfileName
 from mistudiod.specs.steer import MOST_EDITS, Edit
 from mistudiod.tokens import Scope
+from mistudiod.wanted import wanted
 
 
 class ProfilePath(Fields):
@@ -62,20 +63,13 @@ async def remove_profile(asked: Asked[None]) -> None:
 
 async def _model_of(index: Index, steering: list[Edit]) -> str:
     """The model of all the SAEs. Raises NotFound, Invalid."""
-    models: dict[str, str] = {}  # the first SAE of each
+    saes = []
     for n, edit in enumerate(steering):
         if edit.sae is None:
             raise Invalid(f"edit {n} of the profile has no SAE: name it", {f"steering.{n}.sae": "is missing"})
-        sae = await index.get("sae", edit.sae)
-        check_feature(sae, edit.feature, f"steering.{n}.feature")
-        model = (sae.get("model") or {}).get("name")
-        if not isinstance(model, str):
-            raise Invalid(f"{edit.sae} does not say of which model it is", {f"steering.{n}.sae": "is of no model"})
-        models.setdefault(model, edit.sae)
-    if len(models) > 1:
-        said = " and ".join(f"{sae} is of {model}" for model, sae in models.items())
-        raise Invalid(f"a profile is of one model, and {said}", {"steering": "is of several models"})
-    return next(iter(models))
+        check_feature(await index.get("sae", edit.sae), edit.feature, f"steering.{n}.feature")
+        saes.append(edit.sae)
+    return (await wanted(index, None, saes, None, "steering")).model
 
 
 async def _shown(index: Index, profile: Profile) -> dict[str, Any]:
