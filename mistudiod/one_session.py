@@ -18,9 +18,8 @@ from mistudiod.errors import Conflict, SessionFailed, StudioError, TooMany
 from mistudiod.keep_alive import Stay
 from mistudiod.leases import Leases
 from mistudiod.request import Request
-from mistudiod.resident import Resident
+from mistudiod.resident import Resident, ordered
 from mistudiod.runner import Grace, boot_id
-from mistudiod.specs import Session as Order
 from mistudiod.statements import Job
 from mistudiod.wanted import Wanted
 
@@ -191,10 +190,7 @@ class Session:
 
     async def _process(self, lease: int) -> None:
         """A process from its start to its end, and why there is no other after it."""
-        order = Order.model_validate(
-            {"model": self.wanted.model, "precision": self.precision, "rows_at_once": self._rows_at_once}
-        )
-        tools = self._tools
+        tools, order = self._tools, ordered(self.wanted, self.precision, self._rows_at_once)
         kills = await asyncio.to_thread(host.oom_kills)
         resident = await Resident.start(
             order, tools.folder, tools.data, tools.grace, tools.command, self.stay, self._line, self.notice

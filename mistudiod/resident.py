@@ -16,6 +16,14 @@ from mistudiod.keep_alive import Stay
 from mistudiod.request import Request
 from mistudiod.runner import Exit, Grace, Worker
 from mistudiod.specs import Session as Order
+from mistudiod.wanted import Wanted
+
+_SAES = 20  # that are loaded before the first request; it brings the others itself
+
+
+def ordered(wanted: Wanted, precision: str | None, rows_at_once: int | None) -> Order:
+    about = {"model": wanted.model, "saes": wanted.saes[:_SAES]}
+    return Order.model_validate({**about, "precision": precision, "rows_at_once": rows_at_once})
 
 
 class Resident:
@@ -104,7 +112,7 @@ class Resident:
             self._rest()
         elif event.event == "denied" and event.code == "out_of_memory":
             self._said = event  # and the worker ends
-        elif event.event == "denied":
+        elif event.event == "denied" and self.worker.asked is None:  # else it is told why the session ends
             active.refused(_refusal(event))
             self._rest()
 

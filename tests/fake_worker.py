@@ -149,7 +149,7 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
 
 
 def be_resident(order: dict, say) -> int:
-    spec, saes, lines = order["spec"], [], iter(requests.get, None)
+    spec, saes, lines = order["spec"], list(order["spec"]["saes"]), iter(requests.get, None)
     print(f"fake session {os.getpid()}", flush=True)
     say(event="progress", stage="load model", done=0, total=1)
     words = spec["model"].split("-")
@@ -201,6 +201,7 @@ def reply(asked_for: dict, order: dict, say) -> int | None:
         if "slow" in words:
             time.sleep(0.02)
         if asked and asked[-1] in ("stop", "pause"):
+            say(event="denied", request=number, code="cancelled", message="the session ends")
             return 76 if asked[-1] == "stop" else 75
         if f"cancel {number}" in asked:
             say(event="denied", request=number, code="cancelled", message="cancelled")
