@@ -31,9 +31,9 @@ LINE = 16  # requests that wait for the one under way
 class Tools:
     """What every session of this daemon works with. ``grace_s``: to finish what it writes when a job needs the GPU.
 
-    ``plan``: what a model will take, and how many texts may be written at once; raises OutOfMemory. ``changed`` is
-    called when there is something new to see, ``freed`` when a process has given back its memory, ``wake`` when the
-    GPU may be had again.
+    ``plan``: the bytes that it will take, None when they are not known; raises OutOfMemory. ``changed`` is called when
+    there is something new to see, ``freed`` when a process has given back its memory, ``wake`` when the GPU may be had
+    again.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Tools:
     grace: Grace
     grace_s: float
     command: Sequence[str]
-    plan: Callable[[Wanted], Awaitable[tuple[int | None, int | None]]]
+    plan: Callable[[Wanted], Awaitable[int | None]]
     changed: Callable[[], None]
     freed: Callable[[], None]
     wake: Callable[[], None]
@@ -173,7 +173,7 @@ class Session:
         while self.lease is None:
             await self._ask_for_room()
         self._tools.leases.reserved = False
-        self.predicted_bytes, self._rows_at_once = await self._tools.plan(self.wanted)
+        self.predicted_bytes = await self._tools.plan(self.wanted)
         while self._why is None:
             await self._process(self.lease)
 

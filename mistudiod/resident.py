@@ -125,10 +125,11 @@ class Resident:
         """What those are told who wait for it. ``of_memory``: there was too little of it."""
         said = self._said
         if of_memory:
-            words = f" ({said.message})" if said is not None and said.message else ""
+            if said is not None:
+                return OutOfMemory(said.message)
             if self.active is None:
-                return OutOfMemory(f"the model does not fit into memory{words}: free some, or ask for less precision")
-            return OutOfMemory(f"this request does not fit into memory{words}: ask for fewer tokens or texts")
+                return OutOfMemory("the model does not fit into memory: free some, or ask for a lower precision")
+            return OutOfMemory("this request does not fit into memory: ask for fewer or shorter texts")
         if said is not None:
             return _refusal(said)
         if exit.hung:
