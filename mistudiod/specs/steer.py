@@ -160,5 +160,8 @@ class Session(Spec):
 
     kind: Literal["session"] = "session"
     model: Name
+    saes: list[Name] = Field(
+        default_factory=list, max_length=20, description="to begin with; the first says the precision"
+    )
     precision: Precision | None = None
     rows_at_once: int | None = Field(None, ge=1, description="texts that are written at once; None: as many as fit")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.inspect import Reading, read, text_ids
+from mistudiod.engine.inspect import Reading, read
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.token_bytes import token_bytes
@@ -57,7 +57,7 @@ def run(spec: Inspect, link: Link) -> None:
 
 def _read(spec: Inspect, trained: Trained, lm: LM) -> Reading:
     metadata = trained.sae.metadata
-    ids = text_ids(lm, spec.text, metadata.get("prepend_bos") is not False)
+    ids = lm.text_ids(spec.text, metadata.get("prepend_bos") is not False)
     if len(ids) > lm.facts.context:
         raise Refused(
             f"the text has {len(ids)} tokens, but {trained.model['name']} reads only {lm.facts.context}: shorten it",
