@@ -26,18 +26,23 @@ from mistudiod.errors import StoreError
 from mistudiod.giving import Giving
 from mistudiod.index import NOUNS, Index
 from mistudiod.labels import Labels
+from mistudiod.leases import Leases
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.preview import preview
+from mistudiod.profiles import Profiles
+from mistudiod.ranges import Ranges
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
+from mistudiod.session import Sessions
 from mistudiod.settings import Settings, is_loopback
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
+from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
 from mistudiod.tokens import Scope, Tokens
@@ -56,7 +61,8 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
     app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
-    app[keys.LABELS] = Labels(database)
+    app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
+    app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
@@ -70,6 +76,17 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.GIVING] = Giving(
         database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], settings.known_endpoints
     )
+    app[keys.LEASES] = Leases(database)
+    app[keys.SESSION] = Sessions(
+        settings,
+        paths,
+        app[keys.INDEX],
+        app[keys.LEASES],
+        bus,
+        app[keys.PLANNING],
+        command,
+        lambda: app[keys.SCHEDULER].wake(),
+    )
     app[keys.SCHEDULER] = Scheduler(
         settings,
         paths,
@@ -79,7 +96,9 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         app[keys.SECRETS],
         app[keys.PLANNING],
         app[keys.GIVING],
+        app[keys.LEASES],
         command,
+        app[keys.STEERINGS].keep,
     )
     app[page.PAGE] = shown
     database.told = functools.partial(_tell, app)
@@ -101,6 +120,7 @@ def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> No
     app[keys.RECORDS].heard(topic, data)
     app[keys.STORES].heard(topic, data)
     app[keys.SCHEDULER].heard(topic, data)
+    app[keys.SESSION].heard(topic)
 
 
 @contextlib.contextmanager
@@ -159,7 +179,8 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
     loop = asyncio.create_task(scheduler.run())
     yield
     app[keys.ABILITIES].close()
-    await scheduler.close(loop)
+    # Side by side: a job that makes room for a session, and the session that waits for it, need each other's end.
+    await asyncio.gather(scheduler.close(loop), app[keys.SESSION].close())
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
@@ -187,4 +208,5 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _close_streams(app: web.Application) -> None:
+    app[keys.SESSION].shut()  # before the server waits for those who read what it writes
     app[keys.BUS].close()

@@ -14,6 +14,7 @@ from mistudiod.abilities import Abilities, versions
 from mistudiod.errors import Invalid, NotFound, StudioError, TooMany
 from mistudiod.facts import PRECISIONS, ModelFacts, UnknownHook, UnknownModel, check_hook, known_facts
 from mistudiod.index import Index
+from mistudiod.jobs import now
 from mistudiod.kept_activations import Kept, model_key, tokenization_key, windows_there
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor, Sample
@@ -47,6 +48,11 @@ class Planning:
     ) -> None:
         self._paths, self._index, self._measurements = paths, index, measurements
         self._monitor, self._abilities = monitor, abilities
+        self._freed_at = ""
+
+    def freed(self) -> None:
+        """A worker has ended: what was read of memory before is not true any more."""
+        self._freed_at = now()
 
     async def plan(self, spec: Train, settled: Mapping[str, Any] | None = None) -> Plan:
         """The plan of a training on this machine now; raises NotFound, Invalid and TooMany.
@@ -54,16 +60,9 @@ class Planning:
         ``settled``: automatic choices that were made before and must stay.
         """
         tokenization, model, facts = await self._read(spec)
-        sample = await self._sample()
-        found = await self._abilities.found([gpu["name"] for gpu in sample["gpus"]])
-        if found and (why_not := found["precisions"].get(spec.precision)):
-            raise _refusal("precision", str(why_not))
-        if found is None or found["device"] == "cpu":
-            sample = {**sample, "gpus": []}
-        free = await asyncio.to_thread(budget.now, sample)
+        free, able = await self.here(spec.precision)
         keys = await asyncio.to_thread(_keys, spec, model, int(tokenization["context"]), free)
         remembered = await self._measurements.of(set(keys.values()))
-        able = planner.PLAIN if found is None else _able(found)
         choices, tokens = await self._extended(spec)
         stored = await asyncio.to_thread(_stored, self._paths, spec, Path(str(model["path"])), tokenization, facts)
         before = planner.Before({**choices, **(settled or {})}, tokens, stored)
@@ -76,6 +75,19 @@ class Planning:
             raise _refusal("hook", str(error)) from None
         except UnknownModel as error:
             raise _refusal("precision", str(error)) from None
+
+    async def here(self, precision: str | None) -> tuple[budget.Budget, planner.Abilities]:
+        """What a worker may take on this machine now, and what it can do; raises TooMany, and Invalid for a precision
+        that does not work here.
+        """
+        sample = await self._sample()
+        found = await self._abilities.found([gpu["name"] for gpu in sample["gpus"]])
+        if found and precision and (why_not := found["precisions"].get(precision)):
+            raise _refusal("precision", str(why_not))
+        if found is None or found["device"] == "cpu":
+            sample = {**sample, "gpus": []}
+        free = await asyncio.to_thread(budget.now, sample)
+        return free, planner.PLAIN if found is None else _able(found)
 
     async def for_job(self, job: Job, goes_on: bool) -> dict[str, Any] | None:
         """What is written down of a job's plan before its worker is started; None when none can be made.
@@ -144,9 +156,9 @@ class Planning:
             raise _refusal("tokenization", str(error)) from None
 
     async def _sample(self) -> Sample:
-        """The monitor's newest reading; right after the start there is none yet."""
+        """The monitor's newest reading; right after the start, or a worker's end, there is none yet."""
         for _ in range(int(_FIRST_READING_S / _LOOK_AGAIN_S)):
-            if self._monitor.history:
+            if self._monitor.history and self._monitor.history[-1]["at"] > self._freed_at:
                 return self._monitor.history[-1]
             await asyncio.sleep(_LOOK_AGAIN_S)
         raise TooMany("the machine has not been read yet: ask again in a few seconds")

@@ -3,7 +3,8 @@
 The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) is a script of words joined by ``-``:
 ``ok``, ``hang``, ``die`` (SIGKILL), ``crash`` (SIGSEGV), ``flood``, ``garbage``, ``deaf`` (ignores SIGTERM and
 messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
-(runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder),
+(runs until told to stop), ``brief`` (the same, 0.4 s at most), ``once`` (dies on the first attempt only), ``partial``
+(leaves a half-written folder),
 ``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
 ``leakraw`` (the same past Python's streams, as C code would), ``hungry`` (out of memory with more than 1,024 tokens at
 a time), ``greedy`` (out of memory with any), ``full`` (the disk is full at a checkpoint, as long as there is a file
@@ -17,13 +18,21 @@ every method), ``tellkey`` and ``leakkey`` (as ``tell`` and ``leak``, of the end
 that would steer a terminal, or a page).
 
 A training that is to be finalized does its words no more.
+
+What takes the GPU locks the file ``gpu`` in the data folder, and leaves a file ``overlap`` there when another has it.
+
+A session does the words of its model's name while it loads, and of each request those of its prompt: ``slow`` (a token
+each 20 ms), ``hang``, ``die``, ``deny``, ``fail`` (denied as invalid), ``oom`` (as long as it writes more than one text
+at once), ``greedy`` (always). What it writes is ``t0 t1 …``, ``max_tokens`` of them in every row.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -34,12 +43,16 @@ import warnings
 from pathlib import Path
 from urllib.parse import quote
 
-from mistudiod.specs import Train
+import steered_runs
+
+from mistudiod.specs import LANES, PREVIEWS, Train
 from mistudiod.worker.link import Asked, take_secrets, tie_to_parent
 from mistudiod.worker.redacted import redact_output
 
 asked: list[str] = []
+requests: queue.Queue[str] = queue.Queue()
 secrets: dict[str, str] = {}
+DEADLY = ("hang", "deaf", "die", "crash", "silent")
 
 
 def main() -> int:
@@ -56,6 +69,10 @@ def main() -> int:
     def say(**event: object) -> None:
         pipe.write(json.dumps(event).encode() + b"\n")
 
+    if LANES.get(spec["kind"], "gpu") == "gpu" and spec["kind"] not in PREVIEWS:
+        take_gpu(Path(order["data"]))
+    if spec["kind"] == "session":
+        return be_resident(order, say)
     attempt = len(list(run.glob("attempt-*"))) + 1
     (run / f"attempt-{attempt}").write_text(str(os.getpid()))
     print(f"fake worker, attempt {attempt}", flush=True)
@@ -75,6 +92,14 @@ def main() -> int:
         return 0
     finish(order, say)
     return 0
+
+
+def take_gpu(data: Path) -> None:
+    gpu = os.open(data / "gpu", os.O_RDWR | os.O_CREAT)  # until this process ends
+    try:
+        fcntl.flock(gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        (data / "overlap").touch()
 
 
 def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
@@ -131,11 +156,80 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
         say(event="live", sae=saes_of(order)[0], step=1, features=[feature("\x1b]0;owned\x07", "\u202egnp")])
     elif word == "train":
         return be_trained(order, say)
-    elif word == "slow":
-        while not asked:
+    elif word in ("slow", "brief"):
+        end = time.monotonic() + (0.4 if word == "brief" else 3600)
+        while time.monotonic() < end:
+            if asked:
+                return 76 if asked[-1] == "stop" else 75
             say(event="progress", stage="work", done=1, total=2)
             time.sleep(0.02)
-        return 76 if asked[-1] == "stop" else 75
+    return None
+
+
+def be_resident(order: dict, say) -> int:
+    spec, saes, lines = order["spec"], list(order["spec"]["saes"]), iter(requests.get, None)
+    print(f"fake session {os.getpid()}", flush=True)
+    say(event="progress", stage="load model", done=0, total=1)
+    words = spec["model"].split("-")
+    if "slow" in words:
+        time.sleep(0.5)
+    if "fail" in words:
+        say(event="failure", code="invalid", message="the model is damaged", field="model")
+        return 64
+    if "greedy" in words:
+        return 77
+    for word in words:
+        if word in DEADLY and (code := act(word, 1, order, say, None)) is not None:
+            return code
+    about = {"model": spec["model"], "precision": spec["precision"] or "fp32", "device": "cpu"}
+    say(event="loaded", **about, saes=saes)
+    for line in lines:
+        if line in ("stop", "pause"):
+            return 76 if line == "stop" else 75
+        if line.startswith("cancel"):
+            continue
+        asked_for = json.loads(line)
+        wanted = asked_for["spec"].get("saes") or [asked_for["spec"].get("sae")]
+        if new := [sae for sae in wanted if sae and sae not in saes]:
+            saes += new
+            say(event="loaded", **about, saes=saes)
+        if (code := reply(asked_for, spec, say)) is not None:
+            return code
+    return 75
+
+
+def reply(asked_for: dict, order: dict, say) -> int | None:
+    """Answer a request; a code is that with which the session ends."""
+    number, spec = asked_for["request"], asked_for["spec"]
+    rows = spec.get("samples", 1) * (1 if asked_for["kind"] != "steer" else 1 + len(spec["sweep"] or [1]))
+    words = str(spec.get("prompt") or "").split("-")
+    at_once = order["rows_at_once"] or rows
+    if "greedy" in words or ("oom" in words and at_once > 1):
+        say(event="wrote", request=number, tokens=1, texts=[{"row": row, "text": "t0 "} for row in range(rows)])
+        say(event="denied", request=number, code="out_of_memory", message=f"{at_once} texts at once do not fit")
+        return 77
+    for word in words:
+        if word in DEADLY and (code := act(word, 1, order, say, None)) is not None:
+            return code
+        if word in ("fail", "deny"):
+            code = {"fail": "invalid", "deny": "internal"}[word]
+            say(event="denied", request=number, code=code, message="the prompt is too long", field="prompt")
+            return None
+    for token in range(spec.get("max_tokens", 0)):
+        if "slow" in words:
+            time.sleep(0.02)
+        if asked and asked[-1] in ("stop", "pause"):
+            say(event="denied", request=number, code="cancelled", message="the session ends")
+            return 76 if asked[-1] == "stop" else 75
+        if f"cancel {number}" in asked:
+            say(event="denied", request=number, code="cancelled", message="cancelled")
+            return None
+        texts = [{"row": row, "text": f"t{token} "} for row in range(rows)]
+        say(event="wrote", request=number, tokens=token + 1, texts=texts)
+    about = {"rows": rows, "rows_at_once": order["rows_at_once"], "pid": os.getpid(), "spec": spec}
+    if asked_for["kind"] in steered_runs.ANSWERS:
+        about |= steered_runs.ANSWERS[asked_for["kind"]](spec, order["model"])
+    say(event="replied", request=number, result=about)
     return None
 
 
@@ -255,6 +349,8 @@ def finish(order: dict, say) -> None:
             (folder / file).write_text(json.dumps({"rows": 3, "job": order["job"]}))
             say(event="artifact", noun=noun, name=name)
     took = {"peak_bytes": 600_000_000, "seconds": 1.0, "tokens_per_s": 1000.0} if spec["kind"] == "train" else {}
+    if spec["kind"] == "steer":
+        took = steered_runs.answer(spec, "m")
     if failed:
         took["failed"] = [{"sae": name, "message": "it diverged"} for name in failed]
     if "partial" in order:
@@ -265,6 +361,7 @@ def finish(order: dict, say) -> None:
 def follow() -> None:
     for line in sys.stdin:
         asked.append(line.strip())
+        requests.put(line.strip())
     os._exit(75)
 
 
