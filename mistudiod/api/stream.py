@@ -66,7 +66,7 @@ TOPICS = frozenset(TOPIC_MODELS) - _ALWAYS
 _SEND_LIMIT_S = 60.0  # a peer that takes nothing for this long is gone
 _STREAMS = 256
 _SNAPSHOT_JOBS = 100
-EVENT_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class EventsQuery(Fields):
@@ -91,7 +91,7 @@ async def events(asked: Asked[EventsQuery]) -> web.StreamResponse:
     bus = asked.app[BUS]
     if len(bus) >= _STREAMS:
         raise TooMany(f"{_STREAMS} event streams are open already; close one")
-    response = web.StreamResponse(headers=EVENT_HEADERS)
+    response = web.StreamResponse(headers=HEADERS)
     with bus.subscribe(topics) as subscription:
         await response.prepare(asked.request)
         try:
