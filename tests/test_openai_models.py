@@ -159,9 +159,15 @@ def test_of_a_completion_too(fields: dict[str, Any]) -> None:
 
 def test_more_than_one_request_may_write_is_refused_before_it_is_written() -> None:
     with pytest.raises(Invalid, match="lower n or max_tokens") as error:
-        chat(n=17).spec("m", [])
+        chat(n=17, max_tokens=1000).spec("m", [])
     assert refused(error) == "n"
-    assert chat(n=16).spec("m", []).samples == 16
+    assert chat(n=16, max_tokens=1000).spec("m", []).samples == 16
+
+
+def test_where_nobody_says_how_many_tokens_there_are_as_many_as_there_is_room_for() -> None:
+    assert chat().spec("m", []).shorter and chat(n=64).spec("m", []).max_tokens == 256
+    assert completion().spec("m", []).shorter and not completion(max_tokens=16).spec("m", []).shorter
+    assert not chat(max_completion_tokens=5).spec("m", []).shorter
 
 
 def test_more_edits_than_there_may_be_are_refused_the_profiles_among_them() -> None:
@@ -205,7 +211,7 @@ def test_an_edit_without_effect_is_said_in_the_answer_and_in_the_last_chunk_of_e
 def test_the_chunks_of_each_text_are_the_text(tells_usage: bool) -> None:
     voice = Voice(CHAT, "m", 5, 2, tells_usage)
     chunks = [*voice.begin(), *voice.more([Written(row=1, text="dr"), Written(row=0, text="one")]),
-              *voice.more([Written(row=0, text=" tw")]), *voice.end(RESULT)]  # fmt: skip
+              *voice.more([Written(row=0, text=" tw"), Written(row=1, text="")]), *voice.end(RESULT)]  # fmt: skip
     assert {one["id"] for one in chunks} == {chunks[0]["id"]}
     assert {one["object"] for one in chunks} == {"chat.completion.chunk"}
     texts, ends, roles = ["", ""], [None, None], [None, None]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mistudiod.api.fields import Fields
+from mistudiod.api.steer_answers import NoEffect
 from mistudiod.errors import SessionFailed
 from mistudiod.events import Written
 
@@ -38,15 +39,8 @@ class Usage(Fields):
     total_tokens: int
 
 
-class Ineffective(Fields):
-    sae: str
-    feature: int
-    reason: str
-    message: str
-
-
 class SteeringDone(Fields):
-    no_effect: list[Ineffective] = Field(description="edits that changed nothing, and why")
+    no_effect: list[NoEffect] = Field(description="edits that changed nothing, and why")
 
 
 class _Choice(Fields):
@@ -152,8 +146,9 @@ class Voice:
 
     def more(self, written: list[Written]) -> Iterator[Chunk]:
         for one in written:
-            self._told[one.row] += one.text
-            yield self._chunk(one.row, self.shape.more(one.text))
+            if one.text:
+                self._told[one.row] += one.text
+                yield self._chunk(one.row, self.shape.more(one.text))
 
     def end(self, result: dict[str, Any]) -> Iterator[Chunk]:
         """The rest of each text and why it ends. Raises SessionFailed when other text has been told already."""

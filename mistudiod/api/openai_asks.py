@@ -20,7 +20,8 @@ from mistudiod.errors import Invalid
 from mistudiod.specs import Complete, Edit
 from mistudiod.specs.steer import MOST_EDITS, MOST_WRITTEN, Prompt, Sampling, Steering
 
-_OF_CHAT = 1024  # tokens of an answer when none are said: OpenAI's own goes on to the end of the context
+_OF_COMPLETION = 16  # tokens that are written when none are said, as OpenAI has it
+_OF_CHAT = 1024  # there it is to the end of the context, which most of our models would go on to
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ class OpenAIRequest(Sampling):
     stop: Stop = Field([], description="texts before which writing ends")
     stream: bool = Field(False, description="answer with chunks, as the text is written")
     stream_options: StreamOptions | None = None
+    keep_alive: float | Annotated[str, StringConstraints(max_length=40)] | None = Field(
+        None, description="how long the session stays when nobody uses it: 5m, 90 (seconds), 0 not at all, -1 for ever"
+    )
     if_busy: Literal["refuse", "pause"] = Field("refuse", description="when a job has the GPU: refuse, or pause it")
     frequency_penalty: Zero = None
     logit_bias: Empty = None
@@ -151,8 +155,9 @@ class OpenAIRequest(Sampling):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
-    def most_tokens(self) -> int:
-        return self.max_tokens
+    def tokens(self) -> int | None:
+        """Of each text, as they were asked for."""
+        return self.max_tokens if "max_tokens" in self.model_fields_set else None
 
     @property
     def text(self) -> dict[str, Any]:
@@ -161,15 +166,16 @@ class OpenAIRequest(Sampling):
 
     def spec(self, model: str, steering: list[Edit]) -> Complete:
         """What the session is asked for. Raises Invalid."""
-        if self.n * self.most_tokens > MOST_WRITTEN:
-            reason = f"{self.n} texts of {self.most_tokens:,} tokens are more than the {MOST_WRITTEN:,} of one request"
+        tokens = self.tokens or min(self.max_tokens, MOST_WRITTEN // self.n)
+        if self.n * tokens > MOST_WRITTEN:
+            reason = f"{self.n} texts of {tokens:,} tokens are more than the {MOST_WRITTEN:,} of one request"
             raise Invalid(f"n: {reason}; lower n or max_tokens", {"n": reason})
         if len(steering) > MOST_EDITS:
             reason = f"is {len(steering)} edits together with the profile's; {MOST_EDITS} are the most"
             raise Invalid(f"steering: {reason}", {"steering": reason})
-        sampling = {name: getattr(self, name) for name in Sampling.model_fields} | {"max_tokens": self.most_tokens}
+        sampling = {name: getattr(self, name) for name in Sampling.model_fields} | {"max_tokens": tokens}
         asked = {"model": model, "steering": steering, "samples": self.n, "stop": self.stop}
-        return check({**sampling, **self.text, **asked}, Complete)
+        return check({**sampling, **self.text, **asked, "shorter": self.tokens is None}, Complete)
 
 
 class CompletionRequest(OpenAIRequest):
@@ -178,7 +184,7 @@ class CompletionRequest(OpenAIRequest):
     prompt: Annotated[Prompt, BeforeValidator(_one_prompt, json_schema_input_type=str | list[str])] = Field(
         description="text to continue, or a list of one"
     )
-    max_tokens: int = Field(16, ge=1, le=4096, description="tokens to write")
+    max_tokens: int = Field(_OF_COMPLETION, ge=1, le=4096, description="tokens to write")
     best_of: int | None = Field(None, description="not supported: no more than n")
     echo: No = None
     logprobs: Never = None
@@ -226,8 +232,8 @@ class ChatRequest(OpenAIRequest):
     web_search_options: Never = None
 
     @property
-    def most_tokens(self) -> int:
-        return self.max_completion_tokens or self.max_tokens
+    def tokens(self) -> int | None:
+        return self.max_completion_tokens or super().tokens
 
     @property
     def text(self) -> dict[str, Any]:

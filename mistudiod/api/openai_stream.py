@@ -11,7 +11,7 @@ from aiohttp import web
 from mistudiod.api.body import encoded
 from mistudiod.api.openai_answers import Chunk, Voice
 from mistudiod.api.refusals import error_text, unforeseen
-from mistudiod.api.stream import EVENT_HEADERS, send
+from mistudiod.api.stream import HEADERS, send
 from mistudiod.errors import SessionFailed, StudioError
 from mistudiod.events import AnyEvent, Replied, Wrote
 
@@ -31,7 +31,7 @@ async def stream(request: web.Request, events: AsyncIterator[AnyEvent], voice: V
     """
     async with aclosing(_chunks(events, voice)) as parts:
         first = await anext(parts)
-        response = web.StreamResponse(headers=EVENT_HEADERS)
+        response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         try:
             await send(request, response, _frames(first))
@@ -51,14 +51,14 @@ async def stream(request: web.Request, events: AsyncIterator[AnyEvent], voice: V
 
 async def _chunks(events: AsyncIterator[AnyEvent], voice: Voice) -> AsyncGenerator[list[Chunk], None]:
     """What is to be sent together; nothing while the model is being loaded. Raises StudioError."""
-    beginning = [*voice.begin()]
+    chunks = [*voice.begin()]
     async for event in events:
-        if isinstance(event, Wrote):
-            yield [*beginning, *voice.more(event.texts)]
-            beginning = []
-        elif isinstance(event, Replied):
-            yield [*beginning, *voice.end(event.result)]
+        if isinstance(event, Replied):
+            yield [*chunks, *voice.end(event.result)]
             return
+        if isinstance(event, Wrote) and (chunks := [*chunks, *voice.more(event.texts)]):
+            yield chunks
+            chunks = []
     raise _without_answer()
 
 
