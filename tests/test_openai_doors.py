@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from conftest import OpenStudio, Studio, put_artifact
 
 from mistudiod.api.keys import INDEX, PROFILES, TOKENS
+from mistudiod.api.openai_errors import openai_body, openai_headers
 from mistudiod.errors import (
     Forbidden,
     GpuBusy,
@@ -23,7 +25,6 @@ from mistudiod.errors import (
     TooMany,
     Unauthorized,
 )
-from mistudiod.api.openai_errors import openai_body, openai_headers
 from mistudiod.specs import Edit
 from mistudiod.tokens import Scope
 
@@ -107,17 +108,17 @@ async def test_beyond_loopback_any_key_opens_nothing(open_studio: OpenStudio) ->
 
 
 async def test_whatever_is_refused_below_v1_is_refused_in_openais_shape(studio: Studio) -> None:
-    post = {"json": {}, "headers": {"Content-Type": "application/json"}}
+    json_type = {"headers": {"Content-Type": "application/json"}}
     cases: list[tuple[str, str, dict[str, Any], int, str]] = [
         ("GET", "/v1/nothing", {}, 404, "not_found"),
         ("PUT", "/v1/models", {}, 405, "method"),
         ("GET", "/v1/models?limit=1", {}, 400, "invalid"),
         ("GET", "/v1/models", {"headers": {"Host": "evil.example"}}, 421, "wrong_host"),
         ("GET", "/v1/models", {"headers": {"Sec-Fetch-Site": "cross-site"}}, 403, "forbidden"),
-        ("POST", "/v1/completions", {"data": b"{"} | {"headers": post["headers"]}, 400, "invalid"),
+        ("POST", "/v1/completions", {"data": b"{", **json_type}, 400, "invalid"),
         ("POST", "/v1/completions", {"data": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "content_type"),
-        ("POST", "/v1/completions", {"json": {"model": "x" * 2_000_000}}, 413, "too_large"),
-        ("POST", "/v1/chat/completions", post, 400, "invalid"),
+        ("POST", "/v1/completions", {"data": io.BytesIO(b" " * 2_000_000), **json_type}, 413, "too_large"),
+        ("POST", "/v1/chat/completions", {"json": {}}, 400, "invalid"),
     ]
     for method, path, options, status, code in cases:
         found, body = await studio.call(method, path, **options)

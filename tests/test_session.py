@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import sqlite3
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OpenStudio, Studio, put_artifact, train
+from conftest import Studio, put_artifact
 
 from mistudiod.api.keys import INDEX, SESSION
-from mistudiod.errors import Conflict, GpuBusy, Invalid, NotFound, OutOfMemory, SessionBusy, SessionFailed, TooMany
-from mistudiod.specs import Complete, Load, Steer
+from mistudiod.specs import Steer
 
 SAES = {"s": "m", "s2": "m", "o": "other", "w": "slow-m", "broken": "fail-m", "big": "greedy-m", "mute": "hang-m"}
 

@@ -24,22 +24,14 @@ from mistudiod.api.openai_answers import (
 from mistudiod.api.openai_asks import ChatRequest, CompletionRequest, OpenAIRequest
 from mistudiod.api.openai_stream import result_of, stream
 from mistudiod.api.route import Asked, route
-from mistudiod.errors import (
-    GpuBusy,
-    Invalid,
-    ModelNotFound,
-    NotFound,
-    OutOfMemory,
-    SessionBusy,
-    SessionFailed,
-    TooMany,
-)
+from mistudiod.api.session import REFUSALS
+from mistudiod.errors import Invalid, ModelNotFound, NotFound
 from mistudiod.index import Artifact, Index, is_name
 from mistudiod.profiles import Profile
 from mistudiod.specs import Edit
 from mistudiod.tokens import Scope
 
-_WRITING = (ModelNotFound, NotFound, GpuBusy, SessionBusy, TooMany, SessionFailed, OutOfMemory)
+_WRITING = (ModelNotFound, *REFUSALS)
 
 
 class ModelPath(Fields):

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from mistudiod.api.body import check
 from mistudiod.api.fields import Fields
+from mistudiod.api.session import Duration, IfBusy, KeepAlive
 from mistudiod.errors import Invalid
 from mistudiod.specs import Complete, Edit
 from mistudiod.specs.steer import MOST_EDITS, MOST_WRITTEN, Prompt, Sampling, Steering
@@ -139,10 +140,8 @@ class OpenAIRequest(Sampling):
     stop: Stop = Field([], description="texts before which writing ends")
     stream: bool = Field(False, description="answer with chunks, as the text is written")
     stream_options: StreamOptions | None = None
-    keep_alive: float | Annotated[str, StringConstraints(max_length=40)] | None = Field(
-        None, description="how long the session stays when nobody uses it: 5m, 90 (seconds), 0 not at all, -1 for ever"
-    )
-    if_busy: Literal["refuse", "pause"] = Field("refuse", description="when a job has the GPU: refuse, or pause it")
+    keep_alive: Duration | None = KeepAlive
+    if_busy: Literal["refuse", "pause"] = IfBusy
     frequency_penalty: Zero = None
     logit_bias: Empty = None
     presence_penalty: Zero = None
