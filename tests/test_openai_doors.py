@@ -153,5 +153,5 @@ def test_an_error_is_ours_and_openais_in_one(error: StudioError, kind: str, para
     said: Any = openai_body(error)["error"]
     assert (said["type"], said["param"]) == (kind, param)
     assert said.items() >= error.body()["error"].items()  # type: ignore[attr-defined]
-    once = isinstance(error, GpuBusy | OutOfMemory)
+    once = isinstance(error, GpuBusy | OutOfMemory | SessionFailed)
     assert (openai_headers(error) == {"x-should-retry": "false"}) == once, "clients ask twice more when not told"

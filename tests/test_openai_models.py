@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mistudiod.api.body import check
+from mistudiod.api.openai import _as_asked
 from mistudiod.api.openai_answers import CHAT, COMPLETION, ChatCompletion, Completion, Voice
 from mistudiod.api.openai_asks import ChatRequest, CompletionRequest
 from mistudiod.errors import Invalid, SessionFailed
@@ -236,3 +237,8 @@ def test_a_text_that_is_another_in_the_end_is_a_failure() -> None:
     assert chunk["choices"][0]["text"] == "two"
     with pytest.raises(SessionFailed):
         [*voice.end(RESULT)]
+
+
+def test_a_wrong_edit_is_counted_from_the_requests_first_not_from_the_profiles() -> None:
+    fields = {"steering.2.scope": "a", "steering.0.sae": "b", "steering": "c", "prompt": "d"}
+    assert _as_asked(fields, 1) == {"steering.1.scope": "a", "model": "b", "steering": "c", "prompt": "d"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,7 @@ from mistudiod.profiles import Profile
 from mistudiod.specs import Edit
 from mistudiod.tokens import Scope
 
+_EDIT = re.compile(r"^steering\.(\d+)(.*)")
 _WRITING = (ModelNotFound, *REFUSALS)
 
 
@@ -83,9 +85,22 @@ async def _answered(asked: Asked[None], shape: Shape) -> Any:
     voice = Voice(shape, body.model, spec.seed, spec.samples, body.tells_usage)
     events = asked.app[SESSION].ask(spec, keep_alive=body.keep_alive, if_busy=body.if_busy)
     async with aclosing(events):  # whoever goes away ends the writing
-        if body.stream:
-            return await stream(asked.request, events, voice)
-        return voice.whole(await result_of(events))
+        try:
+            if body.stream:
+                return await stream(asked.request, events, voice)
+            return voice.whole(await result_of(events))
+        except Invalid as error:
+            raise Invalid(error.message, _as_asked(error.fields or {}, len(kept)), error.about) from None
+
+
+def _as_asked(fields: dict[str, str], kept: int) -> dict[str, str]:
+    """Wrong edits by their numbers in the request; the session counts the profile's, which come first."""
+
+    def renamed(found: re.Match[str]) -> str:
+        n = int(found[1]) - kept
+        return f"steering.{n}{found[2]}" if n >= 0 else "model"
+
+    return {_EDIT.sub(renamed, name): reason for name, reason in fields.items()}
 
 
 async def _find(asked: Asked[None], id: str) -> tuple[Artifact, Profile | None]:

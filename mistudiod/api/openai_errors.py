@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mistudiod.errors import GpuBusy, OutOfMemory, StudioError
+from mistudiod.errors import GpuBusy, OutOfMemory, SessionFailed, StudioError
 
 PREFIX = "/v1/"  # below which OpenAI's manners hold
 _TYPES = {401: "authentication_error", 403: "permission_error", 409: "conflict_error", 429: "rate_limit_error"}
@@ -24,5 +24,5 @@ def openai_body(error: StudioError) -> dict[str, Any]:
 
 
 def openai_headers(error: StudioError) -> dict[str, str]:
-    """OpenAI's clients ask again after a 409 or a 5xx; a job that has the GPU, or its memory, will still be there."""
-    return {"x-should-retry": "false"} if isinstance(error, GpuBusy | OutOfMemory) else {}
+    """OpenAI's clients ask again after a 409 or a 5xx, at once; the job, or what went wrong, would still be there."""
+    return {"x-should-retry": "false"} if isinstance(error, GpuBusy | OutOfMemory | SessionFailed) else {}
