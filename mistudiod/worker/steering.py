@@ -23,7 +23,8 @@ from mistudiod.worker.maxima import held_out_windows, maxima_of, special_ids
 from mistudiod.worker.spelling import Spelling
 from mistudiod.worker.steer_rows import rows_that_fit
 
-Heard = Callable[[int, Mapping[int, str]], None]  # how many tokens texts have by now, and what is new of which rows
+# how many tokens texts have by now, what is new of which rows, and whether that is the end of them
+Heard = Callable[[int, Mapping[int, str], bool], None]
 
 
 @dataclass(frozen=True)
@@ -196,14 +197,14 @@ def _written(
             loaded.link.check()
             new = {row: text.add(token) for row, text, token in zip(rows, spelled, tokens, strict=True)
                    if token is not None}  # fmt: skip
-            heard(count, new)
+            heard(count, new, False)
             return [n for n, text in enumerate(spelled) if text.stopped]
 
         try:
             texts = write(loaded.lm, order.ids, variants, seeds, spec, order.special_ids, one)
         except NotFinite as error:
             raise Refused(str(error), "steering") from error
-        heard(count, {row: text.end() for row, text in zip(rows, spelled, strict=True)})
+        heard(count, {row: text.end() for row, text in zip(rows, spelled, strict=True)}, True)
         found |= dict(zip(rows, texts, strict=True))
         largest = max(largest, len(rows))
     return [found[row] for row in range(order.rows)], largest
