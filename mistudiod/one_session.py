@@ -258,7 +258,7 @@ class Session:
 
     def _left_s(self, at: float) -> float | None:
         """In how many seconds there may be a reason to end, if time alone can bring one; sets it when there is one."""
-        ends = []
+        ends: list[tuple[float, StudioError]] = []
         if self._job is not None:
             yields_at = self.stay.yields_at(self._job_since, self.busy, self._tools.grace_s)
             if yields_at is not None:

@@ -47,6 +47,7 @@ from mistudiod.worker.redacted import redact_output
 asked: list[str] = []
 requests: queue.Queue[str] = queue.Queue()
 secrets: dict[str, str] = {}
+DEADLY = ("hang", "deaf", "die", "crash", "silent")
 
 
 def main() -> int:
@@ -161,9 +162,8 @@ def be_resident(order: dict, say) -> int:
     if "greedy" in words:
         return 77
     for word in words:
-        if word in ("hang", "deaf", "die", "crash", "silent"):
-            if (code := act(word, 1, order, say, None)) is not None:
-                return code
+        if word in DEADLY and (code := act(word, 1, order, say, None)) is not None:
+            return code
     about = {"model": spec["model"], "precision": spec["precision"] or "fp32", "device": "cpu"}
     say(event="loaded", **about, saes=saes)
     for line in lines:
@@ -194,9 +194,8 @@ def reply(asked_for: dict, order: dict, say) -> int | None:
         say(event="denied", request=number, code="out_of_memory", message=f"{at_once} texts at once do not fit")
         return 77
     for word in words:
-        if word in ("hang", "deaf", "die", "crash", "silent"):
-            if (code := act(word, 1, order, say, None)) is not None:
-                return code
+        if word in DEADLY and (code := act(word, 1, order, say, None)) is not None:
+            return code
         if word in ("fail", "deny"):
             code = {"fail": "invalid", "deny": "internal"}[word]
             say(event="denied", request=number, code=code, message="the prompt is too long", field="prompt")
@@ -214,8 +213,8 @@ def reply(asked_for: dict, order: dict, say) -> int | None:
     if asked_for["kind"] == "complete":
         say(event="replied", request=number, result=completion(spec, words))
         return None
-    say(event="replied", request=number, result={"rows": rows, "rows_at_once": order["rows_at_once"], "pid": os.getpid(),
-                                                 "spec": spec})  # fmt: skip
+    about = {"rows": rows, "rows_at_once": order["rows_at_once"], "pid": os.getpid(), "spec": spec}
+    say(event="replied", request=number, result=about)
     return None
 
 

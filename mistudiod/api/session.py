@@ -16,14 +16,17 @@ from mistudiod.tokens import Scope
 from mistudiod.wanted import wanted
 
 Duration = Annotated[str, Field(max_length=40)] | float
-KeepAlive = Field(
-    None,
-    description="how long the session stays when nobody uses it: a duration such as 5m, seconds, 0 not at all, -1 for "
-    "ever; as it is, or as the daemon's settings say, when not given",
-)
-IfBusy = Field(
-    "refuse", description="when a job has the GPU: refuse, or pause the job for as long as the session lasts"
-)
+KeepAlive = Annotated[
+    Duration | None,
+    Field(
+        description="how long the session stays when nobody uses it: a duration such as 5m, seconds, 0 not at all, -1 "
+        "for ever; as it is, or as the daemon's settings say, when not given"
+    ),
+]
+IfBusy = Annotated[
+    Literal["refuse", "pause"],
+    Field(description="when a job has the GPU: refuse, or pause the job for as long as the session lasts"),
+]
 REFUSALS = (NotFound, GpuBusy, SessionBusy, TooMany, SessionFailed, OutOfMemory)
 
 
@@ -35,9 +38,9 @@ class SessionBody(Fields):
     precision: Precision | None = Field(
         None, description="of the model: that in which the first SAE was trained when not given"
     )
-    keep_alive: Duration | None = KeepAlive
+    keep_alive: KeepAlive = None
     hold: Duration | None = Field(None, description="how long, 1h at most, no queued job takes the GPU from it")
-    if_busy: Literal["refuse", "pause"] = IfBusy
+    if_busy: IfBusy = "refuse"
 
 
 @route("GET", "/api/session", scope=Scope.READ, answer=answers.SessionShown)
