@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from mistudiod.api.body import check
 from mistudiod.api.fields import Fields
-from mistudiod.api.session import Duration, IfBusy, KeepAlive
+from mistudiod.api.session import IfBusy, KeepAlive
 from mistudiod.errors import Invalid
 from mistudiod.specs import Complete, Edit
 from mistudiod.specs.steer import MOST_EDITS, MOST_WRITTEN, Prompt, Sampling, Steering
@@ -140,8 +140,8 @@ class OpenAIRequest(Sampling):
     stop: Stop = Field([], description="texts before which writing ends")
     stream: bool = Field(False, description="answer with chunks, as the text is written")
     stream_options: StreamOptions | None = None
-    keep_alive: Duration | None = KeepAlive
-    if_busy: Literal["refuse", "pause"] = IfBusy
+    keep_alive: KeepAlive = None
+    if_busy: IfBusy = "refuse"
     frequency_penalty: Zero = None
     logit_bias: Empty = None
     presence_penalty: Zero = None
