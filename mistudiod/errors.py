@@ -43,6 +43,15 @@ class NotFound(StudioError):
     status, code = 404, "not_found"
 
 
+class ModelNotFound(NotFound):
+    """Of a model that is asked for below /v1, in OpenAI's words."""
+
+    code = "model_not_found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, {"model": message})
+
+
 class WrongMethod(StudioError):
     status, code = 405, "method"
 

@@ -44,6 +44,11 @@ def allows(scope: Scope, needed: Scope) -> bool:
     return _RANK[scope] >= _RANK[needed]
 
 
+def is_meant_for_us(text: str) -> bool:
+    """Whether a token may once have been one of ours, or is one with a piece missing; False: another program's key."""
+    return text.startswith("mis_")
+
+
 @dataclass(frozen=True)
 class Token:
     """What is known of a token; times are UTC, ISO. ``expires_at`` None: never; ``last_used_at`` None: not yet."""

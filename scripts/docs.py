@@ -106,6 +106,7 @@ def api() -> Iterator[str]:
         "  socket `mistudiod.sock` in the data folder needs none: only the daemon's own user can open it.\n"
         "- A list is a page: give its `next` as `cursor` for the one that follows; null is the end.\n"
         "- What happens, as it happens: [events.md](events.md).\n"
+        "- Below `/v1` the studio speaks OpenAI's API, to whatever client or front end does: [openai.md](openai.md).\n"
     )
     yield "| route | scope | what it does |\n|---|---|---|"
     for path, methods in found["paths"].items():

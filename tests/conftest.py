@@ -21,7 +21,7 @@ from mistudiod.app import make_app
 from mistudiod.settings import Settings
 
 _WORKER_TESTS = re.compile(
-    r"^ *(?:from|import) (?:torch|numpy|transformers|safetensors|pyarrow|datasets|huggingface_hub|hub "
+    r"^ *(?:from|import) (?:torch|numpy|transformers|safetensors|pyarrow|datasets|huggingface_hub|hub |openai\b"
     r"|mistudiod\.engine|mistudiod\.demo|mistudiod\.worker(?: import|\.(?!link|redacted))|tiny_models|run_job"
     r"|text_sources|planted)",
     re.MULTILINE,

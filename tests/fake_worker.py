@@ -23,7 +23,8 @@ What takes the GPU locks the file ``gpu`` in the data folder, and leaves a file 
 
 A session does the words of its model's name while it loads, and of each request those of its prompt: ``slow`` (a token
 each 20 ms), ``hang``, ``die``, ``deny``, ``fail`` (denied as invalid), ``oom`` (as long as it writes more than one text
-at once), ``greedy`` (always). What it writes is ``t0 t1 …``, ``max_tokens`` of them in every row.
+at once), ``greedy`` (always). What it writes is ``t0 t1 …``, ``max_tokens`` of them in every row; of a completion
+``tell`` makes it its spec, and ``dull`` leaves every edit without effect.
 """
 
 from __future__ import annotations
@@ -201,6 +202,8 @@ def be_resident(order: dict, say) -> int:
 def reply(asked_for: dict, order: dict, say) -> int | None:
     """Answer a request; a code is that with which the session ends."""
     number, spec = asked_for["request"], asked_for["spec"]
+    if asked_for["kind"] == "complete" and spec["messages"]:
+        spec = {**spec, "prompt": spec["messages"][-1]["content"]}
     rows = spec.get("samples", 1) * (1 if asked_for["kind"] != "steer" else 1 + len(spec["sweep"] or [1]))
     words = str(spec.get("prompt") or "").split("-")
     at_once = order["rows_at_once"] or rows
@@ -224,13 +227,30 @@ def reply(asked_for: dict, order: dict, say) -> int | None:
         if f"cancel {number}" in asked:
             say(event="denied", request=number, code="cancelled", message="cancelled")
             return None
-        texts = [{"row": row, "text": f"t{token} "} for row in range(rows)]
+        texts = [{"row": row, "text": "" if "tell" in words else f"t{token} "} for row in range(rows)]
         say(event="wrote", request=number, tokens=token + 1, texts=texts)
+    if asked_for["kind"] == "complete":
+        say(event="replied", request=number, result=completion(spec, words))
+        return None
     about = {"rows": rows, "rows_at_once": order["rows_at_once"], "pid": os.getpid(), "spec": spec}
     if asked_for["kind"] in steered_runs.ANSWERS:
         about |= steered_runs.ANSWERS[asked_for["kind"]](spec, order["model"])
     say(event="replied", request=number, result=about)
     return None
+
+
+def completion(spec: dict, words: list[str]) -> dict:
+    written = "".join(f"t{token} " for token in range(spec["max_tokens"]))
+    text = json.dumps(spec) if "tell" in words else written
+    dull = [{"sae": edit["sae"], "feature": edit["feature"], "reason": "dead", "message": "it never fires"}
+            for edit in spec["steering"] if "dull" in words]  # fmt: skip
+    return {
+        "model": spec["model"],
+        "texts": [{"text": text, "finish": "length", "tokens": spec["max_tokens"]}] * spec["samples"],
+        "prompt_tokens": 1,
+        "completion_tokens": spec["samples"] * spec["max_tokens"],
+        "no_effect": dull or None,
+    }
 
 
 def saes_of(order: dict) -> list[str]:

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from mistudiod.api.keys import SETTINGS, TOKENS
+from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
 from mistudiod.peer import is_unix
 from mistudiod.settings import is_loopback
-from mistudiod.tokens import Scope, allows
+from mistudiod.tokens import Scope, allows, is_meant_for_us
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTE = "mistudio_route"  # attribute of a handler: its Route
@@ -31,7 +32,8 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         _limits(request, route)
         host = _host(request, allowed)
         # Reading has no effect, but some answers cost much: a browser that says whose page asks is heeded there too.
-        if request.method not in _SAFE or (request.path.startswith("/api/") and "Sec-Fetch-Site" in request.headers):
+        answers = request.path.startswith("/api/") or is_openai(request)
+        if request.method not in _SAFE or (answers and "Sec-Fetch-Site" in request.headers):
             _refuse_foreign_page(request, host)
         granted = await authenticate(request)
         if route is not None:
@@ -119,15 +121,27 @@ async def authenticate(request: web.Request) -> Scope:
     Raises Unauthorized.
     """
     given = request.headers.getall("Authorization", [])
+    needs_none = is_unix(request) or is_loopback(request.app[SETTINGS].listen)
+    if needs_none and (not given or (is_openai(request) and _is_anybodys_key(given))):
+        return Scope.ADMIN
     if not given:
-        if is_unix(request) or is_loopback(request.app[SETTINGS].listen):
-            return Scope.ADMIN
         raise Unauthorized("a token is needed: send Authorization: Bearer TOKEN (mistudio token create makes one)")
     kind, _, text = given[0].partition(" ")
     token = await request.app[TOKENS].check(text.strip()) if kind.lower() == "bearer" and len(given) == 1 else None
     if token is None:
         raise Unauthorized("this token is not known here, or no longer good (mistudio token create makes one)")
     return token.scope
+
+
+def _is_anybodys_key(given: list[str]) -> bool:
+    """Whether what was brought is a key that cannot be one of our tokens, and so is as good as none.
+
+    OpenAI's clients do not start without a key, and send "none", "x" or that of their cloud. Where no token is needed
+    that opens nothing which no header at all would not. What may be a token of ours, revoked or cut off, is none of
+    these: whoever brings one wants no more than its scope, and is told that it is no longer good.
+    """
+    kind, _, text = given[0].partition(" ")
+    return len(given) == 1 and kind.lower() == "bearer" and not is_meant_for_us(text.strip())
 
 
 def _content_type(request: web.Request, route: Route) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from mistudiod.api.body import encoded
+from mistudiod.api.openai_errors import is_openai, openai_body, openai_headers
 from mistudiod.errors import NotFound, StudioError, TooLarge, Unauthorized, WrongMethod
 from mistudiod.redact import PROCESS
 
@@ -27,7 +28,7 @@ def safe_headers(policy: str) -> Callable[[web.Request, web.StreamResponse], Awa
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(headers)
-        if request.path.startswith("/api/"):
+        if request.path.startswith("/api/") or is_openai(request):
             response.headers.setdefault("Cache-Control", "no-store")
 
     return add
@@ -51,7 +52,7 @@ def refusals() -> Callable[..., Awaitable[web.StreamResponse]]:
             response.headers["Allow"] = methods
         except web.HTTPException:
             raise
-        except Exception:  # noqa: BLE001 - it is logged
+        except Exception:  # noqa: BLE001 - unforeseen() logs it
             response = _refusal(request, unforeseen(request))
         return response
 
@@ -66,9 +67,9 @@ def unforeseen(request: web.Request) -> StudioError:
 
 
 def error_text(request: web.Request, error: StudioError) -> str:
-    """The error object."""
+    """The error object, in OpenAI's shape below /v1."""
     # A path or a field's name that is repeated may be a secret that was put in the wrong place.
-    return PROCESS.hide(encoded(error.body()))
+    return PROCESS.hide(encoded(openai_body(error) if is_openai(request) else error.body()))
 
 
 def _refusal(request: web.Request, error: StudioError) -> web.Response:
@@ -76,4 +77,6 @@ def _refusal(request: web.Request, error: StudioError) -> web.Response:
     response = web.Response(body=text, status=error.status, content_type="application/json")
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
+    if is_openai(request):
+        response.headers.update(openai_headers(error))
     return response

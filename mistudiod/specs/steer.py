@@ -137,6 +137,7 @@ class Complete(Sampling):
     messages: Messages | None = None
     steering: Steering = []
     samples: int = Field(1, ge=1, le=64)
+    shorter: bool = Field(False, description="write fewer tokens where the context has no room for max_tokens")
     stop: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(default_factory=list, max_length=16)
     precision: Precision | None = None
 

@@ -62,7 +62,11 @@ def complete(spec: Complete, loaded: Loaded, rows_at_once: int | None, heard: He
     """
     loaded.check(spec.model, spec.precision)
     named = [loaded.sae(edit.sae, f"steering.{n}.sae") for n, edit in enumerate(spec.steering) if edit.sae]
-    order = _order(spec, [changes(spec.steering, None, loaded)], named[0] if named else None, loaded)
+    first = named[0] if named else None
+    if spec.shorter:
+        room = loaded.lm.facts.context - len(_prompt_ids(spec, first, loaded))
+        spec = spec.model_copy(update={"max_tokens": max(1, min(spec.max_tokens, room))})
+    order = _order(spec, [changes(spec.steering, None, loaded)], first, loaded)
     texts, _ = _written(order, spec, loaded, rows_at_once, heard, spec.stop)
     shown = [_spelled(text.ids, loaded, spec.stop) for text in texts]
     steer_result.require_room(shown)
