@@ -20,7 +20,8 @@ from transformers import Cache, DynamicCache
 from mistudiod.engine.edits import Change, Changing, Effect
 from mistudiod.engine.lm import LM, PASS_TOKENS
 
-Heard = Callable[[Sequence[int | None]], None]  # told the new token of each row; None: the row has ended
+# told the new token of each row, None where it has ended; may name rows whose texts are to end with that token
+Heard = Callable[[Sequence[int | None]], Collection[int] | None]
 Finish = Literal["stop", "length"]
 
 
@@ -100,7 +101,8 @@ def write(
             tokens = chooser.choose(lm.logits(hidden), going)
             for row, token in zip(going, tokens, strict=True):
                 rows[row].take(token, ends)
-            heard([rows[row].newest for row in shown])
+            for number in heard([rows[row].newest for row in shown]) or ():
+                rows[shown[number]].finish, rows[shown[number]].newest = "stop", None
             left = [n for n, row in enumerate(going) if rows[row].finish == "length"]
             if not left or step + 1 == sampling.max_tokens:
                 break
@@ -111,7 +113,7 @@ def write(
             latest = torch.tensor([[rows[row].ids[-1]] for row in going], device=lm.device)
             changing.at(latest, len(ids) + step, len(ids))
             hidden = read_pass(lm, latest, cache)[:, -1]
-        changing.check()
+            changing.check()  # before any token of it is told
         effects = changing.effects()
     return [_text(rows[row], doing[n % len(doing)], variants[n % len(doing)], effects[row], prompt)
             for n, row in enumerate(shown)]  # fmt: skip
