@@ -180,7 +180,8 @@ class Session:
     async def _ask_for_room(self) -> None:
         """Wait for the job that was asked to pause. Raises GpuBusy when the next one cannot."""
         self._wake.clear()
-        answer = await self._tools.leases.take(self.wanted.model, insist=True, pause=True)
+        take, model = self._tools.leases.take, self.wanted.model  # whatever fails: a job may be making room already
+        answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
         self.lease = answer.lease
         if answer.job is not None:
             if not answer.leaves:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OpenStudio, Studio, dataset, train
+from conftest import OpenStudio, Studio, dataset, put_artifact, train
 from sessions import alive, ask, gone, leases, prepared, show, start, steer, until_state
 
 from mistudiod import host
-from mistudiod.api.keys import DATABASE, JOBS, LEASES, SESSION
+from mistudiod.api.keys import DATABASE, INDEX, JOBS, LEASES, SCHEDULER, SESSION
 from mistudiod.database import Database
 from mistudiod.errors import GpuBusy, OutOfMemory
 from mistudiod.jobs import State
@@ -349,6 +349,20 @@ def test_when_a_session_makes_room() -> None:
     assert insisted.yields_at(50, True, 30) is None
     insisted.loaded_at = 60
     assert (insisted.yields_at(50, True, 30), insisted.yields_at(50, False, 30)) == (90, 60)
+
+
+async def test_what_a_job_of_steering_has_written_is_kept_before_it_is_done(studio: Studio) -> None:
+    kept = []
+
+    async def keep(spec: Any, result: Any, job: int) -> None:
+        kept.append((spec["prompt"], result["spec"]["prompt"], job, (await studio.app[JOBS].get(job))["state"]))
+
+    studio.app[SCHEDULER]._keep = keep
+    put_artifact(studio.data, "saes", "ok", "recipe.json")
+    await studio.app[INDEX].rebuild()
+    job = await studio.submit({"kind": "steer", "sae": "ok", "prompt": "x", "steering": [{"feature": 1}]})
+    await studio.until(job["id"], "done")
+    assert kept == [("x", "x", job["id"], "running")]
 
 
 async def test_the_kernels_kill_for_memory_counts_as_too_little_of_it(
