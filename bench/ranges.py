@@ -3,8 +3,9 @@
 The demo's jobs make model, SAE and features first, in some two minutes (``--data FOLDER`` keeps them, and the next run
 finds them there). Of live features chosen at random each is calibrated on held-out text; then at 7 strengths, evenly
 from low to high of its 0.5-nat range, its mean activation is measured: in held-out text under the edit, read where the
-SAE reads, after the edit; and in texts written under the edit, as the unsteered model reads them. Printed is of how
-many features it rises from strength to strength, equal ones allowed.
+SAE reads, after the edit; in texts written under the edit, the same way; and in those texts as the unsteered model
+reads them. Printed is of how many features it rises from strength to strength, equal ones allowed; of how many it is
+higher at the end of the range than at its beginning; and the rank correlation of strength and activation, the median.
 
 ``--memory``: the plan of a session beside the highest resident memory of a process that writes, measures and
 calibrates, on this CPU, with the bundled model and one of GPT-2's size with random weights.
@@ -117,35 +118,36 @@ def made(data: Path) -> Demo:
     )
 
 
+WHERE = ("held-out, under the edit", "written, under the edit", "written, as read unsteered")
+
+
 def ranges(data: Path, features: int, seed: int) -> None:
     demo = made(data)
     live = [feature for feature, most in enumerate(demo.maxima) if most > 0]
-    chosen = np.random.default_rng(seed).choice(live, features, replace=False).tolist()
     print(f"{'feature':>7} {'seconds':>7} {'0.1 nats':>15} {'0.5 nats':>15} {'2 nats':>15} {'breaks':>15} why")
-    rises: list[tuple[bool, bool]] = []
+    curves: list[list[list[float]]] = []
     seconds = []
-    for feature in chosen:
+    for feature in np.random.default_rng(seed).choice(live, features, replace=False).tolist():
         began = time.perf_counter()
         found = calibrate(demo.lm, demo.change(feature, 1.0), demo.windows, demo.special_ids, lambda: None)
         seconds.append(time.perf_counter() - began)
         sides = [*found["kl"].values(), found["breaks"]]
         pairs = " ".join(f"{_side(one['low']):>7} {_side(one['high']):>7}" for one in sides)
-        print(f"{feature:>7} {seconds[-1]:>7.1f} {pairs} {found['breaks']['why']}")
+        print(f"{feature:>7} {seconds[-1]:>7.1f} {pairs} {found['breaks']['why']}", flush=True)
         low, high = (found["kl"][MARK][side] for side in ("low", "high"))
         if low is None or high is None:
             print(f"        does not reach {MARK} nats both ways")
-            rises.append((False, False))
             continue
         strengths = np.linspace(low, high, STRENGTHS).tolist()
-        rows = [in_held_out_text(demo, feature, strengths), in_written_texts(demo, feature, strengths)]
-        for what, row in zip(("held-out", "written"), rows, strict=True):
-            print(f"        {what:>8} " + " ".join(f"{value:>9.4f}" for value in row), flush=True)
-        rises.append((rising(rows[0]), rising(rows[1])))
-    print(f"\nof {features} features the mean activation rises from strength to strength ({STRENGTHS} of them)")
-    for what, column in zip(
-        ("in held-out text under the edit", "in texts written under the edit"), zip(*rises, strict=True), strict=True
-    ):
-        print(f"  {what}: of {sum(column)}")
+        curves.append([in_held_out_text(demo, feature, strengths), *in_written_texts(demo, feature, strengths)])
+        for where, curve in zip(WHERE, curves[-1], strict=True):
+            print(f"        {where:>27} " + " ".join(f"{value:>9.4f}" for value in curve), flush=True)
+    print(f"\nmean activation at {STRENGTHS} strengths, of {features} features:")
+    for where, some in zip(WHERE, zip(*curves, strict=True), strict=True):
+        higher = sum(curve[-1] > curve[0] for curve in some)
+        rank = np.median([ranked(curve) for curve in some])
+        rises = sum(map(rising, some))
+        print(f"  {where}: rises for {rises}, higher at the end for {higher}, rank correlation {rank:.2f}")
     print(f"a calibration took {np.median(seconds):.1f} s (median), {max(seconds):.1f} s at most")
 
 
@@ -155,6 +157,13 @@ def _side(strength: float | None) -> str:
 
 def rising(values: list[float]) -> bool:
     return all(after >= before for before, after in itertools.pairwise(values))
+
+
+def ranked(values: list[float]) -> float:
+    """Spearman's correlation with their order; 0 where all are equal."""
+    of = np.array(values)
+    ranks = ((of[:, None] > of).sum(1) + (of[:, None] >= of).sum(1)) / 2  # equal ones share theirs
+    return float(np.corrcoef(ranks, np.arange(len(of)))[0, 1]) if ranks.std() else 0.0
 
 
 @torch.no_grad()
@@ -173,17 +182,17 @@ def in_held_out_text(demo: Demo, feature: int, strengths: list[float]) -> list[f
     return found
 
 
-def in_written_texts(demo: Demo, feature: int, strengths: list[float]) -> list[float]:
-    """Mean activation over the tokens of texts written at each strength, of the same seeds, as they are read."""
+def in_written_texts(demo: Demo, feature: int, strengths: list[float]) -> list[list[float]]:
+    """Mean activation over the tokens of texts written at each strength by the same seeds: as edited, and as read."""
     variants = [[demo.change(feature, strength)] for strength in strengths]
     sampling = _sampling(WRITTEN)
-    sums, tokens = np.zeros(len(strengths)), np.zeros(len(strengths))
+    sums, tokens = np.zeros((2, len(strengths))), np.zeros(len(strengths))
     for prompt in demo.windows[torch.linspace(0, len(demo.windows) - 1, PROMPTS).long(), :PROMPT_TOKENS]:
         texts = write(demo.lm, prompt, variants, SEEDS, sampling, demo.special_ids, lambda _: None)
         measured = measure(demo.lm, prompt, texts, variants, demo.special_ids)
         for n, (text, one) in enumerate(zip(texts, measured, strict=True)):
-            [activation] = one["activations"]
-            sums[n % len(strengths)] += (activation["mean"] or 0.0) * len(text.ids)
+            for where, name in enumerate(("steered_activations", "activations")):
+                sums[where, n % len(strengths)] += (one[name][0]["mean"] or 0.0) * len(text.ids)
             tokens[n % len(strengths)] += len(text.ids)
     return (sums / tokens).tolist()
 
@@ -209,6 +218,7 @@ def memory(data: Path) -> None:
             budget = Budget("cpu", "CPU", None, None, 0)
             saes = [SaeSize(facts.d_model, width, facts.d_model)]
             planned = plan(facts, "fp32", saes, rows, tokens, budget, Abilities()).peak_bytes
+            save_sae(data, case.name, width, facts.d_model)
             asked = [case.name, *map(str, (width, rows, tokens))]
             command = [sys.executable, __file__, "--data", str(data), "--one", *asked]
             ran = subprocess.run(command, capture_output=True, text=True)
@@ -221,16 +231,17 @@ def memory(data: Path) -> None:
                   flush=True)  # fmt: skip
 
 
+def save_sae(data: Path, name: str, width: int, d: int) -> None:
+    W_dec = torch.nn.functional.normalize(torch.randn(width, d, generator=torch.Generator().manual_seed(0)))
+    sae = SparseAutoencoder(W_dec.t().contiguous(), torch.zeros(width), W_dec, torch.zeros(d), RULES["standard"]())
+    sae.save(data / f"sae-{name}-{width}")
+
+
 def at_work(data: Path, name: str, width: int, rows: int, tokens: int) -> None:
     """A session's work: its highest resident memory after each stage."""
     case, peaks = {"pico": PICO, "gpt2": GPT2}[name], {}
     lm = load_lm(model_folder(data, case))
-    d = lm.facts.d_model
-    W_dec = torch.nn.functional.normalize(torch.randn(width, d, generator=torch.Generator().manual_seed(0)))
-    sae = SparseAutoencoder(W_dec.t().contiguous(), torch.zeros(width), W_dec, torch.zeros(d), RULES["standard"]())
-    sae.save(folder := data / f"sae-{name}-{width}")
-    sae = SparseAutoencoder.load(folder)
-    del W_dec
+    sae = SparseAutoencoder.load(data / f"sae-{name}-{width}")
     peaks["load"] = high_water()
     change = Change(sae, "s", case.hook, case.hook, 0, "scale", 3.0, 1.0, "all")
     ids = torch.randint(1, lm.facts.vocab_size, (tokens // 2,), generator=torch.Generator().manual_seed(0))

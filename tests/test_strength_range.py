@@ -118,6 +118,8 @@ def test_at_the_strengths_found_the_kl_of_whole_logits_is_that_of_the_marks(fami
 def test_only_as_many_windows_are_read_as_hold_the_tokens(lm: LM) -> None:
     found = calibrate(lm, adding(direction_of(), 1.0), windows(), {0}, nothing, tokens=5 * T)
     assert 4 * T < found["tokens"] <= 5 * (T - 1) and found["maximum"] == 1.0
+    short = calibrate(lm, adding(direction_of(), 1.0), windows(), {0}, nothing, tokens=5)
+    assert short["tokens"] == 4, "of a window that is longer than all of them the beginning"
 
 
 def test_the_other_direction_has_the_same_range_mirrored(lm: LM) -> None:

@@ -59,7 +59,7 @@ def calibrate(
     if not change.maximum > 0:
         raise ValueError(f"feature {change.feature} of {change.name} is dead: it fires nowhere, so no strength does")
     change = replace(change, op="add", scope="all")
-    text = windows[torch.from_numpy(spread(len(windows), windows.shape[1], tokens))]
+    text = windows[torch.from_numpy(spread(len(windows), windows.shape[1], tokens)), :tokens]
     held = Divergence(lm, change, text, special_ids, heard)
     kl = kl_marks(held.of)
     return {
