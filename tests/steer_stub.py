@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 Json = Any
 WHEN = "2026-01-02T03:04:05Z"
@@ -202,7 +202,7 @@ def in_front(studio: str, desk: Desk) -> Iterator[str]:
             if self.command == "POST" and re.fullmatch(r"/api/steer|/api/saes/[^/]+/ranges", url.path):
                 self.stream(url.path, body)
                 return
-            found = answered(desk, self.command, url.path, query, body)
+            found = answered(desk, self.command, unquote(url.path), query, body)
             if found is None and not url.path.startswith(("/api/session", "/api/profiles", "/api/steerings")):
                 self.pass_on(content)
             else:

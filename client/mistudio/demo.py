@@ -200,7 +200,7 @@ def strength(range: Mapping[str, Any], side: str) -> float:
     for nats in NATS:
         found = range["kl"][nats][side]
         if found is not None and (broken is None or abs(found) < abs(broken)):
-            return float(found)
+            return float(f"{found:.3g}")
     return 1.0 if side == "high" else -1.0
 
 

@@ -51,10 +51,11 @@ def _show(found: dict[str, Any], url: str) -> None:
     output.text(f"\nTime    {', '.join(times)}; {human.duration(total)} of work")
     output.text(f"SAE     {sae['folder']}")
     output.text(f"Studio  {url}")
+    amplified = said(found["steer"]["steered"][-1]["strengths"][0], sae["name"])
     output.text(
         f"Next    mistudio feature show {sae['name']} {found['feature']}\n"
         f"        mistudio feature search {sae['name']} import\n"
-        f'        mistudio steer {sae["name"]} "import " -f {said(found["steer"]["steered"][-1]["strengths"][0], sae["name"])}\n'
+        f'        mistudio steer {sae["name"]} "import " -f {amplified}\n'
         f"        mistudio dataset add FOLDER; mistudio train start --help"
     )
 
@@ -95,7 +96,7 @@ def _show_texts(found: dict[str, Any]) -> None:
     for how, one in zip(("suppressed", "amplified"), steer["steered"], strict=True):
         [edit] = one["strengths"]
         output.text(
-            f"with feature {found['feature']} {how}, at {edit['strength']:+.2g} of its largest activation "
+            f"with feature {found['feature']} {how}, at {edit['strength']:+g} of its largest activation "
             f"(KL {nats(one['kl'])} nats a token, {human.share(one['changed'])} of the tokens changed)"
         )
         output.text(_indented(one["text"]))

@@ -220,7 +220,8 @@ def hints(client: Client, result: Mapping[str, Any]) -> list[str]:
 def _of_weak(
     result: Mapping[str, Any], sae: str, features: list[int], known: Mapping[int, Mapping[str, Any]]
 ) -> list[str]:
-    strongest = [one["kl"] for one in result["steered"] if one["kl"] is not None and not one["no_effect"]]
+    moved = [one for one in result["steered"] if any(edit["strength"] for edit in one["strengths"])]
+    strongest = [one["kl"] for one in moved if one["kl"] is not None and not one["no_effect"]]
     if not strongest or max(strongest) >= ranges.WEAK or sae != result["sae"]:
         return []
     weak = f"the effect is weak ({steered.nats(max(strongest))} nats)"
