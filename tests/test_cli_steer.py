@@ -368,7 +368,7 @@ def test_a_busy_gpu_is_refused_with_what_helps(run: Run, desk: Desk) -> None:
     desk.busy = True
     refused = run("steer", "made", "x", "-f", "7")
     assert refused.exit_code == 5
-    for word in (BUSY["message"], "--if-busy queue", "--if-busy pause"):
+    for word in (BUSY["message"], "(--if-busy queue or --if-busy pause)"):
         assert word in refused.stderr
     told = json.loads(run("steer", "made", "x", "-f", "7", "--json").stderr.splitlines()[-1])["error"]
     assert told["job"]["id"] == 5 and told["choices"] == ["queue", "pause"]

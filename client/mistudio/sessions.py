@@ -28,13 +28,13 @@ class Sessions:
         hold: str | float | None = None,
         if_busy: str | None = None,
     ) -> dict[str, Any]:
-        """Load a model, or that of these SAEs and them; what is there already stays.
+        """Load a model, or that of these SAEs and them, and return once they are; what is there already stays.
 
         ``keep_alive``: how long it stays when nobody uses it ("5m", seconds, -1: for ever). ``hold``: how long no job
         may take its place. ``if_busy``: "pause" lets a job that has the GPU make room.
         """
         body = given(model=model, saes=list(saes) or None, precision=precision, keep_alive=keep_alive, hold=hold)
-        return self._ask("start_session", body={**body, **given(if_busy=if_busy)})
+        return self._ask("start_session", body={**body, **given(if_busy=if_busy)}, limit_s=None)
 
     def stop_session(self) -> None:
         self._ask("stop_session")

@@ -45,14 +45,16 @@ class Wire:
         body: Mapping[str, Any] | None = None,
         content: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit_s: float | None = _ANSWER_S,
         **parts: object,
     ) -> httpx.Response:
-        """Raises ApiError, Unreachable, TimeoutError."""
+        """``limit_s``: how long it may take, None: as long as it does. Raises ApiError, Unreachable, TimeoutError."""
         import httpx
 
         method, path = routes.request(route, **parts)
         http = self._http()
         options: dict[str, Any] = {"params": query, "json": body, "content": content, "headers": headers}
+        options["timeout"] = httpx.Timeout(limit_s, connect=_CONNECT_S)
         try:
             try:
                 response = http.request(method, path, **options)
@@ -63,7 +65,7 @@ class Wire:
                     raise
                 response = http.request(method, path, **options)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            raise TimeoutError(f"the studio at {self.url} did not answer within {_ANSWER_S:.0f} s") from error
+            raise TimeoutError(f"the studio at {self.url} did not answer within {limit_s:.0f} s") from error
         except httpx.TransportError as error:
             raise self._unreachable() from error
         self._refuse(response)
@@ -105,7 +107,7 @@ class Wire:
             http = httpx.Client(
                 base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
-                timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S), verify=self.url.startswith("https:"),
+                verify=self.url.startswith("https:"),
             )  # fmt: skip
             self._opened = http
             try:

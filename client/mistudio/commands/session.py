@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 
 import click
 
 from mistudio import human, output
+from mistudio.api import Client
 from mistudio.commands.edit_options import if_busy_option, keep_alive_option
 from mistudio.commands.steer import with_choices
 from mistudio.completion import named
-from mistudio.errors import ApiError
+from mistudio.drawing import Drawing, drawn
+from mistudio.errors import ApiError, Unreachable
 from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun, pass_call
+from mistudio.writing import said
+
+_ASK_EVERY_S = 0.3
 
 
 @click.group("session", cls=Noun)
@@ -87,13 +94,39 @@ def start(call: Call, /, names: tuple[str, ...], if_busy: str, **fields: Any) ->
     """Load a model, or SAEs with the model that they are of; what is loaded already stays."""
     model, saes = _told_apart(call, names)
     try:
-        found = call.client.start_session(model, saes, if_busy=if_busy, **fields)
+        with drawn() as drawing, _followed(call, drawing):
+            found = call.client.start_session(model, saes, if_busy=if_busy, **fields)
     except ApiError as error:
         raise with_choices(error, "pause") from error
     if call.json:
         output.data({"session": found})
     else:
         output.record(shown(found))
+
+
+@contextmanager
+def _followed(call: Call, drawing: Drawing) -> Iterator[None]:
+    """Draw how far the loading is, as the studio says it meanwhile."""
+    ended = threading.Event()
+    stage = ""
+
+    def follow() -> None:
+        nonlocal stage
+        with Client(call.host, call.context) as client:
+            while not ended.wait(_ASK_EVERY_S):
+                with suppress(ApiError, Unreachable, TimeoutError):  # whoever waits for the answer says what is wrong
+                    about = (client.session() or {}).get("progress")
+                    if about and not ended.is_set():
+                        fresh, stage = about["stage"] != stage, about["stage"]
+                        drawing.line(said(about), human.part(about), fresh)
+
+    following = threading.Thread(target=follow, daemon=True)
+    following.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        following.join(_ASK_EVERY_S)
 
 
 def _told_apart(call: Call, names: tuple[str, ...]) -> tuple[str | None, list[str]]:

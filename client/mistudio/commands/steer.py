@@ -138,13 +138,9 @@ def times(steering: Iterable[edits.Edit], factor: float) -> list[edits.Edit]:
 
 def with_choices(error: ApiError, *flags: str) -> ApiError:
     """What the command line can do about a GPU that a job has."""
-    ways = {
-        "queue": "--if-busy queue waits for it",
-        "pause": "--if-busy pause lets it make room until the session ends",
-    }
-    can = [ways[flag] for flag in flags if flag in (error.about.get("choices") or ())]
+    can = [f"--if-busy {flag}" for flag in flags if flag in (error.about.get("choices") or ())]
     if error.code == "gpu_busy" and can:
-        error.message = f"{error.message}; {', '.join(can)}"
+        error.message = f"{error.message} ({' or '.join(can)})"
         error.args = (error.message,)
     return error
 
