@@ -26,6 +26,7 @@ from mistudiod.errors import StoreError
 from mistudiod.giving import Giving
 from mistudiod.index import NOUNS, Index
 from mistudiod.labels import Labels
+from mistudiod.leases import Leases
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
@@ -35,6 +36,7 @@ from mistudiod.preview import preview
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
+from mistudiod.session import Sessions
 from mistudiod.settings import Settings, is_loopback
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
@@ -70,6 +72,17 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.GIVING] = Giving(
         database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], settings.known_endpoints
     )
+    app[keys.LEASES] = Leases(database)
+    app[keys.SESSION] = Sessions(
+        settings,
+        paths,
+        app[keys.INDEX],
+        app[keys.LEASES],
+        bus,
+        app[keys.PLANNING],
+        command,
+        lambda: app[keys.SCHEDULER].wake(),
+    )
     app[keys.SCHEDULER] = Scheduler(
         settings,
         paths,
@@ -79,6 +92,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         app[keys.SECRETS],
         app[keys.PLANNING],
         app[keys.GIVING],
+        app[keys.LEASES],
         command,
     )
     app[page.PAGE] = shown
@@ -101,6 +115,7 @@ def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> No
     app[keys.RECORDS].heard(topic, data)
     app[keys.STORES].heard(topic, data)
     app[keys.SCHEDULER].heard(topic, data)
+    app[keys.SESSION].heard(topic)
 
 
 @contextlib.contextmanager
@@ -159,7 +174,8 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
     loop = asyncio.create_task(scheduler.run())
     yield
     app[keys.ABILITIES].close()
-    await scheduler.close(loop)
+    # Side by side: a job that makes room for a session, and the session that waits for it, need each other's end.
+    await asyncio.gather(scheduler.close(loop), app[keys.SESSION].close())
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
@@ -187,4 +203,5 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _close_streams(app: web.Application) -> None:
+    app[keys.SESSION].shut()  # before the server waits for those who read what it writes
     app[keys.BUS].close()

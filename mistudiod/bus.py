@@ -25,7 +25,7 @@ PING_S = 15.0
 @dataclass(frozen=True)
 class Message:
     id: int | None  # of a state event; others have none
-    topic: str  # job, artifact; progress, metric, live, labels, system; reset, ping
+    topic: str  # job, artifact; progress, metric, live, labels, session, system; reset, ping
     data: dict[str, Any]
 
     @cached_property

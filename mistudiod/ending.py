@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mistudiod.errors import StudioError
 from mistudiod.jobs import State
 from mistudiod.runner import Exit
 
@@ -58,6 +59,13 @@ def error(code: str, message: str, tail: str | None = None) -> dict[str, Any]:
     """A job's error; ``tail`` is the end of its log."""
     found: dict[str, Any] = {"code": code, "message": message}
     return {**found, "log": tail[-4000:]} if tail else found
+
+
+def not_started(refusal: StudioError | OSError) -> dict[str, Any]:
+    """The error of a job whose worker there is no point in starting, or that could not be started."""
+    if isinstance(refusal, OSError):
+        return error("not_started", f"the worker could not be started: {refusal.strerror or refusal}")
+    return error(refusal.code, refusal.message)
 
 
 def _sentence(code: int) -> str:

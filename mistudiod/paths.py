@@ -74,6 +74,11 @@ class Paths:
     def run(self, job: int) -> Path:
         return self.data / "runs" / str(job)
 
+    @property
+    def session(self) -> Path:
+        """The run folder of the resident worker: there is one at a time."""
+        return self.data / "session"
+
     def sweep(self) -> list[Path]:
         """Remove what was half written when a worker died; returns what was removed."""
         left = [

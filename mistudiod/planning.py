@@ -14,6 +14,7 @@ from mistudiod.abilities import Abilities, versions
 from mistudiod.errors import Invalid, NotFound, StudioError, TooMany
 from mistudiod.facts import PRECISIONS, ModelFacts, UnknownHook, UnknownModel, check_hook, known_facts
 from mistudiod.index import Index
+from mistudiod.jobs import now
 from mistudiod.kept_activations import Kept, model_key, tokenization_key, windows_there
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor, Sample
@@ -47,6 +48,11 @@ class Planning:
     ) -> None:
         self._paths, self._index, self._measurements = paths, index, measurements
         self._monitor, self._abilities = monitor, abilities
+        self._freed_at = ""
+
+    def freed(self) -> None:
+        """A worker has ended: what was read of memory before is not true any more."""
+        self._freed_at = now()
 
     async def plan(self, spec: Train, settled: Mapping[str, Any] | None = None) -> Plan:
         """The plan of a training on this machine now; raises NotFound, Invalid and TooMany.
@@ -144,9 +150,9 @@ class Planning:
             raise _refusal("tokenization", str(error)) from None
 
     async def _sample(self) -> Sample:
-        """The monitor's newest reading; right after the start there is none yet."""
+        """The monitor's newest reading; right after the start, or a worker's end, there is none yet."""
         for _ in range(int(_FIRST_READING_S / _LOOK_AGAIN_S)):
-            if self._monitor.history:
+            if self._monitor.history and self._monitor.history[-1]["at"] > self._freed_at:
                 return self._monitor.history[-1]
             await asyncio.sleep(_LOOK_AGAIN_S)
         raise TooMany("the machine has not been read yet: ask again in a few seconds")

@@ -61,6 +61,7 @@ class Record(BaseModel):
     after: list[Annotated[int, Field(ge=1, lt=_HIGHEST)]] = Field(default_factory=list, max_length=1000)
     makes: Makes | None = None
     finalize: bool = False
+    yielded: bool = False
 
     @model_validator(mode="after")
     def _can_be_run_again(self) -> Record:
@@ -114,10 +115,10 @@ def _insert(db: sqlite3.Connection, record: Record) -> bool:
     texts = [json.dumps(v) if v is not None else None for v in columns]
     cursor = db.execute(
         """insert or ignore into jobs (id, kind, lane, spec, state, priority, created_at, started_at, ended_at,
-           plan, progress, result, error, finalize) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
+           plan, progress, result, error, finalize, yielded) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)""",
         (
             *(record.id, record.kind, LANES[record.kind], json.dumps(record.spec), record.state.value, record.priority),
-            *(record.created_at, record.started_at, record.ended_at, *texts, record.finalize),
+            *(record.created_at, record.started_at, record.ended_at, *texts, record.finalize, record.yielded),
         ),
     )
     if cursor.rowcount != 1:

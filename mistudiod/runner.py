@@ -31,6 +31,8 @@ TAIL_BYTES = 65_536
 _WITHHELD = frozenset(
     {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "MISTUDIO_TOKEN", "CREDENTIALS_DIRECTORY"}
 )
+_LOOK_AGAIN_S = 5.0  # at a worker that may be silent
+_ORPHAN_S = 5.0  # until a killed process has given back what it had; a wedged driver may hold it for ever
 _DRAIN_S = 2.0  # to read what a dead worker has left in the pipe, should a grandchild hold it open
 
 
@@ -65,6 +67,7 @@ class Worker:
         self.starttime = starttime(process.pid)
         self.asked: Literal["stop", "pause"] | None = None
         self.hung = False
+        self.resting = False  # nothing is asked of it: it may be silent
         self._events = os.fdopen(events_fd, "rb", buffering=0)
         self._descending = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,6 +133,11 @@ class Worker:
         if self.asked is None:
             self._say("finalize")
 
+    def say(self, line: str) -> None:
+        """Ask something of a resident worker; from now on it may not be silent."""
+        self.resting, self._heard = False, time.monotonic()
+        self._say(line)
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -162,8 +170,8 @@ class Worker:
 
     async def _watch(self) -> None:
         """End a worker that has been silent for too long; its stacks go to the log first."""
-        while (left := self._heard + self.grace.progress_s - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        while (left := self._heard + self.grace.progress_s - time.monotonic()) > 0 or self.resting:
+            await asyncio.sleep(left if left > 0 else min(self.grace.progress_s, _LOOK_AGAIN_S))
         self.hung = True
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGUSR1)
@@ -234,6 +242,15 @@ def starttime(pid: int) -> int:
         return 0
 
 
+def _lives(pid: int, pid_starttime: int) -> bool:
+    """A process that waits only to be reaped does not: it has nothing any more."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state != "Z" and starttime(pid) == pid_starttime
+
+
 def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -242,9 +259,14 @@ def boot_id() -> str:
 
 
 def kill_orphan(pid: int | None, pid_starttime: int | None, boot: str | None) -> bool:
-    """Kill the group of a worker that a dead daemon has left, if that process is still the same one."""
+    """Kill the group of a worker that a dead daemon has left, if that process is still the same one, and wait for its
+    end: call it in a thread.
+    """
     if not pid or boot != boot_id() or not pid_starttime or starttime(pid) != pid_starttime:
         return False
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+    end = time.monotonic() + _ORPHAN_S
+    while _lives(pid, pid_starttime) and time.monotonic() < end:
+        time.sleep(0.01)
     return True

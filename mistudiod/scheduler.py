@@ -8,17 +8,19 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mistudiod import host, jobs, oom, runner
+from mistudiod import host, insist, jobs, oom, runner
 from mistudiod.bus import Bus
-from mistudiod.ending import MEMORY, ending, error
-from mistudiod.errors import Conflict, StoreError, StudioError
+from mistudiod.ending import MEMORY, ending, error, not_started
+from mistudiod.errors import Conflict, StudioError
 from mistudiod.giving import Giving, NotGiven
 from mistudiod.hearing import Hearing
 from mistudiod.index import Index, set_aside
 from mistudiod.jobs import LIVE, State
+from mistudiod.leases import Leases
 from mistudiod.needs import needed
+from mistudiod.orphans import end_orphans
 from mistudiod.paths import Paths, delete_tree, newest_checkpoint
 from mistudiod.planning import DoesNotFit, Planning, halved, told
 from mistudiod.records import begin_run
@@ -30,9 +32,8 @@ from mistudiod.statements import Job, Key
 from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.scheduler")
-T = TypeVar("T")
 Error = dict[str, Any]
-RETRY_S = 2.0  # between two tries to write to a database that refuses: a full disk, another program's lock
+Keep = Callable[[Any, Any, int], Awaitable[object]]
 SAVING_S = 300.0  # that a training which was stopped may take to measure and save what it has
 _ONE_AT_A_TIME = ("tokenize",)  # each takes every core
 
@@ -48,10 +49,14 @@ class Scheduler:
         secrets: Secrets,
         planning: Planning,
         giving: Giving,
+        leases: Leases,
         command: Sequence[str],
+        keep: Keep | None = None,
     ) -> None:
+        """``keep``: puts spec and result of a job of steering into the history of steered texts."""
         self._paths, self._store, self._index, self._bus, self._command = paths, store, index, bus, command
         self._secrets, self._planning, self._giving = secrets, planning, giving
+        self._leases, self._keep = leases, keep
         self._grace = Grace(settings.stop_grace_s, settings.term_grace_s, settings.progress_limit_s)
         self._room = {"gpu": 1, "io": settings.io_jobs}
         self._running: dict[asyncio.Task[None], Job] = {}
@@ -103,12 +108,16 @@ class Scheduler:
         """See to what was asked of a job once the database has it, even if whoever asked has gone meanwhile."""
         state = data.get("state") if topic == "job" else None
         if state == State.QUEUED:
-            self._wake.set()
+            self.wake()
         elif state in LIVE and (worker := self._workers.get(data["id"])):
             if state != State.RUNNING:
                 worker.ask("stop" if state == State.STOPPING else "pause")
             elif data["finalize"]:
                 worker.finalize()
+
+    def wake(self) -> None:
+        """There may be something to start: look."""
+        self._wake.set()
 
     def pids(self) -> dict[int, int]:
         """Of each job that runs: its worker's process."""
@@ -118,9 +127,7 @@ class Scheduler:
 
     async def recover(self) -> None:
         """Put in order what the last daemon left: orphans, live jobs, half-written folders."""
-        for attempt in await self._store.unfinished():
-            if runner.kill_orphan(attempt.pid, attempt.pid_starttime, attempt.boot_id):
-                log.warning("job %s: ended the worker that the last daemon left", attempt.job)
+        await end_orphans(self._store, self._leases)
         removed = await asyncio.to_thread(self._paths.sweep)
         for path in removed:
             log.info("removed the half-written %s", path)
@@ -130,6 +137,7 @@ class Scheduler:
                 await self._interrupted(job, "the daemon ended while the job ran", None)
         for job in await self._store.in_state(State.INTERRUPTED):
             await self._store.move(job, State.QUEUED)
+        await self._leases.recover()
 
     async def run(self) -> None:
         """Until ``close()``; a claim that is under way then is finished first."""
@@ -139,8 +147,8 @@ class Scheduler:
                 for lane in self._room:
                     await self._fill(lane)
             except Exception:  # the disk is full, say: the jobs wait, the scheduler stays
-                log.exception("no job can be started; trying again in %.0f s", RETRY_S)
-                await asyncio.sleep(RETRY_S)
+                log.exception("no job can be started; trying again in %.0f s", insist.RETRY_S)
+                await asyncio.sleep(insist.RETRY_S)
             else:
                 await self._wake.wait()
 
@@ -149,7 +157,8 @@ class Scheduler:
             busy = [job for job in self._running.values() if job["lane"] == lane]
             if len(busy) >= self._room[lane]:
                 return
-            job = await self._store.claim(lane, [job["kind"] for job in busy if job["kind"] in _ONE_AT_A_TIME])
+            alone = [job["kind"] for job in busy if job["kind"] in _ONE_AT_A_TIME]
+            job = await self._store.claim(lane, alone, lambda: self._leases.reserved)
             if job is None:
                 return
             task = asyncio.create_task(self._work(job))
@@ -180,16 +189,8 @@ class Scheduler:
         del self._running[task]
         self._wake.set()
 
-    async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write what must not be lost, again and again while the database refuses. At the end recover() sees to it."""
-        while True:
-            try:
-                return await write()
-            except StoreError as error:
-                if self._closing:
-                    raise
-                log.error("%s; trying again in %.0f s", error, RETRY_S)
-                await asyncio.sleep(RETRY_S)
+    async def _written(self, write: Callable[[], Awaitable[insist.T]]) -> insist.T:
+        return await insist.written(write, lambda: self._closing)
 
     async def _run(self, job: Job) -> None:
         try:
@@ -199,7 +200,7 @@ class Scheduler:
             grace = replace(self._grace, saving_s=SAVING_S if job["kind"] == "train" else 0.0)
             worker = await Worker.start(run, grace, self._command, secrets)
         except (SecretsUnusable, DoesNotFit, NotGiven, OSError) as refusal:
-            await self._not_started(job["id"], refusal)
+            await self._finish(job["id"], [State.FAILED], None, "not started", not_started(refusal))
             return
         self._workers[job["id"]] = worker
         kills = await asyncio.to_thread(host.oom_kills)
@@ -220,19 +221,13 @@ class Scheduler:
         finally:
             ended = await worker.ended()
             self._workers.pop(job["id"], None)
+            self._planning.freed()
             for path in await asyncio.to_thread(self._paths.sweep_worker, job["id"], worker.process.pid):
                 log.info("job %s: removed the half-written %s", job["id"], path)
         killed = oom.killed_for_memory(ended.code, await asyncio.to_thread(host.oom_kills) - kills)
         short = (killed or ended.code == MEMORY) and not ended.asked and not self._closing
         if not (short and await self._again_with_less(job["id"], ended.code)):
             await self._conclude(job["id"], ended, failure, hearing.partial)
-
-    async def _not_started(self, job: int, refusal: StudioError | OSError) -> None:
-        if isinstance(refusal, OSError):
-            why = error("not_started", f"the worker could not be started: {refusal.strerror or refusal}")
-        else:
-            why = error(refusal.code, refusal.message)
-        await self._finish(job, [State.FAILED], None, "not started", why)
 
     async def _prepare(self, job: Job) -> Path:
         run = self._paths.run(job["id"])
@@ -259,10 +254,18 @@ class Scheduler:
         if end.state is State.INTERRUPTED and not (self._closing and exit.asked):
             await self._interrupted(job, end.reason, exit)
             return
+        if end.state is State.DONE:
+            await self._keep_texts(job)
         await self._finish(job, end.moves, exit.code, end.reason, end.error)
         if end.state is State.DONE:
             with contextlib.suppress(StudioError):  # what it was made from has gone already
                 await self._planning.remember(await self._store.get(job))
+
+    async def _keep_texts(self, job: int) -> None:
+        """Before the job is done, so that none that is done lacks them."""
+        found = await self._store.get(job)
+        if found["kind"] == "steer" and found["result"] and (keep := self._keep) is not None:
+            await self._written(lambda: keep(found["spec"], found["result"], job))
 
     async def _interrupted(self, job: int, reason: str, exit: Exit | None) -> None:
         """Queue a job whose worker died again, unless it has been dying at the same place."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mistudiod import endpoints as known_endpoints
+from mistudiod import keep_alive
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,6 +63,10 @@ class Settings:
     stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
     term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
     progress_limit_s: float = _setting(600.0, "seconds without any sign of life before a worker is ended")
+    session_keep_alive: str = _setting(
+        "5m", "how long a session stays when nobody uses it: a duration, 0 not at all, -1 for ever"
+    )
+    session_grace_s: float = _setting(30.0, "seconds a session has to finish what it writes when a job needs the GPU")
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
 
     @property
@@ -151,9 +156,10 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
             raise SettingsError(f"{where} names a user who is not there: {value}") from None
     if setting.name == "listen" and not str(value).strip():
         raise SettingsError(f"{where} is empty: give an address, such as 127.0.0.1")
-    if setting.name == "endpoints":
+    parse = {"endpoints": known_endpoints.parse, "session_keep_alive": keep_alive.seconds_of}.get(setting.name)
+    if parse is not None:
         try:
-            known_endpoints.parse(str(value))
+            parse(str(value))
         except ValueError as error:
             raise SettingsError(f"{where}: {error}") from None
     return str(value)

@@ -32,6 +32,7 @@ def job_row(db: sqlite3.Connection, job: int) -> Job:
         "after": [r["needs"] for r in after],
         "makes": _makes(db, job),
         "finalize": bool(row["finalize"]),
+        "yielded": bool(row["yielded"]),
     }
 
 
@@ -56,6 +57,8 @@ def move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> J
     if not may_move(old, state):
         raise Conflict(f"job {job} is {old.value} and cannot become {state.value}")
     columns["state"] = state.value
+    if state not in (State.PAUSING, State.PAUSED):
+        columns["yielded"] = 0  # it has ended, or goes on: a session has nothing to give back
     if state is State.RUNNING:
         columns["started_at"] = now()
     if state in ENDED:

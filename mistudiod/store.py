@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mistudiod import leases
 from mistudiod.database import Database, tell
 from mistudiod.errors import Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
@@ -114,38 +115,24 @@ class Jobs:
 
         return await self._database.read(select)
 
-    async def claim(self, lane: str, busy_kinds: Sequence[str]) -> Job | None:
-        """Move the next job whose dependencies are done to running, as a new attempt; None when there is none.
+    async def claim(
+        self, lane: str, busy_kinds: Sequence[str], reserved: Callable[[], bool] = lambda: False
+    ) -> Job | None:
+        """Move the next job to running, as a new attempt that has the lease if it takes the GPU; None: there is none.
 
-        ``busy_kinds``: kinds of which none may start now.
+        ``busy_kinds``: kinds of which none may start now. ``reserved``: whether the GPU is a session's next.
         """
-
-        def take(db: sqlite3.Connection) -> Job | None:
-            row = db.execute(
-                f"""select id from jobs where state = 'queued' and lane = ?
-                    and kind not in ({",".join("?" * len(busy_kinds))})
-                    and not exists (select 1 from dependencies d join jobs n on n.id = d.needs
-                                    where d.job = jobs.id and n.state != 'done')
-                    order by priority desc, id limit 1""",
-                (lane, *busy_kinds),
-            ).fetchone()
-            if row is None:
-                return None
-            db.execute(
-                "insert into attempts (job, n, started_at) select ?, count(*) + 1, ? from attempts where job = ?",
-                (row["id"], now(), row["id"]),
-            )
-            return move(db, row["id"], State.RUNNING, progress=None, result=None, error=None, ended_at=None)
-
-        return await self._database.write(take)
+        return await self._database.write(lambda db: leases.claim(db, lane, busy_kinds, reserved))
 
     async def started(self, job: int, pid: int, pid_starttime: int, boot_id: str) -> None:
-        await self._database.write(
-            lambda db: db.execute(
-                "update attempts set pid = ?, pid_starttime = ?, boot_id = ? where job = ? and ended_at is null",
-                (pid, pid_starttime, boot_id, job),
-            )
-        )
+        process = (pid, pid_starttime, boot_id)
+
+        def write(db: sqlite3.Connection) -> None:
+            query = "update attempts set pid = ?, pid_starttime = ?, boot_id = ? where job = ? and ended_at is null"
+            db.execute(query, (*process, job))
+            leases.started(db, job, process)
+
+        await self._database.write(write)
 
     async def planned(self, job: int, plan: dict[str, Any] | None) -> Job:
         """Write down what a job is expected to take."""
@@ -188,7 +175,7 @@ class Jobs:
         checkpoint: int | None,
         **columns: object,
     ) -> Job:
-        """Close the open attempt and make the moves, all in one transaction.
+        """Close the open attempt, give back its lease and make the moves, all in one transaction.
 
         What a person has asked for meanwhile is heeded. Those that wait for what will not be done are stopped.
         """
@@ -200,8 +187,11 @@ class Jobs:
                 "where job = ? and ended_at is null",
                 (now(), exit_code, reason, checkpoint, job),
             )
+            leases.ended(db, job, reason)
             for state in moves[:-1]:
                 move(db, job, state)
+            if moves[-1] is State.PAUSED and columns.get("error"):  # a person must see to that first
+                columns["yielded"] = 0
             ended = move(db, job, moves[-1], **columns)
             if moves[-1] in ENDED - {State.DONE}:
                 stop_waiting(db, job)

@@ -17,6 +17,10 @@ every method), ``tellkey`` and ``leakkey`` (as ``tell`` and ``leak``, of the end
 that would steer a terminal, or a page).
 
 A training that is to be finalized does its words no more.
+
+A session does the words of its model's name while it loads, and of each request those of its prompt: ``slow`` (a token
+each 20 ms), ``hang``, ``die``, ``deny``, ``fail`` (denied as invalid), ``oom`` (as long as it writes more than one text
+at once), ``greedy`` (always). What it writes is ``t0 t1 …``, ``max_tokens`` of them in every row.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -39,7 +44,9 @@ from mistudiod.worker.link import Asked, take_secrets, tie_to_parent
 from mistudiod.worker.redacted import redact_output
 
 asked: list[str] = []
+requests: queue.Queue[str] = queue.Queue()
 secrets: dict[str, str] = {}
+DEADLY = ("hang", "deaf", "die", "crash", "silent")
 
 
 def main() -> int:
@@ -56,6 +63,8 @@ def main() -> int:
     def say(**event: object) -> None:
         pipe.write(json.dumps(event).encode() + b"\n")
 
+    if spec["kind"] == "session":
+        return be_resident(order, say)
     attempt = len(list(run.glob("attempt-*"))) + 1
     (run / f"attempt-{attempt}").write_text(str(os.getpid()))
     print(f"fake worker, attempt {attempt}", flush=True)
@@ -136,6 +145,70 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
             say(event="progress", stage="work", done=1, total=2)
             time.sleep(0.02)
         return 76 if asked[-1] == "stop" else 75
+    return None
+
+
+def be_resident(order: dict, say) -> int:
+    spec, saes, lines = order["spec"], [], iter(requests.get, None)
+    print(f"fake session {os.getpid()}", flush=True)
+    say(event="progress", stage="load model", done=0, total=1)
+    words = spec["model"].split("-")
+    if "slow" in words:
+        time.sleep(0.5)
+    if "fail" in words:
+        say(event="failure", code="invalid", message="the model is damaged", field="model")
+        return 64
+    if "greedy" in words:
+        return 77
+    for word in words:
+        if word in DEADLY and (code := act(word, 1, order, say, None)) is not None:
+            return code
+    about = {"model": spec["model"], "precision": spec["precision"] or "fp32", "device": "cpu"}
+    say(event="loaded", **about, saes=saes)
+    for line in lines:
+        if line in ("stop", "pause"):
+            return 76 if line == "stop" else 75
+        if line.startswith("cancel"):
+            continue
+        asked_for = json.loads(line)
+        wanted = asked_for["spec"].get("saes") or [asked_for["spec"].get("sae")]
+        if new := [sae for sae in wanted if sae and sae not in saes]:
+            saes += new
+            say(event="loaded", **about, saes=saes)
+        if (code := reply(asked_for, spec, say)) is not None:
+            return code
+    return 75
+
+
+def reply(asked_for: dict, order: dict, say) -> int | None:
+    """Answer a request; a code is that with which the session ends."""
+    number, spec = asked_for["request"], asked_for["spec"]
+    rows = spec.get("samples", 1) * (1 if asked_for["kind"] != "steer" else 1 + len(spec["sweep"] or [1]))
+    words = str(spec.get("prompt") or "").split("-")
+    at_once = order["rows_at_once"] or rows
+    if "greedy" in words or ("oom" in words and at_once > 1):
+        say(event="wrote", request=number, tokens=1, texts=[{"row": row, "text": "t0 "} for row in range(rows)])
+        say(event="denied", request=number, code="out_of_memory", message=f"{at_once} texts at once do not fit")
+        return 77
+    for word in words:
+        if word in DEADLY and (code := act(word, 1, order, say, None)) is not None:
+            return code
+        if word in ("fail", "deny"):
+            code = {"fail": "invalid", "deny": "internal"}[word]
+            say(event="denied", request=number, code=code, message="the prompt is too long", field="prompt")
+            return None
+    for token in range(spec.get("max_tokens", 0)):
+        if "slow" in words:
+            time.sleep(0.02)
+        if asked and asked[-1] in ("stop", "pause"):
+            return 76 if asked[-1] == "stop" else 75
+        if f"cancel {number}" in asked:
+            say(event="denied", request=number, code="cancelled", message="cancelled")
+            return None
+        texts = [{"row": row, "text": f"t{token} "} for row in range(rows)]
+        say(event="wrote", request=number, tokens=token + 1, texts=texts)
+    about = {"rows": rows, "rows_at_once": order["rows_at_once"], "pid": os.getpid(), "spec": spec}
+    say(event="replied", request=number, result=about)
     return None
 
 
@@ -265,6 +338,7 @@ def finish(order: dict, say) -> None:
 def follow() -> None:
     for line in sys.stdin:
         asked.append(line.strip())
+        requests.put(line.strip())
     os._exit(75)
 
 

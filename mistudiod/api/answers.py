@@ -99,6 +99,7 @@ class Job(Fields):
     after: list[int] = Field(description="jobs that must be done first")
     makes: Made | None
     finalize: bool = Field(description="a training that is to come to its end now")
+    yielded: bool = Field(description="it was paused for a session, and goes on by itself when that ends")
 
 
 class JobPage(Page):
@@ -126,8 +127,33 @@ class Running(Fields):
     gpu_bytes: int | None
 
 
+class Session(Fields):
+    """A model and SAEs that stay in memory to be asked."""
+
+    state: Literal["loading", "ready", "busy", "stopping"]
+    model: str
+    precision: str | None
+    device: str | None = Field(description="null until it is loaded")
+    saes: list[str] = Field(description="that are in memory")
+    pid: int | None
+    memory_bytes: int | None = Field(description="memory of its processes, as it was measured last")
+    gpu_bytes: int | None
+    predicted_bytes: int | None
+    started_at: str
+    keep_alive_s: float | None = Field(description="how long it stays when nobody uses it; null: for ever")
+    expires_at: str | None = Field(description="when it ends if nobody uses it; null while it is used, and for ever")
+    held_until: str | None = Field(description="until then no queued job takes the GPU from it")
+    paused_jobs: list[int] = Field(description="those that were paused for it, and go on when it ends")
+    progress: Progress | None = Field(description="how far loading has come, or what it is asked")
+
+
+class SessionShown(Fields):
+    session: Session | None
+
+
 class RunningList(Fields):
     running: list[Running]
+    session: Session | None = Field(description="the model that stays in memory to be asked, if there is one")
 
 
 class Artifact(Described):

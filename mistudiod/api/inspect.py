@@ -11,9 +11,10 @@ from pydantic import Field, create_model
 
 from mistudiod.api.asks import RefPath
 from mistudiod.api.fields import Fields
-from mistudiod.api.keys import BUS, INDEX, JOBS, SCHEDULER, SETTINGS
+from mistudiod.api.keys import BUS, INDEX, JOBS, SCHEDULER, SESSION, SETTINGS
 from mistudiod.api.route import Asked, route
 from mistudiod.bus import Subscription
+from mistudiod.busy import described
 from mistudiod.errors import Conflict, Invalid, NotFound, StudioError
 from mistudiod.jobs import ENDED, LIVE, State
 from mistudiod.specs import Inspect, JobRequest
@@ -85,7 +86,13 @@ async def inspect_text(asked: Asked[None]) -> Any:
 
 
 async def _refuse_when_busy(asked: Asked[None], sae: str, but: int | None = None) -> None:
-    """Raises Conflict when a job other than ``but`` has the GPU lane."""
+    """Raises Conflict when a job other than ``but`` has the GPU lane, or a session that gives way to none."""
+    session = asked.app[SESSION].shown()
+    if session is not None and session["held_until"] is not None:
+        raise Conflict(
+            f"the session with {session['model']} holds the GPU until {session['held_until']}: end it with "
+            f"mistudio session stop, or queue this text behind it with mistudio feature inspect {sae}"
+        )
     jobs = asked.app[JOBS]
     for state in LIVE:
         for id in await jobs.in_state(state):
@@ -93,24 +100,9 @@ async def _refuse_when_busy(asked: Asked[None], sae: str, but: int | None = None
                 job = await jobs.get(id)
                 if job["lane"] == "gpu" and job["state"] in LIVE and id != but:
                     raise Conflict(
-                        f"{_described(job)} has the GPU lane: wait for it, or queue this text behind it with "
+                        f"{described(job)} has the GPU lane: wait for it, or queue this text behind it with "
                         f"mistudio feature inspect {sae}"
                     )
-
-
-def _described(job: Job) -> str:
-    """As ``job 7 (train s: train, 45 %, about 3 min left)``."""
-    name, progress = job["spec"].get("name") or job["spec"].get("sae"), job["progress"]
-    parts = []
-    if progress:
-        parts.append(progress["stage"])
-        if progress["total"]:
-            parts.append(f"{100 * progress['done'] / progress['total']:.0f} %")
-        if progress["eta_s"] is not None:
-            left = progress["eta_s"]
-            parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
-    said = f": {', '.join(parts)}" if parts else ""
-    return f"job {job['id']} ({job['kind']}{f' {name}' if isinstance(name, str) else ''}{said})"
 
 
 async def _ended(asked: Asked[None], told: Subscription, job: Job) -> Job:

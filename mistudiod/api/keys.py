@@ -12,6 +12,7 @@ from mistudiod.database import Database
 from mistudiod.giving import Giving
 from mistudiod.index import Index
 from mistudiod.labels import Labels
+from mistudiod.leases import Leases
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
@@ -19,6 +20,7 @@ from mistudiod.planning import Planning
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
+from mistudiod.session import Sessions
 from mistudiod.settings import Settings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
@@ -30,6 +32,8 @@ PATHS = web.AppKey("paths", Paths)
 BUS = web.AppKey("bus", Bus)
 JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
+LEASES = web.AppKey("leases", Leases)
+SESSION = web.AppKey("session", Sessions)
 SCHEDULER = web.AppKey("scheduler", Scheduler)
 GIVING = web.AppKey("giving", Giving)
 TEMPLATES = web.AppKey("templates", Templates)

@@ -59,6 +59,7 @@ TOPIC_MODELS: dict[str, tuple[type[BaseModel], bool, str]] = {
     "live": (LiveOfJob, False, "what an SAE is learning: some features and their strongest windows so far"),
     "labels": (LabelsOfJob, False, "labels of an SAE's features, or scores of them, have come: how many so far"),
     "system": (answers.System, False, "a reading of the machine, each second, as `GET /api/system` gives it"),
+    "session": (answers.SessionShown, False, "what the session is doing; null when there is none"),
     "reset": (Snapshot, True, "you have missed too much: unfinished and newest jobs, and what artifacts there are"),
 }
 _ALWAYS = frozenset({"reset"})
@@ -73,7 +74,7 @@ class EventsQuery(Fields):
     topics: str = Field(
         ",".join(sorted(TOPICS)),
         max_length=200,
-        description="which events: job, progress, metric, live, labels, artifact, system",
+        description="which events: job, progress, metric, live, labels, artifact, session, system",
     )
     after: int | None = Field(None, ge=0, description="resume after this event, as Last-Event-ID does")
 

@@ -11,7 +11,7 @@ from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.many import Many
 from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
-from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Session, Steer
+from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
 from mistudiod.specs.train import PRESETS, One, Train
 from mistudiod.specs.use import Extract, Inspect
 
@@ -41,6 +41,7 @@ __all__ = [
     "Message",
     "Name",
     "One",
+    "Precision",
     "PreviewDataset",
     "PreviewTokens",
     "Priority",
