@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-MAX_LINE_BYTES = 524_288  # the result of a training of 64 SAEs is the longest
+MAX_LINE_BYTES = 4_194_304  # the texts of a request and what is measured of each of their tokens are the longest
 MAX_LIVE_BYTES = 65_536
 MAX_FEATURES, MAX_WINDOWS, MAX_TEXT_CHARS = 8, 5, 400  # of live features
 MAX_LABELS = 50  # of a line

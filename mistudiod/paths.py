@@ -61,6 +61,10 @@ class Paths:
         """Where activations are kept for later trainings: a folder for each ``kept_activations.Kept``."""
         return self.data / "activations"
 
+    def maxima(self, sae_sha256: str) -> Path:
+        """Where the largest activations of an SAE's features are kept that no extraction has found."""
+        return self.data / "steering" / f"{sae_sha256}.json"
+
     def upload(self, source: str) -> Path | None:
         """What the source "upload:<id>" holds: its file, or the folder of its files. None when there is no such."""
         if not _UPLOAD.fullmatch(source):

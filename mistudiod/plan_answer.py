@@ -67,18 +67,18 @@ class Plan:
 
 def verdict(made: Plan) -> str:
     """One sentence for a person."""
-    need, free = _size(made.total_bytes), made.budget.free_bytes
-    reserve = f"with a reserve of {_size(made.budget.reserve_bytes)}"
+    need, free = size_text(made.total_bytes), made.budget.free_bytes
+    reserve = f"with a reserve of {size_text(made.budget.reserve_bytes)}"
     if free is None:
         return f"it takes {need} {reserve}{_passes(made)}; how much is free is not known"
     if made.fits:
-        return f"it fits: {need} {reserve}, of {_size(free)} free{_passes(made)}"
+        return f"it fits: {need} {reserve}, of {size_text(free)} free{_passes(made)}"
     if made.total_bytes <= free and made.host_bytes is not None and made.budget.host_free_bytes is not None:
-        host, host_free = _size(made.host_bytes), _size(made.budget.host_free_bytes)
+        host, host_free = size_text(made.host_bytes), size_text(made.budget.host_free_bytes)
         return f"it does not fit: it takes {host} of the machine's memory{_passes(made)}, and {host_free} are free"
-    ways = [f"{way.field} {_plain(way.value)} ({_size(way.total_bytes)})" for way in made.ways if way.fits]
+    ways = [f"{way.field} {_plain(way.value)} ({size_text(way.total_bytes)})" for way in made.ways if way.fits]
     would = f"it would with {' or '.join(ways)}" if ways else "no smaller setting alone makes it fit"
-    return f"it does not fit: it takes {need} {reserve}{_passes(made)}, and {_size(free)} are free; {would}"
+    return f"it does not fit: it takes {need} {reserve}{_passes(made)}, and {size_text(free)} are free; {would}"
 
 
 def _passes(made: Plan) -> str:
@@ -97,5 +97,5 @@ def _plain(value: Value | list[int]) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _size(n: int) -> str:
+def size_text(n: int) -> str:
     return f"{n / 1e9:,.1f} GB" if n >= 1e9 else f"{n / 1e6:,.0f} MB"

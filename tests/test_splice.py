@@ -13,7 +13,7 @@ from tiny_models import CONTEXT, FAMILIES, VOCABULARY, tiny_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from mistudiod.engine import splice
+from mistudiod.engine import lm as lm_module
 from mistudiod.engine.hooks import hooked
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.measure import Meter
@@ -150,13 +150,13 @@ def test_outliers_are_neither_replaced_nor_counted(lm: LM) -> None:
 def test_how_much_goes_through_at_once_makes_no_difference(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
     sae = sae_of()
     expected = whole(lm, lm_tokens=10**6).loss(HOOK, Meter(sae).add)
-    monkeypatch.setattr(splice, "LOGIT_ELEMENTS", 5 * VOCABULARY)
+    monkeypatch.setattr(lm_module, "LOGIT_ELEMENTS", 5 * VOCABULARY)
     found = whole(lm, lm_tokens=2 * T).loss(HOOK, Meter(sae).add)
     assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected), rel=1e-5)
 
 
 def test_no_more_logits_exist_than_of_one_piece(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splice, "LOGIT_ELEMENTS", 5 * VOCABULARY)
+    monkeypatch.setattr(lm_module, "LOGIT_ELEMENTS", 5 * VOCABULARY)
     rows: list[int] = []
     head = lm.model.get_output_embeddings()
     with_head = head.register_forward_hook(lambda module, args, out: rows.append(out.numel() // VOCABULARY))

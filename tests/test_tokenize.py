@@ -20,7 +20,7 @@ from tiny_models import LINES, tiny_model, tiny_tokenizer
 from transformers import AutoTokenizer
 
 from mistudiod.engine.documents import digest_of, held_out_by_hash
-from mistudiod.engine.tokens import TokenWindows, Vocabulary
+from mistudiod.engine.tokens import TokenWindows, Vocabulary, read_vocabulary
 from mistudiod.paths import DiskFull, Paths
 from mistudiod.specs import Tokenize
 from mistudiod.worker import tokenize
@@ -28,7 +28,7 @@ from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.stored_dataset import stored_dataset
 from mistudiod.worker.text_formats import PIECE_CHARS
 from mistudiod.worker.tokenize_batches import batches
-from mistudiod.worker.tokenize_vocabulary import read_tokenizer, read_vocabulary
+from mistudiod.worker.tokenize_vocabulary import read_tokenizer
 
 DOCUMENTS = [f"# file {i}\n" + "".join(LINES[i % 4 :]) for i in range(120)]
 

@@ -73,14 +73,6 @@ class Reading:
         ]
 
 
-def text_ids(lm: LM, text: str, begins_with_bos: bool) -> list[int]:
-    """The tokens of a text, as the windows began that an SAE was trained on: with BOS, or without."""
-    tokenizer = lm.tokenizer
-    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [bos, *ids] if begins_with_bos and bos is not None else ids
-
-
 @torch.no_grad()
 def read(
     lm: LM, sae: SparseAutoencoder, hook: str, ids: list[int], special_ids: Collection[int], norms: Mapping[str, float]

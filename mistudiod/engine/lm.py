@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,12 @@ from transformers.utils import logging
 
 from mistudiod.engine.hooks import capture, layers_needed, only_first
 from mistudiod.engine.precision import DTYPES, as_packed, check_precision, quantization_config
+from mistudiod.engine.tokens import read_vocabulary
 from mistudiod.engine.weights import LazyTensor, lazy_weights
 from mistudiod.facts import FAMILIES, ModelFacts, UnknownModel, check_hook, read_facts, weight_bytes
 
 PASS_TOKENS = {"cpu": 4_096, "cuda": 16_384}  # in one forward pass: larger ones are no faster, and take memory
+LOGIT_ELEMENTS = 1 << 23  # of one piece of logits: 32 MiB of float32; those of a whole text never exist
 _HOW_STORED = ("bnb_4bit_quant_storage", "bnb_4bit_use_double_quant")  # the rest is ours to say
 _HERE_ONLY = {"local_files_only": True, "trust_remote_code": False}
 
@@ -44,6 +46,7 @@ class LM:
     facts: ModelFacts  # of the whole model, however many blocks are loaded
     device: torch.device
     precision: str  # that it was loaded in, one of facts.PRECISIONS
+    leading: int | None  # the token that windows begin with which begin with BOS: EOS where there is no BOS
 
     def activations(self, ids: Tensor, hook: str) -> Tensor:
         """The values at ``hook`` for ``ids`` (B, T): (B, T, width), in the model's dtype, on its device.
@@ -64,6 +67,50 @@ class LM:
         with only_first(self.model, n), capture(self.model, set(places)) as values:
             self.model.base_model(input_ids=ids.to(self.device), use_cache=False)
         return [values[place] for place in places]
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of the next token, (n, vocabulary) float32, from what the head reads, (n, d_model)."""
+        logits = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)  # Gemma 2's
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """The same as ln p. Of more than ``logit_rows`` tokens at once it would take a lot of memory."""
+        return torch.log_softmax(self.logits(hidden), dim=-1)
+
+    @property
+    def logit_rows(self) -> int:
+        return max(1, LOGIT_ELEMENTS // self.facts.vocab_size)
+
+    def text_ids(self, text: str, begins_with_bos: bool = True) -> list[int]:
+        """The tokens of a text, as the windows began that an SAE was trained on: with BOS, or without.
+
+        A text that has its own BOS gets no second one.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        lead = [self.leading] if begins_with_bos and self.leading is not None else []
+        return ids if ids[:1] == lead else [*lead, *ids]
+
+    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The tokens of a conversation, by the model's own template, up to where the answer begins.
+
+        ``messages``: of each ``role`` and ``content``. Raises NoChat when the model has no template, or its template
+        does not take the conversation.
+        """
+        if not self.tokenizer.chat_template:
+            raise NoChat("the model has no chat template, so it was not made for chat: give a prompt to continue")
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(one) for one in messages], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program, and may fail in any way
+            raise NoChat(f"the model's chat template does not take this conversation: {error}") from error
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class NoChat(ValueError):
+    """A conversation cannot be put to the model, said in one sentence."""
 
 
 def load_lm(
@@ -89,7 +136,8 @@ def load_lm(
     with _quiet():
         model = _load_model(folder, facts, device, precision, layers)
     as_packed(model)
-    return LM(model.eval().requires_grad_(False), tokenizer, facts, device, precision)
+    leading = read_vocabulary(folder, tokenizer.backend_tokenizer, facts.vocab_size).leading("always")
+    return LM(model.eval().requires_grad_(False), tokenizer, facts, device, precision, leading)
 
 
 def _named(precision: str | torch.dtype) -> str:
@@ -102,8 +150,8 @@ def _named(precision: str | torch.dtype) -> str:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer in ``folder``, which cuts text exactly as its ``tokenizer.json`` says; raises UnknownModel.
 
-    AutoTokenizer only names the special tokens here: for some classes transformers 5 builds the rest anew from the
-    vocabulary, and drops steps such as the splitting of digits.
+    AutoTokenizer only names the special tokens here, and the chat template: for some classes transformers 5 builds the
+    rest anew from the vocabulary, and drops steps such as the splitting of digits.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -115,7 +163,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     except Exception as error:  # the tokenizers library raises plain Exceptions
         raise UnknownModel(f"the tokenizer in {folder} cannot be loaded: {error}") from error
     special = {role: token for role, token in named.special_tokens_map.items() if _is_known(tokenizer, token)}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=named.model_max_length, **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=named.model_max_length,
+        chat_template=named.chat_template,
+        **special,
+    )
 
 
 def _is_known(tokenizer: Tokenizer, token: object) -> bool:

@@ -19,8 +19,6 @@ from mistudiod.engine.harvest import Windows
 from mistudiod.engine.hooks import capture, hooked
 from mistudiod.engine.lm import LM
 
-LOGIT_ELEMENTS = 1 << 23  # of one piece of logits: 32 MiB of float32; the logits of a window never exist whole
-
 Rebuild = Callable[[Tensor, Tensor], Tensor]  # x (n, d_in) and y (n, d_out) of kept tokens → what takes y's place
 
 
@@ -144,20 +142,14 @@ class Splice:
     def _compare(self, clean: Tensor, spliced: Tensor, targets: Tensor) -> Tensor:
         """Sums of cross-entropy clean and spliced, and of KL, of hidden states (n, d_model): (3,) float64."""
         sums = torch.zeros(3, dtype=torch.float64, device=targets.device)
-        rows = max(1, LOGIT_ELEMENTS // self._lm.facts.vocab_size)
+        rows = self._lm.logit_rows
         for part in range(0, len(targets), rows):
-            one, other = (self._log_probabilities(hidden[part : part + rows]) for hidden in (clean, spliced))
+            one, other = (self._lm.log_probabilities(hidden[part : part + rows]) for hidden in (clean, spliced))
             target = targets[part : part + rows, None]
             kl = (one.exp() * (one - other)).sum(dtype=torch.float64)
             losses = [-each.gather(1, target).sum(dtype=torch.float64) for each in (one, other)]
             sums += torch.stack([*losses, kl])
         return sums
-
-    def _log_probabilities(self, hidden: Tensor) -> Tensor:
-        """Of the next token, (n, vocabulary), float32, as the model itself has them."""
-        logits = self._lm.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self._lm.model.config, "final_logit_softcapping", None)  # Gemma 2's
-        return torch.log_softmax(logits if cap is None else cap * torch.tanh(logits / cap), dim=-1)
 
 
 def _recovered(ablated: float, spliced: float, clean: float) -> float | None:

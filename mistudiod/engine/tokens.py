@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from tokenizers import Tokenizer
 
 from mistudiod.engine.mapped import Mapped
+from mistudiod.engine.token_bytes import BYTE_OF
 
 TOKENS, MANIFEST = "tokens.bin", "tokenization.json"
 FORGET_EVERY = 4 << 20  # tokens
@@ -92,3 +95,49 @@ class TokenWindows:
     def special_mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """True where a token is special (BOS, separator, padding): such positions are no text. Shape of ``rows``."""
         return np.isin(rows, self.special_ids)
+
+
+def read_vocabulary(folder: Path, tokenizer: Tokenizer, size: int) -> Vocabulary:
+    """The special tokens of a Hugging Face folder; ``size`` is that of the model's embedding."""
+    bos, eos, unknown, padding = (_named(folder, tokenizer, name) for name in ("bos", "eos", "unk", "pad"))
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    special |= {i for i in (bos, eos, unknown, padding) if i is not None}
+
+    def text(token: int) -> str:
+        return _shown(tokenizer, token)
+
+    trained_with_bos = _json(folder / "tokenizer_config.json").get("add_bos_token") is not False
+    return Vocabulary(size, bos, eos, unknown, padding, tuple(sorted(special)), trained_with_bos, text)
+
+
+def _shown(tokenizer: Tokenizer, token: int) -> str:
+    """A token as it reads in a text; of a part of a character the bytes, as ``\\xc3``."""
+    text = tokenizer.decode([token], skip_special_tokens=False)
+    if text and "\ufffd" not in text:
+        return text
+    written = tokenizer.id_to_token(token) or ""
+    if not all(letter in BYTE_OF for letter in written):
+        return written
+    return bytes(BYTE_OF[letter] for letter in written).decode(errors="backslashreplace")
+
+
+def _named(folder: Path, tokenizer: Tokenizer, name: str) -> int | None:
+    """The id of BOS, EOS and so on: what the tokenizer's config says, null included, else what the model's says."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = _json(folder / file)
+        if f"{name}_token" in settings:
+            token = settings[f"{name}_token"]
+            content = token.get("content") if isinstance(token, dict) else token
+            return tokenizer.token_to_id(content) if isinstance(content, str) else None
+    found = _json(folder / "config.json").get(f"{name}_token_id")
+    if isinstance(found, list):  # some models end at any of several tokens
+        found = found[0] if found else None
+    return found if isinstance(found, int) and tokenizer.id_to_token(found) is not None else None
+
+
+def _json(path: Path) -> dict[str, object]:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from mistudiod.specs.base import Name, Spec
 
 MOST_WRITTEN = 16_384  # tokens of all texts of one request: its answer is one line
+MOST_MEASURED = 4_096  # times that a feature is measured in a text of one request
 MOST_EDITS = 100
 Op = Literal["add", "clamp", "scale", "ablate"]
 Role = Literal["system", "user", "assistant"]
@@ -93,6 +94,11 @@ class Steer(Sampling):
                 f"{rows} texts of {self.max_tokens} tokens are more than the {MOST_WRITTEN:,} tokens that one request "
                 "may write: lower max_tokens, samples or the number of strengths"
             )
+        if rows * len(self.steering) > MOST_MEASURED:
+            raise ValueError(
+                f"{rows} texts with {len(self.steering)} features measured in each are more than one answer has room "
+                "for: lower samples, the number of strengths or of features"
+            )
         return self
 
     @property
@@ -160,5 +166,8 @@ class Session(Spec):
 
     kind: Literal["session"] = "session"
     model: Name
+    saes: list[Name] = Field(
+        default_factory=list, max_length=20, description="to begin with; the first says the precision"
+    )
     precision: Precision | None = None
     rows_at_once: int | None = Field(None, ge=1, description="texts that are written at once; None: as many as fit")

@@ -29,11 +29,11 @@ from mistudiod.pages import is_held_out
 from mistudiod.paths import DiskFull, publish, require_space
 from mistudiod.specs import Extract
 from mistudiod.worker.extract_live import LiveFeatures
-from mistudiod.worker.extract_source import find_source, hooks_read, load_model, text_of
+from mistudiod.worker.extract_source import find_source, hooks_read, text_of
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import sha256_of
-from mistudiod.worker.trained import open_trained
+from mistudiod.worker.trained import load_model, open_trained
 
 POSTING_BYTES = 8  # of an entry, in the store
 RECORD_BYTES = 3_000  # of a feature, in the store, beside the tokens of its examples
@@ -76,8 +76,8 @@ class _Extraction:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self._trained = open_trained(spec.sae, link)
         self._source = find_source(spec, self._trained, link)
-        self._sha256 = sha256_of(link.paths.artifact("sae", spec.sae) / "sae_weights.safetensors")
-        self._lm = load_model(self._source, hooks_read(self._trained), link)
+        self._sha256 = sha256_of(self._trained.weights)
+        self._lm = load_model(self._trained, hooks_read(self._trained), link)
         self._text = text_of(spec, self._source, self._lm, link)
         self._asked = Asked(spec.examples, self._text.context)
         self._shards = Shards(_scratch(link), self._trained.sae.d_sae, self._made_of(), publish)

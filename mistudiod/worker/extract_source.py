@@ -13,9 +13,7 @@ from torch import Tensor
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.extract import Text, spread
 from mistudiod.engine.harvest import Harvest, outlier_norms
-from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import LM, PASS_TOKENS, load_lm
-from mistudiod.engine.precision import NoPrecision
+from mistudiod.engine.lm import LM, PASS_TOKENS
 from mistudiod.engine.tokens import MANIFEST, TokenWindows
 from mistudiod.facts import ModelFacts, UnknownHook, UnknownModel, check_hook, read_facts
 from mistudiod.specs import Extract
@@ -48,7 +46,7 @@ def find_source(spec: Extract, trained: Trained, link: Link) -> Source:
     except ValueError as error:
         missing = f"the tokenization {name} that the SAE was trained on is not here: {error}"
         raise Refused(str(error) if spec.tokenization else missing, _field(spec)) from error
-    _check_tokenizer(name, tokenization, trained, _field(spec))
+    check_tokenizer(name, tokenization, trained, _field(spec))
     try:
         facts = read_facts(Path(trained.model["path"]))
         width = check_hook(facts, trained.hook)
@@ -73,7 +71,7 @@ def _field(spec: Extract) -> str:
     return "tokenization" if spec.tokenization else "sae"
 
 
-def _check_tokenizer(name: str, tokenization: dict[str, Any], trained: Trained, field: str) -> None:
+def check_tokenizer(name: str, tokenization: dict[str, Any], trained: Trained, field: str) -> None:
     """Raises Refused unless the text is in the tokens that the SAE's model reads."""
     made_with, tokenizer = tokenization.get("tokenizer_sha256"), Path(trained.model["path"]) / "tokenizer.json"
     if made_with and tokenizer.is_file():
@@ -86,19 +84,6 @@ def _check_tokenizer(name: str, tokenization: dict[str, Any], trained: Trained, 
             f"model: tokenize the text for {trained.model['name']}",
             field,
         )
-
-
-def load_model(source: Source, hooks: list[str], link: Link) -> LM:
-    """The model's blocks up to the last of the hooks. Raises Refused."""
-    trained = source.trained
-    link.progress("load model", 0, 1)
-    try:
-        layers = max(map(layers_needed, hooks))
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers)
-    except (UnknownModel, NoPrecision) as error:
-        raise Refused(str(error), "sae") from error
-    link.progress("load model", 1, 1)
-    return lm
 
 
 def hooks_read(trained: Trained) -> list[str]:

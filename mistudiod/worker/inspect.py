@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +10,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.inspect import Reading, read, text_ids
-from mistudiod.engine.lm import LM, load_lm
-from mistudiod.engine.precision import NoPrecision
+from mistudiod.engine.inspect import Reading, read
+from mistudiod.engine.lm import LM
 from mistudiod.engine.token_bytes import token_bytes
-from mistudiod.events import MAX_LINE_BYTES
-from mistudiod.facts import UnknownModel
-from mistudiod.pages import Pages
 from mistudiod.specs import Inspect
 from mistudiod.vocabulary import whole_texts
 from mistudiod.worker.extract_source import hooks_read, known_norms
+from mistudiod.worker.extractions import newest_store
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.recipe import sha256_of
-from mistudiod.worker.trained import Trained, open_trained
+from mistudiod.worker.trained import Trained, load_model, open_trained
 
-_RESULT_BYTES = MAX_LINE_BYTES * 3 // 4  # a line has it, and secrets that are starred out may lengthen it
+_RESULT_BYTES = 393_216  # what a page can show, and far less than a line may have
 
 
 def run(spec: Inspect, link: Link) -> None:
@@ -37,15 +30,9 @@ def run(spec: Inspect, link: Link) -> None:
     ``top``: how many features of a token are shown at most, fewer than asked for where the result had no room for
     them. ``left_out``: how many features fire on the text and were ignored; ``l0`` counts them.
     """
-    link.progress("load model", 0, 1)
     trained = open_trained(spec.sae, link)
     densities = _densities(spec, link, trained) if spec.ignore_denser is not None else None
-    try:
-        layers = max(map(layers_needed, hooks_read(trained)))
-        lm = load_lm(Path(trained.model["path"]), trained.device, trained.precision, layers)
-    except (UnknownModel, NoPrecision) as error:
-        raise Refused(str(error), "sae") from error
-    link.progress("load model", 1, 1)
+    lm = load_model(trained, hooks_read(trained), link)
     link.check()
     reading, left_out = _read(spec, trained, lm), 0
     l0 = reading.l0
@@ -57,7 +44,7 @@ def run(spec: Inspect, link: Link) -> None:
 
 def _read(spec: Inspect, trained: Trained, lm: LM) -> Reading:
     metadata = trained.sae.metadata
-    ids = text_ids(lm, spec.text, metadata.get("prepend_bos") is not False)
+    ids = lm.text_ids(spec.text, metadata.get("prepend_bos") is not False)
     if len(ids) > lm.facts.context:
         raise Refused(
             f"the text has {len(ids)} tokens, but {trained.model['name']} reads only {lm.facts.context}: shorten it",
@@ -88,25 +75,13 @@ def _size(result: object) -> int:
 
 def _densities(spec: Inspect, link: Link, trained: Trained) -> Tensor:
     """The share of tokens on which each feature fires, (d_sae,): by the newest extraction, else by the training."""
-    artifact = link.paths.artifact("sae", spec.sae)
-    sha256 = trained.recipe.get("sae_sha256") or sha256_of(artifact / "sae_weights.safetensors")
-    for folder in _extractions(link.paths.folder("features") / spec.sae):
-        try:
-            pages = Pages(folder)
-        except ValueError:
-            continue  # of an older miStudio
-        if pages.manifest.get("sae_sha256") == sha256 and pages.d_sae == trained.sae.d_sae:
-            return torch.tensor([pages.density(index) for index in range(pages.d_sae)])
+    pages = newest_store(spec.sae, trained.sha256, trained.sae.d_sae, link)
+    if pages is not None:
+        return torch.tensor([pages.density(index) for index in range(pages.d_sae)])
     try:
-        sparsity = load_file(artifact / "sparsity.safetensors")["sparsity"]
+        sparsity = load_file(trained.folder / "sparsity.safetensors")["sparsity"]
     except (OSError, SafetensorError, KeyError):
         raise Refused(
             f"how often the features of {spec.sae} fire is not known yet: extract them first", "ignore_denser"
         ) from None
     return 10**sparsity
-
-
-def _extractions(folder: Path) -> Iterator[Path]:
-    """The extractions of an SAE, the newest first."""
-    numbered = [path for path in folder.glob("*") if path.name.isdigit()]
-    yield from sorted(numbered, key=lambda path: int(path.name), reverse=True)

@@ -1,4 +1,4 @@
-"""A worker's only ties to the daemon: events up a pipe, commands down stdin.
+"""A worker's only ties to the daemon: events up a pipe, commands and requests down stdin.
 
 stdin is also the lifeline: its end means that the daemon is gone, and the worker leaves at once.
 """
@@ -13,45 +13,39 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from mistudiod.events import (
-    MAX_EXPLANATION_CHARS,
-    MAX_FEATURES,
-    MAX_LABEL_CHARS,
     MAX_LABELS,
-    MAX_LINE_BYTES,
-    MAX_LIVE_BYTES,
-    MAX_REASON_CHARS,
     MAX_TEXT_CHARS,
-    MAX_WINDOWS,
     Artifact,
+    Denied,
     Event,
     Failure,
     Labelled,
-    Live,
-    LiveFeature,
+    Loaded,
     Metric,
-    NewLabel,
     NewScore,
-    NoLabel,
     Noun,
     Progress,
+    Replied,
     Result,
     Scored,
-    Window,
+    Written,
+    Wrote,
     to_line,
 )
 from mistudiod.paths import PARTIAL, Paths
 from mistudiod.redact import PROCESS
+from mistudiod.worker import shortened
+from mistudiod.worker.requests import Requests
 
 EVENTS_FD = "MISTUDIO_EVENTS_FD"  # number of the pipe that the daemon reads
 SECRETS_FD = "MISTUDIO_SECRETS_FD"  # number of the pipe with this job's secrets; unset when it needs none
 DAEMON_PID = "MISTUDIO_DAEMON_PID"
 PROGRESS_EVERY_S = 0.2
-_HEAD_BYTES = 4096  # of a line of labels: what is said of all of them
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = 800  # when memory runs out, the kernel takes the worker, not the user's desktop
 
@@ -109,12 +103,14 @@ class Link:
         self._secrets = secrets or {}
         self.finalize = finalize
         self.asked: Wish | None = None
+        self.requests = Requests()
         self._pipe = os.fdopen(events_fd, "wb", buffering=0) if events_fd is not None else None
         self._stage, self._stage_began, self._stage_from, self._last_progress = "", 0.0, 0.0, 0.0
         self._lock, self._hearing = threading.Lock(), threading.Lock()
 
     def check(self) -> None:
-        """Raise Asked when the daemon has asked for an end. Call it between steps.
+        """Raise Asked when the daemon has asked for an end, Cancelled when it wants no answer to the request under way.
+        Call it between steps.
 
         ``finalize`` is raised once, and stays in ``self.finalize``: the work that follows may be stopped or paused.
         """
@@ -124,6 +120,7 @@ class Link:
                 self.asked, self.finalize = None, True
         if asked:
             raise Asked(asked)
+        self.requests.check()
 
     def secret(self, name: str) -> str | None:
         """What the daemon has handed to this job under ``name``, as ``hf``; None when nobody has set it."""
@@ -151,17 +148,14 @@ class Link:
 
         Texts that are too long for a line are cut on their far sides from the token.
         """
-        chars = MAX_TEXT_CHARS
-        while len(to_line(event := _live(sae, step, features, chars))) > MAX_LIVE_BYTES:
-            chars //= 2
-        self._send(event)
+        self._send(shortened.live(sae, step, features))
 
     def labels(self, *, labels: Sequence[Mapping[str, Any]], **by: Any) -> None:
         """What features are called, as ``events.NewLabel`` has it, or why they are not: ``{"feature", "error"}``.
 
         ``by``: provider, model, template, template_sha256, extraction. Texts that are too long are cut.
         """
-        for some in _in_lines([_label(one) for one in labels]):
+        for some in shortened.in_lines([shortened.label(one) for one in labels]):
             self._send(Labelled(**by, labels=some))
 
     def scores(self, *, scores: Sequence[Mapping[str, Any]], extraction: str | None = None) -> None:
@@ -188,6 +182,26 @@ class Link:
     def result(self, result: dict[str, object]) -> None:
         self._send(Result(result=result))
 
+    def loaded(self, model: str, precision: str, device: str, saes: Sequence[str]) -> None:
+        """Say what a resident worker has in memory."""
+        self._send(Loaded(model=model, precision=precision, device=device, saes=list(saes)))
+
+    def wrote(self, request: int, tokens: int, texts: Sequence[tuple[int, str]]) -> None:
+        """More of the texts of some rows, each of which has ``tokens`` by now."""
+        pieces = [
+            Written(row=row, text=text[at : at + MAX_TEXT_CHARS])
+            for row, text in texts
+            for at in range(0, len(text), MAX_TEXT_CHARS)
+        ]
+        self._send(Wrote(request=request, tokens=tokens, texts=pieces))
+
+    def replied(self, request: int, result: dict[str, object]) -> None:
+        self._send(Replied(request=request, result=result))
+
+    def denied(self, request: int, code: str, message: str, field: str | None = None) -> None:
+        """``code``: invalid, cancelled, out_of_memory or internal."""
+        self._send(Denied(request=request, code=code, message=message[:4000], field=field))
+
     def failure(self, code: str, message: str, field: str | None = None) -> None:
         self._send(Failure(code=code, message=message[:4000], field=field))
 
@@ -209,55 +223,14 @@ class Link:
         os._exit(EXIT_YIELDED)
 
     def hear(self, command: str) -> None:
-        """Note a wish of the daemon's; a later stop or pause beats an earlier one, and to finalize is asked once."""
+        """Note a wish of the daemon's; a later stop or pause beats an earlier one, and to finalize is asked once.
+
+        What else it says are requests and cancels.
+        """
         with self._hearing:
             if command in ("stop", "pause") or (command == "finalize" and not (self.asked or self.finalize)):
                 self.asked = cast(Wish, command)
-
-
-def _live(sae: str | None, step: int, features: Sequence[Mapping[str, Any]], chars: int) -> Live:
-    def shortened(window: Mapping[str, Any]) -> Window:
-        before, token, after = (_whole(str(window[name])) for name in ("before", "token", "after"))
-        return Window(value=window["value"], before=before[-chars:], token=token[:chars], after=after[:chars])
-
-    shown = [
-        LiveFeature(
-            feature=one["feature"],
-            density=one["density"],
-            windows=[shortened(window) for window in one["windows"][:MAX_WINDOWS]],
-        )
-        for one in features[:MAX_FEATURES]
-    ]
-    return Live(sae=sae, step=step, features=shown)
-
-
-def _label(one: Mapping[str, Any]) -> NewLabel | NoLabel:
-    if "error" in one:
-        return NoLabel(feature=one["feature"], error=_whole(one["error"])[:MAX_REASON_CHARS])
-    explanation = one.get("explanation")
-    texts: dict[str, str | None] = {"text": _whole(one["text"])[:MAX_LABEL_CHARS]}
-    texts["explanation"] = explanation and _whole(explanation)[:MAX_EXPLANATION_CHARS]
-    return NewLabel(**{**one, **texts})
-
-
-def _in_lines(labels: list[NewLabel | NoLabel]) -> Iterator[list[NewLabel | NoLabel]]:
-    """As many at once as a line may have."""
-    some: list[NewLabel | NoLabel] = []
-    size = 0
-    for one in labels:
-        bytes_ = len(to_line(one))
-        if some and (len(some) == MAX_LABELS or size + bytes_ > MAX_LINE_BYTES - _HEAD_BYTES):
-            yield some
-            some, size = [], 0
-        some.append(one)
-        size += bytes_
-    if some:
-        yield some
-
-
-def _whole(text: str) -> str:
-    """A token may be half of a character: what no encoding takes becomes a question mark."""
-    return text.encode(errors="replace").decode()
+        self.requests.hear(command)
 
 
 def take_secrets() -> dict[str, str]:

@@ -7,9 +7,10 @@ import re
 
 from tokenizers import Encoding
 
+from mistudiod.engine.tokens import read_vocabulary
 from mistudiod.specs import PreviewTokens
 from mistudiod.worker.link import Link
-from mistudiod.worker.tokenize_vocabulary import read_tokenizer, read_vocabulary, tokenized_model
+from mistudiod.worker.tokenize_vocabulary import read_tokenizer, tokenized_model
 
 _RESULT_BYTES = 60_000  # a line of a worker's may have 64 KiB
 _SHOWN_TOKENS = 4_000

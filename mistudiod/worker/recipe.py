@@ -55,7 +55,7 @@ def origins(tokenization: dict[str, Any], tokens: Path, model: dict[str, Any]) -
     return {
         "tokenization": tokenization,
         "data": _hashed([tokens / TOKENS]),
-        "model": named | {"weights": _hashed(sorted(folder.glob("*.safetensors")))},
+        "model": named | {"weights": weights_of(folder)},
         "code": {"sha256": code_sha256()},
         "versions": {
             "mistudio": mistudiod.__version__,
@@ -84,6 +84,11 @@ def _cpu() -> str | None:
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def weights_of(folder: Path) -> dict[str, dict[str, object]]:
+    """Of each file of a model's weights its bytes and, where there is not too much to read, its sha256."""
+    return _hashed(sorted(folder.glob("*.safetensors")))
 
 
 def _hashed(files: list[Path]) -> dict[str, dict[str, object]]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from mistudiod.engine.documents import Filters
 from mistudiod.engine.packing import Layout, NoFiller, TooLittleText, UnknownToken, pack
-from mistudiod.engine.tokens import MANIFEST, TOKENS, TokenWindows, Vocabulary
+from mistudiod.engine.tokens import MANIFEST, TOKENS, TokenWindows, Vocabulary, read_vocabulary
 from mistudiod.host import cpu_count
 from mistudiod.paths import PARTIAL
 from mistudiod.specs import Tokenize
@@ -33,7 +33,6 @@ from mistudiod.worker.tokenize_processes import in_order
 from mistudiod.worker.tokenize_vocabulary import (
     TokenizedModel,
     read_tokenizer,
-    read_vocabulary,
     sha256_of,
     tokenized_model,
 )

@@ -13,28 +13,20 @@ from torch import Tensor
 from mistudiod.engine.activation_store import ActivationStore
 from mistudiod.engine.harvest import Harvest
 from mistudiod.engine.hooks import layers_needed
-from mistudiod.engine.lm import LM, load_lm
-from mistudiod.engine.precision import NoPrecision
-from mistudiod.facts import UnknownModel
+from mistudiod.engine.lm import LM
 from mistudiod.kept_activations import Kept, model_key, tokenization_key, windows_there
 from mistudiod.paths import require_space
-from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.link import Link
 from mistudiod.worker.train_size import fitting_tokens
 from mistudiod.worker.train_source import Source
+from mistudiod.worker.trained import load
 
 
 def load_model(source: Source, link: Link) -> LM:
     """The model's first blocks, up to the last hook, or all of it; on the GPU when there is one. Raises Refused."""
-    link.progress("load model", 0, 1)
     layers = None if source.chosen.whole_model else max(map(layers_needed, source.hooks))
-    try:
-        lm = load_lm(Path(source.model["path"]), source.device, source.chosen.precision, layers)
-    except UnknownModel as error:
-        raise Refused(str(error), field="tokenization") from error
-    except NoPrecision as error:
-        raise Refused(str(error), field="precision") from error
-    link.progress("load model", 1, 1)
-    return lm
+    fields = "tokenization", "precision"
+    return load(Path(source.model["path"]), source.device, source.chosen.precision, layers, link, fields)
 
 
 def harvest(lm: LM, source: Source, stores: Sequence[ActivationStore], link: Link) -> Harvest:

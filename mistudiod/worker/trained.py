@@ -1,21 +1,29 @@
-"""A trained SAE with what it belongs to, as extraction and steering open it."""
+"""A trained SAE with what it belongs to, as extraction and steering open it, and the model that it reads."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mistudiod.engine.hooks import layers_needed
+from mistudiod.engine.lm import LM, load_lm
+from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.facts import UnknownModel
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.train_source import STORED
 
 
 @dataclass(frozen=True)
 class Trained:
+    folder: Path
     sae: SparseAutoencoder
     recipe: dict[str, Any]  # recipe.json
     model: dict[str, Any]  # model.json of the model that it reads
@@ -24,32 +32,83 @@ class Trained:
     device: torch.device
     precision: str  # in which the model was read
 
+    @property
+    def weights(self) -> Path:
+        return self.folder / "sae_weights.safetensors"
 
-def open_trained(name: str, link: Link) -> Trained:
-    """Raises Refused, naming the field ``sae``, when the SAE or its model is not here or damaged."""
-    folder = link.paths.artifact("sae", name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights, as the recipe has it; an old one does not."""
+        return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
+
+
+def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
+    """recipe.json of an SAE. Raises Refused, naming the field ``at``, when there is none."""
     try:
-        recipe = json.loads((folder / "recipe.json").read_text())
-        sae = SparseAutoencoder.load(folder, device)
+        found: dict[str, Any] = json.loads((link.paths.artifact("sae", name) / "recipe.json").read_text())
     except FileNotFoundError:
-        raise Refused(f"there is no SAE called {name}: train one first", "sae") from None
+        raise Refused(f"there is no SAE called {name}: train one first", at) from None
     except ValueError as error:
-        raise Refused(str(error), "sae") from error
-    model = _read(link.paths.artifact("model", recipe["model"]["name"]) / "model.json")
+        raise Refused(str(error), at) from error
+    return found
+
+
+def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
+    """Raises Refused, naming the field ``at``, when the SAE or its model is not here or damaged."""
+    folder = link.paths.artifact("sae", name)
+    device, recipe = device_here(), read_recipe(name, link, at)
+    try:
+        sae = SparseAutoencoder.load(folder, device)
+    except ValueError as error:
+        raise Refused(str(error), at) from error
+    model = read_model(recipe["model"]["name"], link)
     if model is None:
         missing = recipe["model"]["name"]
-        raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", "sae")
-    # Before version 0.3 there was no other.
-    usual = "fp32" if device.type == "cpu" else STORED.get(model["dtype"], "fp32")
-    spec = recipe["spec"]
-    precision = recipe["resolved"].get("precision", usual)
-    return Trained(sae, recipe, model, spec["hook"], spec.get("hook_out") or spec["hook"], device, precision)
+        raise Refused(f"the model {missing} that {name} was trained on is not here: add it again", at)
+    spec, resolved = recipe["spec"], recipe["resolved"]
+    precision = resolved.get("precision") or usual_precision(model, device)  # before version 0.3 there was no other
+    hook_out = spec.get("hook_out") or spec["hook"]
+    return Trained(folder, sae, recipe, model, spec["hook"], hook_out, device, precision)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def load_model(trained: Trained, hooks: Sequence[str], link: Link) -> LM:
+    """The blocks of the SAE's model up to the last of the hooks. Raises Refused."""
+    path, layers = Path(trained.model["path"]), max(map(layers_needed, hooks))
+    return load(path, trained.device, trained.precision, layers, link, ("sae", "sae"))
+
+
+def load(
+    folder: Path, device: torch.device, precision: str, layers: int | None, link: Link, fields: tuple[str, str]
+) -> LM:
+    """A model, all of it when no ``layers`` are given. ``fields`` of the spec are named when it is the model that does
+    not fit, or the precision. Raises Refused.
+    """
+    link.progress("load model", 0, 1)
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        lm = load_lm(folder, device, precision, layers)
+    except UnknownModel as error:
+        raise Refused(str(error), fields[0]) from error
+    except NoPrecision as error:
+        raise Refused(str(error), fields[1]) from error
+    link.progress("load model", 1, 1)
+    return lm
+
+
+def device_here() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usual_precision(model: Mapping[str, Any], device: torch.device) -> str:
+    """Of a model.json: as its weights lie there; half precision is slow on most CPUs."""
+    if model.get("quantized"):
+        return str(model["quantized"])
+    return "fp32" if device.type == "cpu" else STORED.get(model["dtype"], "fp32")
+
+
+def read_model(name: str, link: Link) -> dict[str, Any] | None:
+    """model.json; None when there is no such model."""
+    try:
+        found: dict[str, Any] = json.loads((link.paths.artifact("model", name) / "model.json").read_text())
     except (OSError, ValueError):
         return None
     return found
