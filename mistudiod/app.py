@@ -33,6 +33,8 @@ from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.preview import preview
+from mistudiod.profiles import Profiles
+from mistudiod.ranges import Ranges
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
@@ -40,6 +42,7 @@ from mistudiod.session import Sessions
 from mistudiod.settings import Settings, is_loopback
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
+from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
 from mistudiod.tokens import Scope, Tokens
@@ -58,7 +61,8 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
     app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
-    app[keys.LABELS] = Labels(database)
+    app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
+    app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
@@ -94,6 +98,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         app[keys.GIVING],
         app[keys.LEASES],
         command,
+        app[keys.STEERINGS].keep,
     )
     app[page.PAGE] = shown
     database.told = functools.partial(_tell, app)

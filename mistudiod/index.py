@@ -19,6 +19,7 @@ from mistudiod.errors import Invalid, NotFound
 from mistudiod.jobs import now
 from mistudiod.label_statements import forget as forget_labels
 from mistudiod.paths import PARTIAL, Paths, delete_tree
+from mistudiod.ranges import forget as forget_ranges
 
 NOUNS = ("model", "dataset", "tokenization", "sae", "features")
 # The file without which a folder is no artifact; its content is what the index shows.
@@ -53,7 +54,7 @@ class Index:
         def put(db: sqlite3.Connection) -> Artifact:
             known = db.execute("select 1 from artifacts where noun = ? and name = ?", (noun, name)).fetchone()
             if noun == "sae" and not known:  # those of an SAE of that name whose folder went without a word
-                forget_labels(db, name)
+                _forget_said(db, name)
             return self._put(db, noun, name, info, job)
 
         return await self._database.write(put)
@@ -98,7 +99,7 @@ class Index:
         return await self._database.read(select)
 
     async def remove(self, noun: str, name: str) -> None:
-        """Forget it, an SAE with its features and labels, then delete the folders.
+        """Forget it, an SAE with its features, labels and ranges, then delete the folders.
 
         A crash between leaves them to the next sweep. Raises NotFound.
         """
@@ -110,7 +111,7 @@ class Index:
                 raise NotFound(f"there is no {noun} {name!r}")
             folders = [self._paths.artifact(noun, name)]
             if noun == "sae":
-                forget_labels(db, name)
+                _forget_said(db, name)
                 like = "select id, noun, name from artifacts where noun = 'features' and substr(name, 1, ?) = ?"
                 rows = db.execute(like, (len(name) + 1, f"{name}/")).fetchall() + rows
                 folders.insert(0, self._paths.artifact("features", name))
@@ -172,6 +173,12 @@ class Index:
         folder = self._paths.artifact(row["noun"], row["name"])
         known = {"id": row["id"], "name": row["name"], "created_at": row["created_at"], "job": row["job"]}
         return {**json.loads(row["info"]), **known, "folder": str(folder)}
+
+
+def _forget_said(db: sqlite3.Connection, sae: str) -> None:
+    """What only the database knows of an SAE: another one of its name has other features."""
+    forget_labels(db, sae)
+    forget_ranges(db, sae)
 
 
 def is_name(noun: str, name: str) -> bool:

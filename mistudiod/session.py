@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ class Sessions:
 
     async def ask(
         self, spec: Ask, *, keep_alive: Duration = None, if_busy: IfBusy = "refuse"
-    ) -> AsyncIterator[AnyEvent]:
+    ) -> AsyncGenerator[AnyEvent, None]:
         """What the worker says of a request as it says it: Progress while it loads, Wrote, and Replied at the end.
 
         Whoever leaves before that closes the iterator (``contextlib.aclosing``), which cancels the request. Raises

@@ -200,7 +200,17 @@ def events() -> Iterator[str]:
         "the newest always, and before the state that follows it. They are not told again: after a gap ask\n"
         "`/api/jobs/{id}/metrics?after_step=` for the steps that are missing, and `/api/jobs/{id}/live`.\n\n"
         "A comment, `: ping`, comes every 15 s. A reader that is 1,024 states behind, or takes nothing for a minute, is\n"
-        "let go, and resumes when it comes back. There are 256 streams at most (429)."
+        "let go, and resumes when it comes back. There are 256 streams at most (429).\n\n"
+        "## Steering\n\n"
+        '`POST /api/steer` and `POST /api/saes/{ref}/ranges` answer with events too, unless the body has `"stream": false`.\n'
+        "They have no id and are not told again: whoever hangs up stops the work at the next token, and nothing is kept.\n\n"
+        "| event | data | what it tells |\n|---|---|---|\n"
+        "| `progress` | `stage`, `done`, `total`, `unit`, `eta_s` | how far loading or calibration has come |\n"
+        "| `text` | `tokens`, `texts` of `row` and `text` | what comes next in the text of a row, and how many tokens each "
+        "has by now; of each sample the rows are the baseline, then the steered texts in their order |\n"
+        "| `result` | [Steered](api.md#steered), or [RangeList](api.md#rangelist) | all of it; the stream ends |\n"
+        "| `error` | as the body of a refusal | why there is no result; the stream ends |\n\n"
+        "What is refused before the first event is an ordinary refusal, with its HTTP status."
     )
 
 

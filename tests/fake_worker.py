@@ -39,6 +39,8 @@ import warnings
 from pathlib import Path
 from urllib.parse import quote
 
+import steered_runs
+
 from mistudiod.specs import Train
 from mistudiod.worker.link import Asked, take_secrets, tie_to_parent
 from mistudiod.worker.redacted import redact_output
@@ -208,6 +210,8 @@ def reply(asked_for: dict, order: dict, say) -> int | None:
         texts = [{"row": row, "text": f"t{token} "} for row in range(rows)]
         say(event="wrote", request=number, tokens=token + 1, texts=texts)
     about = {"rows": rows, "rows_at_once": order["rows_at_once"], "pid": os.getpid(), "spec": spec}
+    if asked_for["kind"] in steered_runs.ANSWERS:
+        about |= steered_runs.ANSWERS[asked_for["kind"]](spec, order["model"])
     say(event="replied", request=number, result=about)
     return None
 
@@ -328,6 +332,8 @@ def finish(order: dict, say) -> None:
             (folder / file).write_text(json.dumps({"rows": 3, "job": order["job"]}))
             say(event="artifact", noun=noun, name=name)
     took = {"peak_bytes": 600_000_000, "seconds": 1.0, "tokens_per_s": 1000.0} if spec["kind"] == "train" else {}
+    if spec["kind"] == "steer":
+        took = steered_runs.answer(spec, "m")
     if failed:
         took["failed"] = [{"sae": name, "message": "it diverged"} for name in failed]
     if "partial" in order:

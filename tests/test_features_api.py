@@ -17,9 +17,10 @@ from aiohttp import ClientPayloadError
 from blockbuster import BlockBuster, BlockBusterFunction
 from conftest import Studio, put_artifact
 from plain_store import WORDS, example, feature, write_store
+from steered_runs import found as found_range
 
 from mistudiod.api import features
-from mistudiod.api.keys import INDEX, LABELS
+from mistudiod.api.keys import INDEX, LABELS, RANGES
 from mistudiod.feature_query import FILTERS, SORTS
 from mistudiod.open_stores import MOST
 from mistudiod.pages import Pages
@@ -249,7 +250,7 @@ async def test_a_row_is_that_of_the_store_with_the_label_and_an_example_when_ask
 async def test_a_feature_is_its_page_with_label_score_and_marks(shown: Studio) -> None:
     pages, known = Pages(shown.data / "features/s/3"), KnownLabels()
     for index in range(D_SAE):
-        expected = {"sae": "s", "extraction": "3", **pages.page(index), **await known.about("s", index)}
+        expected = {"sae": "s", "extraction": "3", **pages.page(index), **await known.about("s", index), "range": None}
         assert await shown.get(f"/api/saes/s/features/{index}") == expected
 
 
@@ -382,6 +383,7 @@ async def test_an_export_reads_labels_a_few_pages_at_a_time(studio: Studio, monk
     labels, reads = studio.app[LABELS], 0
     await labels.put("s", 7, "imports", "of modules", "3")
     await labels.mark("s", 33, {"starred": True})
+    await studio.app[RANGES].keep("s", "aa", [found_range(33), found_range(59)])
     expected = [await studio.get(f"/api/saes/s/features/{index}") for index in range(D_SAE)]
     real = labels._database.read
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
 from mistudiod.api.fields import Fields
+from mistudiod.errors import Invalid
 
 Id = Annotated[int, Field(ge=1, lt=2**62)]
 Ref = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -27,3 +29,11 @@ class PageQuery(Fields):
 
 def after(cursor: str | None) -> int:
     return int(cursor) if cursor else 0
+
+
+def check_feature(sae: Mapping[str, Any], feature: int, field: str) -> None:
+    """Raises Invalid for a feature that an SAE has not, as far as its folder says how many it has."""
+    width = sae.get("width")
+    if isinstance(width, int) and feature >= width:
+        reason = f"must be 0 to {width - 1}"
+        raise Invalid(f"{sae['name']} has features 0 to {width - 1}: there is no feature {feature}", {field: reason})

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mistudiod.api.fields import Described, Fields, Page
+from mistudiod.api.steer_answers import Range
 
 
 class ShortLabel(Described):
@@ -128,6 +129,7 @@ class Feature(FeatureNumbers):
     label: dict[str, Any] | None
     score: dict[str, Any] | None
     marks: dict[str, Any] = Field(description="starred, note and lists")
+    range: Range | None = Field(description="strengths to steer with; null: not found for the SAE as it is")
 
 
 class Place(Fields):

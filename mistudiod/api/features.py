@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from mistudiod.api import feature_answers as answers
 from mistudiod.api.asks import PageQuery, Ref, RefPath, after
 from mistudiod.api.body import encoded
 from mistudiod.api.fields import Fields
-from mistudiod.api.keys import INDEX, LABELS, STORES
+from mistudiod.api.keys import INDEX, LABELS, RANGES, STORES
 from mistudiod.api.route import Asked, route
 from mistudiod.errors import Conflict, Invalid, NotFound
 from mistudiod.facts import UnknownModel
@@ -29,6 +29,7 @@ from mistudiod.feature_places import cosine, occurrences, together
 from mistudiod.feature_query import Filter, parse_filter, parse_sort, select
 from mistudiod.labels import Labels
 from mistudiod.pages import Pages
+from mistudiod.ranges import Ranges
 from mistudiod.tokens import Scope
 
 log = logging.getLogger("mistudiod.api")
@@ -78,10 +79,12 @@ class ComparedQuery(Fields):
 @dataclass(frozen=True)
 class _Extraction:
     sae: str
+    sha256: str | None  # of its weights, as its folder says
     folder: Path  # of the SAE
     id: str
     pages: Pages
     labels: Labels
+    ranges: Ranges
 
     @property
     def named(self) -> dict[str, str]:
@@ -90,6 +93,12 @@ class _Extraction:
     def check(self, index: int) -> None:
         if index >= self.pages.d_sae:
             raise NotFound(f"{self.sae} has features 0 to {self.pages.d_sae - 1}")
+
+    async def said_of(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """What is known of each feature besides what its extraction has found."""
+        labels = await self.labels.about_each(self.sae, indices)
+        ranges = {one["feature"]: one for one in await self.ranges.of(self.sae, self.sha256, indices)}
+        return [{**about, "range": ranges.get(index)} for index, about in zip(indices, labels, strict=True)]
 
     async def read(self, function: Callable[..., T], *given: Any) -> T:
         """In a thread; Conflict when the store turns out to be damaged, or lacks what is needed."""
@@ -161,7 +170,7 @@ async def export_features(asked: Asked[None]) -> web.StreamResponse:
     try:
         for begin in range(0, one.pages.d_sae, _EXPORTED):
             indices = range(begin, min(begin + _EXPORTED, one.pages.d_sae))
-            about = await one.labels.about_each(one.sae, indices)
+            about = await one.said_of(indices)
             await response.write(await asyncio.to_thread(_lines, one, indices, about))
     except ConnectionError:
         pass  # the reader has gone
@@ -180,8 +189,8 @@ async def show_feature(asked: Asked[None]) -> Any:
     """Show all that is known of one feature."""
     one, index = await _open(asked), asked.path.index
     one.check(index)
-    page, about = await asyncio.gather(
-        one.read(lambda: _encoded(one.named | one.pages.page(index))), one.labels.about(one.sae, index)
+    page, (about,) = await asyncio.gather(
+        one.read(lambda: _encoded(one.named | one.pages.page(index))), one.said_of([index])
     )
     return _response(page[:-1] + b"," + encoded(about).encode(errors="replace")[1:])  # two objects become one
 
@@ -221,7 +230,8 @@ async def _open(asked: Asked[Any]) -> _Extraction:
     made_of = pages.manifest.get("sae_sha256")
     if sae.get("sae_sha256", made_of) != made_of:
         raise Conflict(f"{name} was trained further since extraction {id}: extract the features again")
-    return _Extraction(name, Path(sae["folder"]), id, pages, asked.app[LABELS])
+    labels, ranges = asked.app[LABELS], asked.app[RANGES]
+    return _Extraction(name, sae.get("sae_sha256"), Path(sae["folder"]), id, pages, labels, ranges)
 
 
 def _parsed(field: str, parse: Callable[[str], T], text: str) -> T:

@@ -17,11 +17,14 @@ from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
+from mistudiod.profiles import Profiles
+from mistudiod.ranges import Ranges
 from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
 from mistudiod.session import Sessions
 from mistudiod.settings import Settings
+from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
 from mistudiod.tokens import Tokens
@@ -38,6 +41,9 @@ SCHEDULER = web.AppKey("scheduler", Scheduler)
 GIVING = web.AppKey("giving", Giving)
 TEMPLATES = web.AppKey("templates", Templates)
 LABELS = web.AppKey("labels", Labels)
+STEERINGS = web.AppKey("steerings", Steerings)
+PROFILES = web.AppKey("profiles", Profiles)
+RANGES = web.AppKey("ranges", Ranges)
 MONITOR = web.AppKey("monitor", Monitor)
 DATABASE = web.AppKey("database", Database)
 RECORDS = web.AppKey("records", Records)

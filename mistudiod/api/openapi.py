@@ -92,8 +92,9 @@ def _responses(route: Route, schemas: dict[type[BaseModel], dict[str, Any]]) -> 
         found["204"] = {"description": "Done"}
     else:
         content = {route.media: {"schema": schemas[route.answer]}}
-        if route.streams:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
+        for media in (route.also, "text/event-stream" if route.streams else None):
+            if media is not None:
+                content[media] = {"schema": {"type": "string"}}
         for status in sorted({route.status, *((200,) if "Idempotency-Key" in route.headers else ())}):
             found[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
     if route.tagged and route.method == "GET":

@@ -40,30 +40,40 @@ def refusals() -> Callable[..., Awaitable[web.StreamResponse]]:
         try:
             response = await handler(request)
         except StudioError as error:
-            response = _refusal(error)
+            response = _refusal(request, error)
         except web.HTTPRequestEntityTooLarge:
-            response = _refusal(TooLarge("the body is larger than this route takes"))
+            response = _refusal(request, TooLarge("the body is larger than this route takes"))
         except web.HTTPNotFound:
-            response = _refusal(NotFound(f"there is nothing at {request.path}"))
+            response = _refusal(request, NotFound(f"there is nothing at {request.path}"))
         except web.HTTPMethodNotAllowed as refused:
             methods = ", ".join(sorted(refused.allowed_methods))
-            response = _refusal(WrongMethod(f"{request.path} takes {methods}, not {request.method}"))
+            response = _refusal(request, WrongMethod(f"{request.path} takes {methods}, not {request.method}"))
             response.headers["Allow"] = methods
         except web.HTTPException:
             raise
-        except Exception:
-            mark = secrets.token_hex(4)
-            log.exception("%s %s failed (%s)", request.method, request.path, mark)
-            response = _refusal(StudioError(f"something went wrong in the daemon; its log has the reason under {mark}"))
+        except Exception:  # noqa: BLE001 - it is logged
+            response = _refusal(request, unforeseen(request))
         return response
 
     return middleware
 
 
-def _refusal(error: StudioError) -> web.Response:
+def unforeseen(request: web.Request) -> StudioError:
+    """What is said of an exception that nobody expected; the log has the rest."""
+    mark = secrets.token_hex(4)
+    log.exception("%s %s failed (%s)", request.method, request.path, mark)
+    return StudioError(f"something went wrong in the daemon; its log has the reason under {mark}")
+
+
+def error_text(request: web.Request, error: StudioError) -> str:
+    """The error object."""
     # A path or a field's name that is repeated may be a secret that was put in the wrong place.
-    text = PROCESS.hide(encoded(error.body()))
-    response = web.Response(body=text.encode(errors="replace"), status=error.status, content_type="application/json")
+    return PROCESS.hide(encoded(error.body()))
+
+
+def _refusal(request: web.Request, error: StudioError) -> web.Response:
+    text = error_text(request, error).encode(errors="replace")
+    response = web.Response(body=text, status=error.status, content_type="application/json")
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

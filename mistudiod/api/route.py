@@ -42,7 +42,8 @@ class Route:
 
     ``media`` other than JSON: the handler makes the response itself. ``raw``: it reads the body itself, up to a limit
     of its own; otherwise a body has ``body_bytes`` at most. ``tagged``: the answer has an ETag. ``streams``: a body
-    that asks for it is answered with events instead, as they come. ``headers``: what it heeds besides, and why.
+    that asks for it is answered with events instead, as they come. ``also``: the media type of another form of the
+    answer, which the query may ask for; its handler makes that itself. ``headers``: what it heeds besides, and why.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Route:
     body_bytes: int = BODY_BYTES
     tagged: bool = False
     streams: bool = False
+    also: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property

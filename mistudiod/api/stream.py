@@ -67,7 +67,7 @@ TOPICS = frozenset(TOPIC_MODELS) - _ALWAYS
 _SEND_LIMIT_S = 60.0  # a peer that takes nothing for this long is gone
 _STREAMS = 256
 _SNAPSHOT_JOBS = 100
-_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class EventsQuery(Fields):
@@ -92,17 +92,17 @@ async def events(asked: Asked[EventsQuery]) -> web.StreamResponse:
     bus = asked.app[BUS]
     if len(bus) >= _STREAMS:
         raise TooMany(f"{_STREAMS} event streams are open already; close one")
-    response = web.StreamResponse(headers=_HEADERS)
+    response = web.StreamResponse(headers=HEADERS)
     with bus.subscribe(topics) as subscription:
         await response.prepare(asked.request)
         try:
-            await _send(asked.request, response, b"retry: 2000\n\n")
+            await send(asked.request, response, b"retry: 2000\n\n")
             last = bus.newest
             if (seen := _last_seen(asked)) is None:
-                await _send(asked.request, response, f"id: {last}\n\n".encode())
+                await send(asked.request, response, f"id: {last}\n\n".encode())
             else:
                 async for message in _replay(asked.app, seen, topics | _ALWAYS):
-                    await _send(asked.request, response, message.record)
+                    await send(asked.request, response, message.record)
                     last = message.id or last
             await _follow(asked.request, response, subscription, last)
         except (ConnectionError, Unauthorized):
@@ -117,7 +117,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, subscripti
             await authenticate(request)  # its token may have been revoked
         records = [message.record for message in messages if message.id is None or message.id > last]
         if records:
-            await _send(request, response, b"".join(records))
+            await send(request, response, b"".join(records))
 
 
 def _last_seen(asked: Asked[EventsQuery]) -> int | None:
@@ -149,7 +149,7 @@ async def _reset(app: web.Application, bus: Bus) -> Message:
     return Message(newest, "reset", {"jobs": jobs, "artifacts": artifacts})
 
 
-async def _send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+async def send(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
     """Raises ConnectionError when the reader has gone, or has taken nothing for too long."""
     transport = request.transport
     if transport is None:
