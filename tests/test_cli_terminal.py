@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from feature_stub import Shelf, in_front
 from mistudio import Client
-from mistudio.demo import strength
+from mistudio.demo import SHOWN, chosen, strength
 from steer_stub import Desk, found_range
 from steer_stub import in_front as with_steering
 from studio import proxied, running
@@ -150,16 +150,23 @@ def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(stud
     assert strongest["typical"] == max(one["typical"] for one in found["features"])
     assert found["range"] == found_range(strongest["index"])
     done = [(one["feature"], one["strength"]) for text in found["steer"]["steered"] for one in text["strengths"]]
-    assert done == [(strongest["index"], -2.6), (strongest["index"], 2.6)]  # 2 nats either way
-    for how in ("suppressed, at -2.6", "amplified, at +2.6"):
+    assert done == [(strongest["index"], -1.1), (strongest["index"], 1.1)]  # half a nat either way
+    for how in ("suppressed, at -1.1", "amplified, at +1.1"):
         assert f"with feature {strongest['index']} {how} of its largest activation (KL 0.48 nats" in first.stdout
 
 
 def test_the_demo_steers_no_further_than_texts_hold_together() -> None:
     found = found_range(7)
-    assert (strength(found, "low"), strength(found, "high")) == (-2.6, 2.6)
-    broken = {**found, "breaks": {"low": -2.0, "high": 0.2, "why": "repetition"}}
-    assert (strength(broken, "low"), strength(broken, "high")) == (-1.1, 1.0)
+    assert (strength(found, "low"), strength(found, "high")) == (-1.1, 1.1)
+    broken = {**found, "breaks": {"low": -0.5, "high": 0.2, "why": "repetition"}}
+    assert (strength(broken, "low"), strength(broken, "high")) == (-0.4, 1.0)
+
+
+def test_the_demo_steers_with_a_feature_whose_effect_shows_at_once() -> None:
+    words = {3: "fires on `and`; next: names", 7: "fires on `__(`; next: “self”", 9: "fires on `os`; next: “.”"}
+    features = [{"index": n, "label": {"text": words[n]} if n in words else None} for n in range(20)]
+    assert [one["index"] for one in chosen(features)] == [7, 0, 1, 2, 3, 4, 5, 6, 8, 9][:SHOWN]
+    assert [one["index"] for one in chosen(features[:3])] == [0, 1, 2]
 
 
 def test_the_demo_leaves_alone_what_somebody_made_under_its_names(tmp_path: Path) -> None:

@@ -61,7 +61,11 @@ def wrapped(parts: Sequence[Part], cells: int | None) -> list[Line]:
 
 
 def _bare(line: Sequence[Part]) -> Line:
-    return [part for part in line if part[0]]
+    """In as few parts as there are styles beside each other."""
+    return [
+        ("".join(text for text, _ in parts), style)
+        for style, parts in itertools.groupby(line, key=lambda part: part[1])
+    ]
 
 
 def half(cells: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mistudio import human
@@ -44,12 +45,13 @@ STAGES = {
 }
 FINDINGS = ("extract", "label", "score")  # kinds of jobs that make nothing with a name of its own
 
-SHOWN = 10
+SHOWN, LOOKED_AT = 10, 200
 # Features that are strong in each of their examples come first, and of these none that fires all over the text.
 FILTERS, SORT = ("alive density<0.01 score>0.8", "alive density<0.01", "alive"), "-typical"
 
 PROMPT = "def read_lines(path):\n    "
-NATS = ("2", "0.5", "0.1")  # how far the model is moved: so far if the text then still holds together
+FORETELLS = re.compile(r"next: “\w+”")  # a label of a feature after which a word is to come: more of it shows at once
+NATS = ("0.5", "0.1")  # how far the model is moved: so far if the text then still holds together
 WRITTEN_TOKENS = 60
 
 
@@ -105,10 +107,10 @@ class Demo:
     def _shown(self, sae: str) -> list[dict[str, Any]]:
         """Features to show, the one to steer with first; such as there are where none is as they should be."""
         for filter in FILTERS:
-            found = self._client.features(sae, SORT, filter, limit=SHOWN, example=True)["features"]
+            found = self._client.features(sae, SORT, filter, limit=LOOKED_AT, example=True)["features"]
             if found:
                 break
-        return list(found)
+        return chosen(found)
 
     def _submit(self) -> dict[str, Job | None]:
         """Queue all that is missing at once: each job waits by itself for those that make what it reads."""
@@ -192,6 +194,12 @@ class Demo:
         elif ended["state"] != "done":
             raise Failed(ended)
         return {"stage": title, "job": job["id"], "seconds": human.between(ended["started_at"], ended["ended_at"])}
+
+
+def chosen(features: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those to show, before them the first of whose label one can see what it does to a text, if there is one."""
+    clear = [one for one in features if one["label"] and FORETELLS.search(one["label"]["text"])][:1]
+    return [*clear, *(one for one in features if one not in clear)][:SHOWN]
 
 
 def strength(range: Mapping[str, Any], side: str) -> float:

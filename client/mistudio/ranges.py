@@ -8,18 +8,17 @@ from typing import Any
 from mistudio import human
 from mistudio.grids import grid
 from mistudio.output import Canvas, Line
-from mistudio.visible import cut, visible
+from mistudio.visible import visible
 
 Range = Mapping[str, Any]
 _STEPS = ("0.1", "0.5", "2")  # nats
-_LABEL_CELLS = 40
 _FAR = 1.5  # times the strength of 2 nats
 WEAK = 0.05  # nats
 
 
 def table(found: Sequence[Range], labels: Mapping[int, str], canvas: Canvas) -> Iterator[Line]:
     """A line for each feature: strengths from suppressed to amplified, by the nats that they move the model."""
-    header = ["FEATURE", *(f"−{step}" for step in reversed(_STEPS)), *(f"+{step}" for step in _STEPS)]
+    header = ["FEATURE", "−2 NATS", "−0.5", "−0.1", "+0.1", "+0.5", "+2 NATS"]
     rows = [
         [
             str(one["feature"]),
@@ -27,7 +26,7 @@ def table(found: Sequence[Range], labels: Mapping[int, str], canvas: Canvas) -> 
             *(_strength(one["kl"][step]["high"]) for step in _STEPS),
             human.number(one["maximum"], 2),
             breaks(one),
-            cut(visible(labels.get(one["feature"], "")), _LABEL_CELLS),
+            visible(labels.get(one["feature"], "")),
         ]
         for one in found
     ]

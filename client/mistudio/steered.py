@@ -14,7 +14,6 @@ from mistudio.visible import cut, visible
 Result = Mapping[str, Any]
 Text = Mapping[str, Any]
 Labels = Mapping[tuple[str, int], str]  # of a feature of an SAE
-_LABEL_CELLS = 44
 _PROMPT_CELLS = 300
 _MOST_COLUMNS = 3  # of activations, in the table of a sweep
 
@@ -48,7 +47,7 @@ def _about(result: Result, labels: Labels, canvas: Canvas) -> Iterator[Line]:
 
 def _edit(one: Result, sae: str, labels: Labels) -> list[str]:
     name = str(one["feature"]) if one["sae"] == sae else f"{one['sae']}/{one['feature']}"
-    label = cut(visible(labels.get((one["sae"], one["feature"]), "")), _LABEL_CELLS)
+    label = visible(labels.get((one["sae"], one["feature"]), ""))
     return [name, visible(one["formula"]), one["hook"], one["scope"], human.number(one["maximum"], 2), label]
 
 
@@ -111,6 +110,14 @@ def _mean(own: Result | None) -> str:
     return human.UNKNOWN if own is None else f"{human.number(own['mean'], 2)}, {human.number(own['max'], 2)}"
 
 
+def _means(text: Text, feature: Result) -> str:
+    """Of its activation in a text, and under the edit."""
+    own = _activation(text, feature)
+    under = _activation({"activations": text.get("steered_activations")}, feature)
+    said = human.UNKNOWN if own is None else human.number(own["mean"], 2)
+    return said if under is None else f"{said} ({human.number(under['mean'], 2)})"
+
+
 def _activation(text: Mapping[str, Any], of: Result) -> Result | None:
     return next(
         (one for one in text["activations"] or () if (one["sae"], one["feature"]) == (of["sae"], of["feature"])), None
@@ -126,11 +133,13 @@ def _sweep(baseline: Text, ones: Sequence[Text], sae: str, canvas: Canvas) -> It
     yield []
     header, rows = _table(baseline, ones, sae)
     yield from grid(header, rows, canvas, "l" + "r" * (len(header) - 1))
+    about = "mean: a feature's activation over the text, as the model without an edit reads it; edited: under the edit"
+    yield from ([(text, "dim") for text, _ in line] for line in wrapped(plain(about), canvas.width))
 
 
 def _table(baseline: Text, ones: Sequence[Text], sae: str) -> tuple[list[str], list[list[str]]]:
     own = list(ones[0]["activations"] or ())[:_MOST_COLUMNS]
-    names = [f"{one['feature']} FIRES AT (MEAN, MAX)" for one in own]
+    names = [f"{one['feature']} MEAN (EDITED)" for one in own]
     header = ["STRENGTHS", "KL", "PERPLEXITY", "REPETITION", "CHANGED", "‖CHANGE‖/‖h‖", *names]
     rows = []
     for one in (baseline, *ones):
@@ -143,7 +152,7 @@ def _table(baseline: Text, ones: Sequence[Text], sae: str) -> tuple[list[str], l
                 human.share(one["repetition"]),
                 human.share(one["changed"]) if is_steered else human.UNKNOWN,
                 human.number(one["change_ratio"], 2) if is_steered else human.UNKNOWN,
-                *(_mean(_activation(one, feature)) for feature in own),
+                *(_means(one, feature) for feature in own),
             ]
         )
     return header, rows

@@ -54,13 +54,8 @@ def lines(a: Steering, b: Steering, canvas: Canvas) -> Iterator[Line]:
         yield from steered.beside(
             (f"{a['id']}  {one[0]}", f"{b['id']}  {other[0]}"), one[1]["text"], other[1]["text"], canvas
         )
-        yield [
-            (
-                f"  KL {_kl(one[1])} and {_kl(other[1])} nats, perplexity {_perplexity(one[1])} and "
-                f"{_perplexity(other[1])}",
-                "dim",
-            )
-        ]
+        kl = f"KL {_kl(one[1])} and {_kl(other[1])} nats, " if "kl" in one[1] else ""
+        yield [(f"  {kl}perplexity {_perplexity(one[1])} and {_perplexity(other[1])}", "dim")]
 
 
 def _titled(steering: Steering, sae: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -55,7 +55,7 @@ class Steerings:
     ) -> dict[str, Any]:
         """Find, and keep, the strengths at which adding a feature changes the model by 0.1, 0.5 and 2 nats.
 
-        ``{"sae", "model", "ranges": [{"feature", "kl": {"0.5": {"low", "high"}}, "breaks": {"low", "high", "why"}}]}``.
+        ``{"sae", "ranges": [{"feature", "kl": {"0.5": {"low", "high"}}, "breaks": {"low", "high", "why"}, …}]}``.
         """
         body = {"features": list(features), **given(**fields)}
         return self._heard("calibrate", body, None, on_progress, ref=sae)

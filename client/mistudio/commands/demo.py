@@ -103,7 +103,7 @@ def _show_texts(found: dict[str, Any]) -> None:
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip("\n").splitlines())
+    return "\n".join(f"    {line}".rstrip() for line in text.strip("\n").splitlines())
 
 
 def _time(stage: dict[str, Any]) -> str:

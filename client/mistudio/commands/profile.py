@@ -8,6 +8,7 @@ from mistudio import edits, human, output
 from mistudio.commands.artifact import make_sure
 from mistudio.commands.edit_options import edits_of, feature_option, scope_option
 from mistudio.completion import named
+from mistudio.errors import ApiError
 from mistudio.options import Call, Noun, columned, pass_call
 from mistudio.tables import Columns, show_rows
 
@@ -49,7 +50,12 @@ def save(
         if "sae" not in one and sae is None:
             raise click.UsageError(f"of which SAE is {edits.said(one)}? Say SAE/{edits.said(one)}, or --sae SAE of all")
         one.setdefault("sae", sae)
-    made = call.client.save_profile(name, found, note, replace)
+    try:
+        made = call.client.save_profile(name, found, note, replace)
+    except ApiError as error:
+        if error.status == 409:
+            raise ApiError(409, error.code, f"{error.message} (--replace)") from error
+        raise
     if call.json:
         output.data(made)
     else:
