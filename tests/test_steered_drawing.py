@@ -17,15 +17,16 @@ def drawn(found: dict[str, Any], cells: int | None, colours: bool = True) -> lis
     return [list(line) for line in lines(found, {}, Canvas(cells, colours))]
 
 
-def one_pair(desk: Desk, words: str) -> dict[str, Any]:
+def one_pair(words: str) -> dict[str, Any]:
+    desk = Desk()
     desk.steered = words
     return result(desk, {"sae": "made", "prompt": "x", "steering": [{"feature": 7, "strength": 2.0}]})
 
 
 @pytest.mark.parametrize("cells", [100, 131, 200])
-def test_a_wide_terminal_has_the_baseline_left_and_the_steered_text_right(desk: Desk, cells: int) -> None:
+def test_a_wide_terminal_has_the_baseline_left_and_the_steered_text_right(cells: int) -> None:
     words = f"日本語 {'x' * 300} " + "and then some more of it " * 9
-    whole = ["".join(text for text, _ in line) for line in drawn(one_pair(desk, words), cells)]
+    whole = ["".join(text for text, _ in line) for line in drawn(one_pair(words), cells)]
     assert max(map(width, whole)) <= cells
     beside = [line.split(" │ ") for line in whole if " │ " in line]
     assert [side.strip() for side in beside[0]] == ["BASELINE", "STEERED  7:+2"]
@@ -39,19 +40,16 @@ def test_a_wide_terminal_has_the_baseline_left_and_the_steered_text_right(desk: 
 
 
 @pytest.mark.parametrize("cells", [40, 80, 99])
-def test_a_narrow_terminal_has_them_below_each_other(desk: Desk, cells: int) -> None:
-    whole = ["".join(text for text, _ in line) for line in drawn(one_pair(desk, "a b c " * 40), cells)]
+def test_a_narrow_terminal_has_them_below_each_other(cells: int) -> None:
+    whole = ["".join(text for text, _ in line) for line in drawn(one_pair("a b c " * 40), cells)]
     assert not any("│" in line for line in whole)
     assert max(map(width, whole[5:])) <= cells
     assert whole.index("BASELINE") < whole.index("STEERED  7:+2")
 
 
-def test_words_that_differ_are_marked_and_no_others(desk: Desk) -> None:
+def test_words_that_differ_are_marked_and_no_others() -> None:
     marks = "".join(
-        word
-        for line in drawn(one_pair(desk, BASELINE.replace("line", "row")), 120)
-        for word, style in line
-        if style == MARK
+        word for line in drawn(one_pair(BASELINE.replace("line", "row")), 120) for word, style in line if style == MARK
     )
     assert marks == "rowrow"
     assert [word for word, style in marked("a b c d", "a c d e") if style] == ["b"]
