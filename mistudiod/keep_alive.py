@@ -12,14 +12,15 @@ FOREVER = math.inf
 LONGEST_S = 365 * 86_400.0
 MOST_HELD_S = 3600.0  # that a session may keep queued jobs from the GPU
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_PART = r"(\d+(?:\.\d+)?)(h|ms|m|s)"
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_PART = f"({_NUMBER})(h|ms|m|s)"
 
 
 def seconds_of(given: str | float) -> float:
     """Seconds, or FOREVER for anything below 0. Raises ValueError in one sentence."""
     text = str(given).strip()
     sign, size = (-1, text[1:]) if text.startswith("-") else (1, text)
-    if re.fullmatch(r"\d+(\.\d+)?", size):
+    if re.fullmatch(_NUMBER, size):
         seconds = sign * float(size)
     elif re.fullmatch(f"({_PART})+", size):
         seconds = sign * sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_PART, size))

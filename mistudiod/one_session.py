@@ -18,9 +18,8 @@ from mistudiod.errors import Conflict, SessionFailed, StudioError, TooMany
 from mistudiod.keep_alive import Stay
 from mistudiod.leases import Leases
 from mistudiod.request import Request
-from mistudiod.resident import Resident
+from mistudiod.resident import Resident, ordered
 from mistudiod.runner import Grace, boot_id
-from mistudiod.specs import Session as Order
 from mistudiod.statements import Job
 from mistudiod.wanted import Wanted
 
@@ -32,9 +31,9 @@ LINE = 16  # requests that wait for the one under way
 class Tools:
     """What every session of this daemon works with. ``grace_s``: to finish what it writes when a job needs the GPU.
 
-    ``plan``: what a model will take, and how many texts may be written at once; raises OutOfMemory. ``changed`` is
-    called when there is something new to see, ``freed`` when a process has given back its memory, ``wake`` when the
-    GPU may be had again.
+    ``plan``: the bytes that it will take, None when they are not known; raises OutOfMemory. ``changed`` is called when
+    there is something new to see, ``freed`` when a process has given back its memory, ``wake`` when the GPU may be had
+    again.
     """
 
     folder: Path
@@ -43,7 +42,7 @@ class Tools:
     grace: Grace
     grace_s: float
     command: Sequence[str]
-    plan: Callable[[Wanted], Awaitable[tuple[int | None, int | None]]]
+    plan: Callable[[Wanted], Awaitable[int | None]]
     changed: Callable[[], None]
     freed: Callable[[], None]
     wake: Callable[[], None]
@@ -174,14 +173,15 @@ class Session:
         while self.lease is None:
             await self._ask_for_room()
         self._tools.leases.reserved = False
-        self.predicted_bytes, self._rows_at_once = await self._tools.plan(self.wanted)
+        self.predicted_bytes = await self._tools.plan(self.wanted)
         while self._why is None:
             await self._process(self.lease)
 
     async def _ask_for_room(self) -> None:
         """Wait for the job that was asked to pause. Raises GpuBusy when the next one cannot."""
         self._wake.clear()
-        answer = await self._tools.leases.take(self.wanted.model, insist=True, pause=True)
+        take, model = self._tools.leases.take, self.wanted.model  # whatever fails: a job may be making room already
+        answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
         self.lease = answer.lease
         if answer.job is not None:
             if not answer.leaves:
@@ -191,10 +191,7 @@ class Session:
 
     async def _process(self, lease: int) -> None:
         """A process from its start to its end, and why there is no other after it."""
-        order = Order.model_validate(
-            {"model": self.wanted.model, "precision": self.precision, "rows_at_once": self._rows_at_once}
-        )
-        tools = self._tools
+        tools, order = self._tools, ordered(self.wanted, self.precision, self._rows_at_once)
         kills = await asyncio.to_thread(host.oom_kills)
         resident = await Resident.start(
             order, tools.folder, tools.data, tools.grace, tools.command, self.stay, self._line, self.notice

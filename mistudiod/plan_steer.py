@@ -17,7 +17,7 @@ from mistudiod.facts import ModelFacts
 from mistudiod.plan_answer import Line, Way, size_text
 from mistudiod.plan_choices import halves
 from mistudiod.plan_model import COMPUTE_BYTES, Precision, Reading
-from mistudiod.plan_sae import BLOCK_BYTES, FLOAT, MIN_BLOCK_ROWS
+from mistudiod.plan_sae import BLOCK_BYTES, FLOAT, MIN_BLOCK_ROWS, TOPK_SHARE
 from mistudiod.plan_train import (
     FRAGMENTED_SHARE,
     HOST_BYTES,
@@ -29,13 +29,15 @@ from mistudiod.plan_train import (
 from mistudiod.planner import LADDER, Abilities
 
 Part = Literal["weights", "runtime", "saes", "loading", "cache", "forward", "edits", "encoding", "sampling", "logits"]
-Phase = Literal["load", "write", "read"]
+Phase = Literal["load", "write", "read", "calibrate", "texts"]
 Parts = dict[Part, int]
 CACHES = 2  # of a row: that of its prompt, and its own, which begins with a copy
 EDIT_TENSORS = 5  # as wide as a hook, float32: the value, what is added, their sum, what is captured, what is read
 SAMPLING_BYTES = 40  # of a row and a token of the vocabulary: logits, ordered ones, probabilities, noise
 MASK_BYTES = 5  # of a token and a token that it may see
-BLOCKS = 2  # of pre-activations: what the product gives, and what the rule makes of it
+LOGIT_TENSORS = 6  # of a piece, as in LOGIT_BYTES
+# engine.strength_range: tokens that are read at once; short texts that are written at once, and their tokens.
+CALIBRATING_PASS, CALIBRATING_ROWS, CALIBRATING_TOKENS = 4_096, 32, 48
 LEAST_TOKENS = 64  # of a text and its prompt; shorter ones are of no use
 
 
@@ -143,10 +145,13 @@ class _Case:
 
     def phases(self) -> dict[Phase, Parts]:
         resting: Parts = {"weights": self._reading.weights(), "runtime": self._runtime(), "saes": self._saes()}
+        calibrating = replace(self, rows=CALIBRATING_ROWS, tokens=CALIBRATING_TOKENS)
         found: dict[Phase, Parts] = {
             "load": {**resting, "loading": self._reading.converted()},
-            "write": {**resting, **self._passing(), "sampling": self._sampling()},
-            "read": {**resting, **self._passing(), "logits": LOGIT_BYTES},
+            "write": {**resting, **self._writing()},
+            "read": {**resting, **self._reading_texts()},
+            "calibrate": {**resting, **self._passing(CALIBRATING_PASS), "logits": LOGIT_BYTES},
+            "texts": {**resting, **calibrating._writing()},
         }
         if self.device != "cpu":
             for parts in found.values():
@@ -158,7 +163,7 @@ class _Case:
 
     def request(self) -> int:
         """What a request takes beside what stays in memory."""
-        taken = sum(self._passing().values()) + max(self._sampling(), LOGIT_BYTES)
+        taken = max(sum(self._writing().values()), sum(self._reading_texts().values()))
         return taken if self.device == "cpu" else int((1 + FRAGMENTED_SHARE) * taken)
 
     def host_bytes(self) -> int:
@@ -181,26 +186,36 @@ class _Case:
     def _saes(self) -> int:
         return sum(sae.bytes for sae in self.saes)
 
-    def _passing(self) -> Parts:
-        """A pass of the model: of no more tokens than ``engine.lm`` takes at once, or than there are."""
-        at_once = min(PASS_TOKENS[self.device], self.rows * self.tokens)
+    def _writing(self) -> Parts:
+        sampling = self.rows * self.facts.vocab_size * SAMPLING_BYTES
+        return {**self._passing(self._at_once), "cache": self._cache(), "sampling": sampling}
+
+    def _reading_texts(self) -> Parts:
+        """What is measured of texts: one after another becomes logits."""
+        logits = min(LOGIT_BYTES, LOGIT_TENSORS * FLOAT * self.tokens * self.facts.vocab_size)
+        return {**self._passing(self._at_once), "cache": self._cache(), "logits": logits}
+
+    @property
+    def _at_once(self) -> int:
+        """Tokens of a pass: no more than ``engine.lm`` takes, or than there are."""
+        return min(PASS_TOKENS[self.device], self.rows * self.tokens)
+
+    def _passing(self, at_once: int) -> Parts:
+        """A pass of the model under an edit."""
         widest = max((max(sae.d_in, sae.d_out) for sae in self.saes), default=0)
         most = max((sae.d_sae for sae in self.saes), default=0)
         block = max(BLOCK_BYTES[self.device], MIN_BLOCK_ROWS * most * FLOAT)
         return {
-            "cache": CACHES * self.rows * self.tokens * self._cache_bytes(),
             "forward": self._reading.forward(at_once) + MASK_BYTES * at_once * self.tokens,
             "edits": EDIT_TENSORS * at_once * widest * FLOAT,
-            "encoding": BLOCKS * min(block, at_once * most * FLOAT),
+            "encoding": int((1 + TOPK_SHARE) * min(block, at_once * most * FLOAT)),
         }
 
-    def _cache_bytes(self) -> int:
-        """Keys and values of a token."""
+    def _cache(self) -> int:
+        """Keys and values of all texts."""
         facts = self.facts
-        return 2 * facts.n_layers * facts.n_kv_heads * facts.d_head * COMPUTE_BYTES[self.precision]
-
-    def _sampling(self) -> int:
-        return self.rows * self.facts.vocab_size * SAMPLING_BYTES
+        of_token = 2 * facts.n_layers * facts.n_kv_heads * facts.d_head * COMPUTE_BYTES[self.precision]
+        return CACHES * self.rows * self.tokens * of_token
 
 
 def _most_rows(case: _Case, fits: Callable[[_Case], bool]) -> int:

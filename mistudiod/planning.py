@@ -60,16 +60,9 @@ class Planning:
         ``settled``: automatic choices that were made before and must stay.
         """
         tokenization, model, facts = await self._read(spec)
-        sample = await self._sample()
-        found = await self._abilities.found([gpu["name"] for gpu in sample["gpus"]])
-        if found and (why_not := found["precisions"].get(spec.precision)):
-            raise _refusal("precision", str(why_not))
-        if found is None or found["device"] == "cpu":
-            sample = {**sample, "gpus": []}
-        free = await asyncio.to_thread(budget.now, sample)
+        free, able = await self.here(spec.precision)
         keys = await asyncio.to_thread(_keys, spec, model, int(tokenization["context"]), free)
         remembered = await self._measurements.of(set(keys.values()))
-        able = planner.PLAIN if found is None else _able(found)
         choices, tokens = await self._extended(spec)
         stored = await asyncio.to_thread(_stored, self._paths, spec, Path(str(model["path"])), tokenization, facts)
         before = planner.Before({**choices, **(settled or {})}, tokens, stored)
@@ -82,6 +75,19 @@ class Planning:
             raise _refusal("hook", str(error)) from None
         except UnknownModel as error:
             raise _refusal("precision", str(error)) from None
+
+    async def here(self, precision: str | None) -> tuple[budget.Budget, planner.Abilities]:
+        """What a worker may take on this machine now, and what it can do; raises TooMany, and Invalid for a precision
+        that does not work here.
+        """
+        sample = await self._sample()
+        found = await self._abilities.found([gpu["name"] for gpu in sample["gpus"]])
+        if found and precision and (why_not := found["precisions"].get(precision)):
+            raise _refusal("precision", str(why_not))
+        if found is None or found["device"] == "cpu":
+            sample = {**sample, "gpus": []}
+        free = await asyncio.to_thread(budget.now, sample)
+        return free, planner.PLAIN if found is None else _able(found)
 
     async def for_job(self, job: Job, goes_on: bool) -> dict[str, Any] | None:
         """What is written down of a job's plan before its worker is started; None when none can be made.

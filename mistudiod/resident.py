@@ -16,6 +16,14 @@ from mistudiod.keep_alive import Stay
 from mistudiod.request import Request
 from mistudiod.runner import Exit, Grace, Worker
 from mistudiod.specs import Session as Order
+from mistudiod.wanted import Wanted
+
+_SAES = 20  # that are loaded before the first request; it brings the others itself
+
+
+def ordered(wanted: Wanted, precision: str | None, rows_at_once: int | None) -> Order:
+    about = {"model": wanted.model, "saes": wanted.saes[:_SAES]}
+    return Order.model_validate({**about, "precision": precision, "rows_at_once": rows_at_once})
 
 
 class Resident:
@@ -104,6 +112,8 @@ class Resident:
             self._rest()
         elif event.event == "denied" and event.code == "out_of_memory":
             self._said = event  # and the worker ends
+        elif event.event == "denied" and event.code == "cancelled" and not active.abandoned:
+            return  # the worker ends, and it is told why
         elif event.event == "denied":
             active.refused(_refusal(event))
             self._rest()
@@ -117,10 +127,11 @@ class Resident:
         """What those are told who wait for it. ``of_memory``: there was too little of it."""
         said = self._said
         if of_memory:
-            words = f" ({said.message})" if said is not None and said.message else ""
+            if said is not None:
+                return OutOfMemory(said.message)
             if self.active is None:
-                return OutOfMemory(f"the model does not fit into memory{words}: free some, or ask for less precision")
-            return OutOfMemory(f"this request does not fit into memory{words}: ask for fewer tokens or texts")
+                return OutOfMemory("the model does not fit into memory: free some, or ask for a lower precision")
+            return OutOfMemory("this request does not fit into memory: ask for fewer or shorter texts")
         if said is not None:
             return _refusal(said)
         if exit.hung:

@@ -24,6 +24,7 @@ from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.request import Request
 from mistudiod.runner import Grace
+from mistudiod.session_plan import planned
 from mistudiod.settings import Settings
 from mistudiod.specs import Load
 from mistudiod.wanted import Ask, Wanted, wanted_of
@@ -47,6 +48,7 @@ class Sessions:
         wake: Callable[[], None],
     ) -> None:
         self._settings, self._index, self._leases, self._bus, self._wake = settings, index, leases, bus, wake
+        self._planning = planning
         self._tools = Tools(
             paths.session,
             paths.data,
@@ -85,6 +87,7 @@ class Sessions:
                 pass
         finally:
             session.leave(request)
+        await self.measured()
         return self._shown(session)
 
     async def ask(
@@ -226,8 +229,9 @@ class Sessions:
         self._life = asyncio.create_task(session.run())
         return session
 
-    async def _plan(self, wanted: Wanted) -> tuple[int | None, int | None]:
-        return None, None
+    async def _plan(self, wanted: Wanted) -> int | None:
+        made = await planned(self._planning, self._index, wanted)
+        return made.peak_bytes if made is not None else None
 
     # -- what is told --------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) is a script of words joined by ``-``:
 ``ok``, ``hang``, ``die`` (SIGKILL), ``crash`` (SIGSEGV), ``flood``, ``garbage``, ``deaf`` (ignores SIGTERM and
 messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
-(runs until told to stop), ``once`` (dies on the first attempt only), ``partial`` (leaves a half-written folder),
+(runs until told to stop), ``brief`` (the same, 0.4 s at most), ``once`` (dies on the first attempt only), ``partial``
+(leaves a half-written folder),
 ``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
 ``leakraw`` (the same past Python's streams, as C code would), ``hungry`` (out of memory with more than 1,024 tokens at
 a time), ``greedy`` (out of memory with any), ``full`` (the disk is full at a checkpoint, as long as there is a file
@@ -18,6 +19,8 @@ that would steer a terminal, or a page).
 
 A training that is to be finalized does its words no more.
 
+What takes the GPU locks the file ``gpu`` in the data folder, and leaves a file ``overlap`` there when another has it.
+
 A session does the words of its model's name while it loads, and of each request those of its prompt: ``slow`` (a token
 each 20 ms), ``hang``, ``die``, ``deny``, ``fail`` (denied as invalid), ``oom`` (as long as it writes more than one text
 at once), ``greedy`` (always). What it writes is ``t0 t1 …``, ``max_tokens`` of them in every row.
@@ -25,6 +28,7 @@ at once), ``greedy`` (always). What it writes is ``t0 t1 …``, ``max_tokens`` o
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -41,7 +45,7 @@ from urllib.parse import quote
 
 import steered_runs
 
-from mistudiod.specs import Train
+from mistudiod.specs import LANES, PREVIEWS, Train
 from mistudiod.worker.link import Asked, take_secrets, tie_to_parent
 from mistudiod.worker.redacted import redact_output
 
@@ -65,6 +69,8 @@ def main() -> int:
     def say(**event: object) -> None:
         pipe.write(json.dumps(event).encode() + b"\n")
 
+    if LANES.get(spec["kind"], "gpu") == "gpu" and spec["kind"] not in PREVIEWS:
+        take_gpu(Path(order["data"]))
     if spec["kind"] == "session":
         return be_resident(order, say)
     attempt = len(list(run.glob("attempt-*"))) + 1
@@ -86,6 +92,14 @@ def main() -> int:
         return 0
     finish(order, say)
     return 0
+
+
+def take_gpu(data: Path) -> None:
+    gpu = os.open(data / "gpu", os.O_RDWR | os.O_CREAT)  # until this process ends
+    try:
+        fcntl.flock(gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        (data / "overlap").touch()
 
 
 def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
@@ -142,16 +156,18 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
         say(event="live", sae=saes_of(order)[0], step=1, features=[feature("\x1b]0;owned\x07", "\u202egnp")])
     elif word == "train":
         return be_trained(order, say)
-    elif word == "slow":
-        while not asked:
+    elif word in ("slow", "brief"):
+        end = time.monotonic() + (0.4 if word == "brief" else 3600)
+        while time.monotonic() < end:
+            if asked:
+                return 76 if asked[-1] == "stop" else 75
             say(event="progress", stage="work", done=1, total=2)
             time.sleep(0.02)
-        return 76 if asked[-1] == "stop" else 75
     return None
 
 
 def be_resident(order: dict, say) -> int:
-    spec, saes, lines = order["spec"], [], iter(requests.get, None)
+    spec, saes, lines = order["spec"], list(order["spec"]["saes"]), iter(requests.get, None)
     print(f"fake session {os.getpid()}", flush=True)
     say(event="progress", stage="load model", done=0, total=1)
     words = spec["model"].split("-")
@@ -203,6 +219,7 @@ def reply(asked_for: dict, order: dict, say) -> int | None:
         if "slow" in words:
             time.sleep(0.02)
         if asked and asked[-1] in ("stop", "pause"):
+            say(event="denied", request=number, code="cancelled", message="the session ends")
             return 76 if asked[-1] == "stop" else 75
         if f"cancel {number}" in asked:
             say(event="denied", request=number, code="cancelled", message="cancelled")

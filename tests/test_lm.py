@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from mistudiod.engine.hooks import capture, layers_needed
-from mistudiod.engine.lm import load_lm, load_tokenizer
+from mistudiod.engine.lm import NoChat, load_lm, load_tokenizer
+from mistudiod.engine.tokens import read_vocabulary
 from mistudiod.engine.weights import lazy_weights
 from mistudiod.facts import UnknownHook, UnknownModel, hook_names, read_facts, read_header, weight_bytes
 
@@ -244,3 +245,59 @@ def test_a_missing_or_damaged_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UnknownModel, match=r"has no tokenizer\.json"):
         load_lm(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"bos_token": "<|endoftext|>"},
+        {"bos_token": None, "eos_token": "<|endoftext|>"},
+        {"bos_token": "a", "eos_token": "<|endoftext|>"},
+        {"bos_token": None, "eos_token": None},
+        {"tokenizer_class": "GPT2Tokenizer"},  # names none itself: then config.json does
+    ],
+    ids=json.dumps,
+)
+def test_a_text_begins_as_the_windows_of_its_model_do(config: dict[str, object], folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    configure(folder, bos_token_id=5, eos_token_id=6)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    leading = read_vocabulary(folder, tokenizer, VOCABULARY).leading("always")
+    lm, ids = load_lm(folder), tokenizer.encode(TEXT, add_special_tokens=False).ids
+    assert lm.leading == leading
+    assert lm.text_ids(TEXT) == (ids if leading is None else [leading, *ids])
+    assert lm.text_ids(TEXT, begins_with_bos=False) == ids
+
+
+def test_a_text_that_has_its_bos_gets_no_other(folder: Path) -> None:
+    lm = load_lm(folder)
+    assert lm.text_ids("<|endoftext|>" + TEXT) == lm.text_ids(TEXT)
+    assert lm.text_ids("<|endoftext|><|endoftext|>")[:3] == [0, 0] and lm.text_ids("") == [0]
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+    "{% if messages[-1].role == 'system' %}{{ raise_exception('somebody must say something') }}{% endif %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+CHAT = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "def f("}]
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja"])
+def test_a_conversation_is_written_by_the_models_own_template(place: str, folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    if place == path.name:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": TEMPLATE}))
+    else:
+        (folder / place).write_text(TEMPLATE)
+    lm = load_lm(folder)
+    expected = "<|endoftext|>[system] Be short.\n[user] def f(\n[assistant] "
+    assert lm.chat_ids(CHAT) == lm.tokenizer(expected, add_special_tokens=False)["input_ids"]
+    assert lm.chat_ids(CHAT)[:1] == [0] and lm.tokenizer.decode(lm.chat_ids(CHAT)) == expected
+    with pytest.raises(NoChat, match=r"does not take this conversation: somebody must say something$"):
+        lm.chat_ids(CHAT[:1])
+
+
+def test_a_model_without_a_template_does_not_chat(saved: Path) -> None:
+    with pytest.raises(NoChat, match=r"^the model has no chat template, so it was not made for chat"):
+        load_lm(saved).chat_ids(CHAT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -29,6 +29,7 @@ def measure(
     texts: Sequence[Text],
     variants: Sequence[Sequence[Change]],
     special_ids: Collection[int],
+    heard: Callable[[int], None] = lambda _read: None,
 ) -> list[dict[str, Any]]:
     """Of each text of ``write`` (a row for each seed and variant, in its order) what is measured.
 
@@ -37,12 +38,13 @@ def measure(
     as the unsteered model reads it. Of a variant with changes also kl_tokens: KL(steered || unsteered) of what comes
     next, in nats, for each token; kl: its mean; changed: the share of tokens that are not in the text of the first
     empty variant of the same seed; steered_activations: under the changes and after them, where the SAE reads. What
-    cannot be computed is None: of a text without tokens all of it, and what is not finite.
+    cannot be computed is None: of a text without tokens all of it, and what is not finite. ``heard`` is told between
+    passes how many texts were read, and may raise to end it all.
     """
     features = _Features([change for variant in variants for change in variant], special_ids)
     doing = [tuple(change for change in variant if not change.does_nothing) for variant in variants]
     rows = [_Row(text.ids, doing[n % len(doing)]) for n, text in enumerate(texts)]
-    _read(lm, prompt_ids, [row for row in rows if row.ids], features, special_ids)
+    _read(lm, prompt_ids, [row for row in rows if row.ids], features, special_ids, heard)
     empty = next((n for n, variant in enumerate(variants) if not variant), None)
     found = []
     for n, row in enumerate(rows):
@@ -115,12 +117,22 @@ class _Features:
         return [{"sae": sae, "feature": n, **found.get((sae, n), nothing)} for sae, n in self._order]
 
 
-def _read(lm: LM, prompt_ids: Tensor, rows: Sequence[_Row], features: _Features, special_ids: Collection[int]) -> None:
+def _read(
+    lm: LM,
+    prompt_ids: Tensor,
+    rows: Sequence[_Row],
+    features: _Features,
+    special_ids: Collection[int],
+    heard: Callable[[int], None],
+) -> None:
     """Read the texts of the rows, none of them empty, and tell each row what is found."""
     lists: list[Changes] = list(dict.fromkeys(row.doing for row in rows if row.doing))
     plain = read_prompt(lm, prompt_ids, [()], special_ids)
     steered = read_prompt(lm, prompt_ids, lists, special_ids) if lists else plain
+    read = 0
     for some in _batches(rows, PASS_TOKENS[lm.device.type]):
+        heard(read)
+        read += len(some)
         clean = _forced(lm, plain, [0] * len(some), [()], some, features, special_ids)
         which = [lists.index(row.doing) for row in some if row.doing]
         ones = [row for row in some if row.doing]

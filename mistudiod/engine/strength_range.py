@@ -19,21 +19,21 @@ from torch import Tensor
 from mistudiod.engine.edits import Change, Changing
 from mistudiod.engine.effects import measure
 from mistudiod.engine.extract import spread
-from mistudiod.engine.lm import LM, PASS_TOKENS
+from mistudiod.engine.lm import LM
 from mistudiod.engine.write import NotFinite, write
 
 KL_MARKS = (0.1, 0.5, 2.0)  # nats
 TOKENS = 2_048
+AT_ONCE = 4_096  # tokens of a pass: of several strengths together, and no more memory than that on any device
 FIRST, LEAST, MOST = 1.0, 1e-4, 100.0  # sizes of strengths: where the search begins, and its limits
 STEP = 2.0  # from one strength to the next, until a mark is passed
 NEAR = 0.02  # of a mark: so near is found
 NARROW = 1.001  # between strengths so near each other there is nothing to be found
-# Texts that are written at each strength, and when they are broken.
-PROMPTS, PROMPT_TOKENS, SEEDS, WRITTEN = 3, 16, (0, 1), 32
+# Texts that are written at each strength, at most so many strengths at once, and when they are broken.
+PROMPTS, PROMPT_TOKENS, SEEDS, WRITTEN, TOGETHER = 3, 16, (0, 1), 32, 16
 TEXT_STEP = 1.5  # from one strength at which texts are written to the next
 HALVINGS = 2  # of that step, once texts are broken: then the strength is known to a tenth
 BEYOND = 3.0  # times the strength of the last mark: there the search ends
-GRAM = 4  # tokens
 # Less than half of the 4-grams that are new in the baseline are new: most of what is written was there before.
 NEW_SHARE = 0.5
 # The unsteered model finds a token ten times as unlikely as one of the baseline: each is one that it would hardly take.
@@ -80,7 +80,7 @@ class Divergence:
         self.tokens = int(self._counts.sum())
         if not self.tokens:
             raise ValueError("the held-out text holds special tokens only: tokenize more text")
-        self._at_once = max(1, PASS_TOKENS[lm.device.type] // self._ids.numel())  # strengths
+        self._at_once = max(1, AT_ONCE // self._ids.numel())  # strengths
         (self._unsteered,) = self._hidden([0.0])
 
     def of(self, strengths: Sequence[float]) -> list[float]:
@@ -137,6 +137,8 @@ class Written:
 
     def why(self, strengths: list[float]) -> list[str | None]:
         """Of each of some strengths what breaks its texts, ``repetition`` or ``perplexity``; None: nothing does."""
+        if len(strengths) > TOGETHER:
+            return self.why(strengths[:TOGETHER]) + self.why(strengths[TOGETHER:])
         try:
             found = self._figures([[replace(self._change, strength=strength)] for strength in strengths])
         except NotFinite:

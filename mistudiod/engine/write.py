@@ -113,7 +113,7 @@ def write(
             latest = torch.tensor([[rows[row].ids[-1]] for row in going], device=lm.device)
             changing.at(latest, len(ids) + step, len(ids))
             hidden = read_pass(lm, latest, cache)[:, -1]
-        changing.check()
+            changing.check()  # before any token of it is told
         effects = changing.effects()
     return [_text(rows[row], doing[n % len(doing)], variants[n % len(doing)], effects[row], prompt)
             for n, row in enumerate(shown)]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from mistudiod.worker.extractions import extractions, newest_store
 from mistudiod.worker.link import Refused
 from mistudiod.worker.loaded import Loaded, LoadedSae
 
+log = logging.getLogger(__name__)
 HELD_OUT_TOKENS = 4 * TOKENS  # of the held-out text, evenly spread: as many as are ever read of it
 
 
@@ -87,7 +89,10 @@ def _read(file: Path, d_sae: int) -> list[float] | None:
 
 
 def _write(file: Path, kept: dict[str, object]) -> None:
-    file.parent.mkdir(exist_ok=True)
     partial = file.with_name(f"{PARTIAL}{file.name}-{os.getpid()}")
-    partial.write_text(json.dumps(kept))
-    partial.replace(file)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        partial.write_text(json.dumps(kept))
+        partial.replace(file)
+    except OSError as error:  # they are found again the next time
+        log.warning("%s cannot be written: %s", file, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
+log = logging.getLogger(__name__)
 _CANCEL = re.compile(r"cancel ([0-9]{1,16})")
 
 
@@ -37,10 +39,15 @@ class Requests:
     def hear(self, line: str) -> None:
         """Take in a request or a cancel; anything else only wakes up who waits for a request, as a stop must."""
         if line.startswith("{"):
-            asked = json.loads(line)
+            try:
+                asked = json.loads(line)
+                request = Request(asked["request"], asked["kind"], asked["spec"])
+            except (ValueError, LookupError) as error:  # the lines after it must be heard
+                log.warning("not a request: %s: %s", type(error).__name__, error)
+                return
             with self._lock:
-                self._open.add(asked["request"])
-            self._waiting.put(Request(asked["request"], asked["kind"], asked["spec"]))
+                self._open.add(request.number)
+            self._waiting.put(request)
         elif found := _CANCEL.fullmatch(line):
             with self._lock:
                 self._cancelled |= {int(found[1])} & self._open

@@ -39,20 +39,15 @@ class _Telling:
     def __init__(self, request: int, link: Link) -> None:
         self._request, self._link = request, link
         self._waiting: dict[int, str] = {}
-        self._told = -TOLD_EVERY_S
+        self._told: float | None = None
 
-    def __call__(self, tokens: int, new: Mapping[int, str]) -> None:
+    def __call__(self, tokens: int, new: Mapping[int, str], end: bool) -> None:
         for row, text in new.items():
             self._waiting[row] = self._waiting.get(row, "") + text
-        self._tokens = tokens
-        if time.monotonic() - self._told >= TOLD_EVERY_S:
-            self.end()
-
-    def end(self) -> None:
-        """Say what waits."""
-        if self._waiting:
-            self._link.wrote(self._request, self._tokens, [(row, text) for row, text in self._waiting.items() if text])
-            self._waiting, self._told = {}, time.monotonic()
+        now = time.monotonic()
+        if end or self._told is None or now - self._told >= TOLD_EVERY_S:
+            self._link.wrote(self._request, tokens, [(row, text) for row, text in self._waiting.items() if text])
+            self._waiting, self._told = {}, now
 
 
 def _answer(request: Request, rows_at_once: int | None, loaded: Loaded) -> None:
@@ -84,6 +79,8 @@ def _result(request: Request, rows_at_once: int | None, loaded: Loaded) -> dict[
     """Raises Refused, ValidationError, Cancelled, Asked."""
     link, before = loaded.link, set(loaded.saes)
     link.check()
+    if request.kind not in ASKED:
+        raise Refused(f"{request.kind} is nothing that a session does: it does {', '.join(ASKED)}", "kind")
     spec = ASKED[request.kind].model_validate(request.spec)
     telling = _Telling(request.number, link)
     try:
@@ -99,7 +96,6 @@ def _result(request: Request, rows_at_once: int | None, loaded: Loaded) -> dict[
         assert isinstance(spec, Steer)
         return steer(spec, loaded, rows_at_once, telling)
     finally:
-        telling.end()
         if request.kind == "load" or set(loaded.saes) != before:
             _say_loaded(loaded)
 

@@ -13,6 +13,8 @@ def run(spec: Steer, link: Link) -> None:
     """The result is that of ``steering.steer``. Raises Refused, Asked."""
     model = read_recipe(spec.sae, link)["model"]["name"]
     loaded = Loaded(model, spec.precision, [spec.sae], link)
-    link.result(
-        steer(spec, loaded, None, lambda tokens, _new: link.progress("write", tokens, spec.max_tokens, "tokens"))
-    )
+
+    def heard(tokens: int, _new: object, _end: bool) -> None:
+        link.progress("write", tokens, spec.max_tokens, "tokens")
+
+    link.result(steer(spec, loaded, None, heard))

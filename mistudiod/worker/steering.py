@@ -23,7 +23,8 @@ from mistudiod.worker.maxima import held_out_windows, maxima_of, special_ids
 from mistudiod.worker.spelling import Spelling
 from mistudiod.worker.steer_rows import rows_that_fit
 
-Heard = Callable[[int, Mapping[int, str]], None]  # how many tokens texts have by now, and what is new of which rows
+# how many tokens texts have by now, what is new of which rows, and whether that is the end of them
+Heard = Callable[[int, Mapping[int, str], bool], None]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ def steer(spec: Steer, loaded: Loaded, rows_at_once: int | None, heard: Heard) -
     began = time.monotonic()
     texts, largest = _written(order, spec, loaded, rows_at_once, heard)
     seconds = time.monotonic() - began
-    loaded.link.progress("measure", 0, len(texts), "texts")
-    measured = measure(loaded.lm, order.ids, texts, variants, order.special_ids)
+    measured = _measured(order, texts, loaded, largest)
     return steer_result.made_of(spec, order, texts, measured, loaded, seconds, largest)
 
 
@@ -74,7 +74,7 @@ def complete(spec: Complete, loaded: Loaded, rows_at_once: int | None, heard: He
         ],
         "prompt_tokens": len(order.ids),
         "completion_tokens": sum(len(text.ids) for text in texts),
-        "no_effect": steer_result.no_effect_in_any(order, texts),
+        "no_effect": steer_result.no_effect(order, 0, texts),
     }
 
 
@@ -192,17 +192,34 @@ def _written(
             loaded.link.check()
             new = {row: text.add(token) for row, text, token in zip(rows, spelled, tokens, strict=True)
                    if token is not None}  # fmt: skip
-            heard(count, new)
+            heard(count, new, False)
             return [n for n, text in enumerate(spelled) if text.stopped]
 
         try:
             texts = write(loaded.lm, order.ids, variants, seeds, spec, order.special_ids, one)
         except NotFinite as error:
             raise Refused(str(error), "steering") from error
-        heard(count, {row: text.end() for row, text in zip(rows, spelled, strict=True)})
+        heard(count, {row: text.end() for row, text in zip(rows, spelled, strict=True)}, True)
         found |= dict(zip(rows, texts, strict=True))
         largest = max(largest, len(rows))
     return [found[row] for row in range(order.rows)], largest
+
+
+def _measured(order: Order, texts: Sequence[Text], loaded: Loaded, rows_at_once: int) -> list[dict[str, Any]]:
+    """Of each text; as many are read at once as were written at once, and the baselines of each."""
+    found: dict[int, dict[str, Any]] = {}
+    each = len(order.variants)
+
+    def heard(read: int) -> None:
+        loaded.link.check()
+        loaded.link.progress("measure", len(found) + read, len(texts), "texts")
+
+    for rows, _, variants in _batches(order, rows_at_once):
+        if rows[0] % each:  # some variants of one sample: what they are held against goes with them
+            rows, variants = [rows[0] - rows[0] % each, *rows], [[], *variants]
+        measured = measure(loaded.lm, order.ids, [texts[row] for row in rows], variants, order.special_ids, heard)
+        found |= dict(zip(rows, measured, strict=True))
+    return [found[row] for row in range(order.rows)]
 
 
 def _batches(order: Order, rows_at_once: int) -> Iterator[tuple[list[int], list[int], list[list[Change]]]]:
