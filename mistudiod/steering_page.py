@@ -153,11 +153,13 @@ def _marked(words: Sequence[tuple[str, bool]], tag: str) -> str:
 
 
 def _strip(text: Json) -> str:
+    """A bar for each token; where its KL is not finite, a gap that says so."""
     bars = []
     for token, kl in zip(text["tokens"], text["kl_tokens"], strict=False):
-        level = bisect_right(_LEVELS, kl)
-        bars.append(f'<i class="k{level}" title="{shown(token)}: {kl:.3g} nats"></i>')
-    about = f"KL of each token, {max(text['kl_tokens']):.3g} nats at the most"
+        level, said = ("", "not finite") if kl is None else (f"k{bisect_right(_LEVELS, kl)}", f"{kl:.3g} nats")
+        bars.append(f'<i class="{level}" title="{shown(token)}: {said}"></i>')
+    most = max((kl for kl in text["kl_tokens"] if kl is not None), default=0.0)
+    about = f"KL of each token, {most:.3g} nats at the most"
     return f'<div class="strip" role="img" aria-label="{about}">{"".join(bars)}</div>'
 
 

@@ -29,7 +29,7 @@ class Steerings:
     async def keep(self, spec: Mapping[str, Any], result: Mapping[str, Any], job: int | None = None) -> int:
         """Add a run and return its id; of a job the one that is there already. ``spec``: of a ``Steer``."""
         asked = _as_it_was_run(spec, result)
-        row = (now(), job, str(result.get("model", "")), asked.sae, _searched(asked, None))
+        row = (now(), job, str(result.get("model", "")), asked.sae, _searched(asked.model_dump(), None))
         texts = (asked.model_dump_json(), json.dumps(result, ensure_ascii=False, allow_nan=False))
 
         def insert(db: sqlite3.Connection) -> int:
@@ -72,7 +72,7 @@ class Steerings:
             row = _row(db, id)
             starred = changes.get("starred", bool(row["starred"]))
             note = changes.get("note", row["note"]) or None
-            text = _searched(Steer.model_validate_json(row["spec"]), note)
+            text = _searched(json.loads(row["spec"]), note)
             query = "update steerings set starred = ?, note = ?, text = ? where id = ?"
             db.execute(query, (starred, note, text, id))
             return _whole(_row(db, id))
@@ -104,12 +104,9 @@ def _as_it_was_run(spec: Mapping[str, Any], result: Mapping[str, Any]) -> Steer:
     return asked
 
 
-def _prompt(spec: Steer) -> str:
-    return spec.prompt if spec.prompt is not None else "\n".join(one.content for one in spec.messages or ())
-
-
-def _searched(spec: Steer, note: str | None) -> str:
-    return f"{_prompt(spec)}\n{note or ''}".casefold()
+def _searched(spec: Mapping[str, Any], note: str | None) -> str:
+    texts = [spec["prompt"], *(one["content"] for one in spec["messages"] or ()), note]
+    return "\n".join(text for text in texts if text).casefold()
 
 
 def _about(row: sqlite3.Row) -> Steering:

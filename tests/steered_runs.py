@@ -64,7 +64,7 @@ def answer(spec: dict[str, Any], model: str) -> dict[str, Any]:
     samples = range(spec["samples"])
     baselines = [text(n, words) for n in samples]
     others = [steered(n, words, v, 2.0 * by) for n in samples for v, by in enumerate(spec["sweep"] or [1])]
-    about = {"sae": spec["sae"], "prompt": spec["prompt"] or spec["messages"], "seed": spec["seed"]}
+    about = {"sae": spec["sae"], "prompt": spec["prompt"] or str(spec["messages"]), "seed": spec["seed"]}
     return result(baselines, others, **about, model=model, precision=spec["precision"] or "fp32")
 
 

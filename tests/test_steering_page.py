@@ -102,6 +102,8 @@ def test_each_token_has_a_bar_of_the_strip_that_says_its_kl() -> None:
     bars = [about for tag, about in Seen(page(result(others=[one]))).tags if tag == "i" and "title" in about]
     assert [bar["class"] for bar in bars] == ["k0", "k1", "k4", "k6"]
     assert [bar["title"] for bar in bars] == [" a: 0 nats", " b: 0.02 nats", " c: 0.5 nats", " d: 40 nats"]
+    gap = page(result(others=[steered(0, "a b", kl_tokens=[None, 0.5])]))
+    assert '<i class="" title=" a: not finite">' in gap and "0.5 nats at the most" in gap
     without = page(result(others=[steered(0, "a", kl=None, kl_tokens=None)]))
     assert 'title="' not in without and "KL, nats" not in without
 

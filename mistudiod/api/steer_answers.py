@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mistudiod.api.fields import Described, Fields, Page
-from mistudiod.specs import Edit, Message, Steer
+from mistudiod.specs import Edit, Steer
 from mistudiod.specs.steer import Op
 
 
@@ -37,7 +37,7 @@ class AppliedEdit(Strength):
 class NoEffect(Described):
     sae: str
     feature: int
-    reason: str = Field(description="dead, inactive or no token")
+    reason: str = Field(description="dead, inactive, no token or too small")
     message: str
 
 
@@ -56,7 +56,7 @@ class SteeredText(BaselineText):
     variant: int
     strengths: list[Strength]
     kl: float | None = Field(description="nats: mean over its tokens of KL(steered || unsteered)")
-    kl_tokens: list[float] | None
+    kl_tokens: list[float | None] | None = Field(description="of each token; null where it is not finite")
     changed: float | None = Field(description="share of its tokens that the baseline of the same sample has not")
     steered_activations: list[FeatureActivations] = Field(description="at the hook, after the edit")
     change_ratio: float | None = Field(description="mean of |change| / |h| over the positions that were edited")
@@ -68,7 +68,7 @@ class SteerResult(Described):
     model: str
     precision: str
     device: str
-    prompt: str | list[Message] = Field(description="or the conversation")
+    prompt: str = Field(description="of a conversation what the model reads of it")
     prompt_tokens: int
     seed: int
     edits: list[AppliedEdit]
