@@ -1,6 +1,6 @@
 """Weights of an SAE out of a safetensors file and into one, a stretch of rows at a time.
 
-So neither a second copy of a matrix exists while it is turned, widened to float32 or scaled, nor one on its way to disk.
+No second copy of a matrix exists while it is turned, widened to float32 or scaled, nor one on its way to the disk.
 """
 
 from __future__ import annotations
