@@ -5,9 +5,20 @@ from __future__ import annotations
 import torch
 
 from mistudiod.engine.formats.base import FolderListing, Format, Found, Imported, Listing
+from mistudiod.engine.formats.gemma_scope import GemmaScope
+from mistudiod.engine.formats.gemma_scope_2 import GemmaScope2
+from mistudiod.engine.formats.mistudio_original import MiStudioOriginal
+from mistudiod.engine.formats.saelens import SAELens
+from mistudiod.engine.formats.sparsify import Sparsify
 
 # A file that two know belongs to the first of them.
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (
+    MiStudioOriginal(),
+    SAELens(),
+    GemmaScope(),
+    GemmaScope2(),
+    Sparsify(),
+)
 
 __all__ = ["FORMATS", "FolderListing", "Format", "Found", "Imported", "Listing", "find", "read"]
 
