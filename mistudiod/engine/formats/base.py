@@ -25,7 +25,10 @@ SIBLINGS_AFTER = 4
 
 
 class Listing(Protocol):
-    """Files of a Hub repo, of a folder, or one file; ``source`` is what a person calls it."""
+    """Files of a Hub repo, of a folder, or one file; ``source`` is what a person calls it.
+
+    Readers ask again for what they have read: one that fetches remembers small answers.
+    """
 
     source: str
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _WIDTH = re.compile(r"width[_-]?(\d+)([km]?)", re.IGNORECASE)
-_LAYER = re.compile(r"(?:^|[/_.-])(?:layers?|l|h)[_.-]?(\d+)(?=$|[/_.-])", re.IGNORECASE)
+_LAYER = re.compile(r"(?:^|[/_.-])(?:layers?[_.-]?|h\.|l(?!0[_-])[_.-]?)(\d+)(?=$|[/_.-])", re.IGNORECASE)
 _L0 = re.compile(r"l0[_-](\d+(?:\.\d+)?)(?=$|[/_.-])", re.IGNORECASE)
 _HOOK = re.compile(r"blocks\.(\d+)\.((?:attn|mlp)\.)?hook_[a-z_]+")
 _MODULE = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)(?:\.([a-z_.]+))?$")
@@ -45,14 +45,18 @@ class Hints:
 
 
 def path_hints(path: str) -> Hints:
-    """Of a path such as ``layer_12/width_16k/average_l0_82`` or ``blocks.8.hook_resid_pre``."""
-    hook, layer, width, l0 = (pattern.search(path) for pattern in (_HOOK, _LAYER, _WIDTH, _L0))
+    """Of a path such as ``layer_12/width_16k/average_l0_82`` or ``blocks.8.hook_resid_pre``; the deepest counts."""
+    hook, layer, width, l0 = (_last(pattern, path) for pattern in (_HOOK, _LAYER, _WIDTH, _L0))
     return Hints(
         layer=int(hook[1]) if hook else int(layer[1]) if layer else None,
         width=_width(int(width[1]), width[2].lower()) if width else None,
         l0=float(l0[1]) if l0 else None,
         hook=hook[0] if hook else None,
     )
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(reversed(list(pattern.finditer(text)))), None)
 
 
 def _width(n: int, unit: str) -> int:

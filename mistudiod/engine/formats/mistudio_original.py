@@ -46,7 +46,7 @@ class MiStudioOriginal:
 
     def look(self, listing: Listing) -> list[Found]:
         files = [name for name in listing.names() if PurePosixPath(name).name in (EXPORT, CHECKPOINT)]
-        return look_at(sorted(files), lambda file, _within: _found(listing, file))
+        return look_at(sorted(files), lambda file, within: _found(listing, file, within))
 
     def read(self, listing: Listing, found: Found, device: str | torch.device = "cpu") -> Imported:
         file = TensorFile(listing.path(found.files[0]), f"{found.files[0]} of {listing.source}")
@@ -61,8 +61,8 @@ class MiStudioOriginal:
         notes.append("How long its texts were and whether they began with BOS the files do not say.")
         if found.hook and found.hook.endswith("mlp.hook_in"):
             notes.append(
-                "Its residual was the output of the block's second norm (mlp.hook_in), not the hook_resid_post that its "
-                "config names; before August 2026 it could be either."
+                "Its residual was what the MLP reads (mlp.hook_in), not the hook_resid_post that its config names; "
+                "before August 2026 it could be either."
             )
         elif found.hook and not _FOLDER.search(f"{listing.source}/{found.path}"):
             notes.append("Its config names hook_resid_post whatever it was trained on, and no folder says otherwise.")
@@ -168,16 +168,11 @@ def _norm(config: Mapping[str, object], listing: Listing, found: Found, notes: l
     return _USUAL_NORM
 
 
-def _found(listing: Listing, file: str) -> Found | None:
+def _found(listing: Listing, file: str, within: bool) -> Found | None:
     folder, names = folder_of(file), set(listing.names())
     name = inside(folder, CONFIG) if inside(folder, CONFIG) in names else _exported(file, names)
-    config = config_of(listing, name) if name else {}
-    tensors = tensors_of(listing, file)
-    native = any(one.startswith("model.") for one in tensors) and any(
-        one.removeprefix("model.") in ("encoder.weight", "W_enc") for one in tensors
-    )
-    ours = "mistudio_training_id" in config or str(config.get("architecture")).startswith("standard_")
-    if not native and not ((ours or _zipped(listing, folder)) and {"W_enc", "encoder.weight"} & tensors.keys()):
+    config = config_of(listing, name) if name and within else {}
+    if within and not _is_ours(listing, file, config):
         return None
     at = f"{listing.source}/{folder}"
     named = _FOLDER.search(at)
@@ -197,6 +192,16 @@ def _found(listing: Listing, file: str) -> Found | None:
         hook=hook,
         model=model or words(config.get("model_name")),
     )
+
+
+def _is_ours(listing: Listing, file: str, config: Mapping[str, object]) -> bool:
+    said = "mistudio_training_id" in config or str(config.get("architecture")).startswith("standard_")
+    if PurePosixPath(file).name == EXPORT and not said and not _zipped(listing, folder_of(file)):
+        return False
+    tensors = tensors_of(listing, file)
+    native = any(name.startswith("model.") for name in tensors)
+    ours = native or PurePosixPath(file).name == EXPORT
+    return ours and not {"model.encoder.weight", "model.W_enc", "encoder.weight", "W_enc"}.isdisjoint(tensors)
 
 
 def _exported(file: str, names: set[str]) -> str | None:
