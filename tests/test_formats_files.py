@@ -58,7 +58,7 @@ def huge(header: dict[str, Any]) -> None:
         (lambda path: with_header(path, lambda header: header["W_enc"].update(dtype="F8_E4M3")), "cannot be read"),
         (lambda path: with_header(path, lambda header: header["W_enc"].update(dtype="I32")), "not all finite floating"),
         (lambda path: with_header(path, lambda header: header.update(x=header.pop("b_enc"))), "has no b_enc"),
-        (lambda path: with_header(path, lambda header: header["W_enc"].update(shape=[F, D])), "is expected"),
+        (lambda path: with_header(path, lambda header: header["W_enc"].update(shape=[F * D])), "is expected"),
     ],
 )
 def test_damaged_weights_are_refused_in_a_sentence(tmp_path: Path, damage: Callable[[Path], object], says: str) -> None:

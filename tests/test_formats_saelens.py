@@ -188,6 +188,16 @@ def test_a_scaling_factor_multiplies_latents_when_they_are_decoded(tmp_path: Pat
     assert len(found.notes) == 1 + len(said) and all(one in found.notes[1] for one in said)
 
 
+def test_a_matrix_that_is_stored_the_other_way_round_is_turned(tmp_path: Path) -> None:
+    w, x = weights(), inputs()
+    turned = some(PLAIN) | {"W_enc": w["W_enc"].t(), "W_dec": w["W_dec"].t()}
+    write_folder(tmp_path / "sae", config("standard"), turned)
+    found = only(tmp_path / "sae")
+    z = ((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
+    same_everywhere(found, x, z, z @ w["W_dec"] + w["b_dec"], tmp_path / "ours")
+    assert [note.split()[0] for note in found.notes] == ["W_enc", "W_dec"]
+
+
 @pytest.mark.parametrize("rescaled", [True, False])
 def test_a_checkpoint_of_a_batch_top_k_training_has_one_threshold(tmp_path: Path, rescaled: bool) -> None:
     w, x = weights(), inputs()

@@ -135,7 +135,9 @@ def _assembled(config: Config, file: TensorFile, at: str, device: str | torch.de
         elif name == "threshold" and name not in file:
             weights[name] = file.take("log_threshold", shape, device=device).exp_()
         else:
-            weights[name] = file.take(name, shape, device=device)
+            turned = name in file and shape != file.shape(name) == shape[::-1]
+            weights[name] = file.take(name, shape, turned, device)
+            config.notes += [f"{name} is stored the other way round; it was turned."] if turned else []
     known = {*shapes, "log_threshold", "topk_threshold", "scaling_factor", "finetuning_scaling_factor"}
     if more := file.stored.keys() - known:
         raise ValueError(
