@@ -290,3 +290,22 @@ def test_rows_of_a_batch_do_not_touch_each_other(load: Load) -> None:
     lm, ids = load("mistral"), some_ids(1).expand(2, -1)
     logits, _ = passed(lm, ids, [[], [change(sae_of(), "add", 8.0)]])
     assert torch.equal(logits[0], lm.model(ids, use_cache=False).logits[0]) and not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "constant_norm_rescale"])
+def test_of_an_sae_with_a_norm_directions_have_the_scale_of_each_token(norm: str, load: Load) -> None:
+    lm, sae = load(), replace(sae_of(), norm=norm)
+    ids = some_ids(1).expand(3, -1)
+    (x,) = values(lm, ids, HOOK)
+    z = sae.encode(x[0])
+    feature = int((z > 0).sum(0).argmax())
+    rows = [[], [change(sae, "ablate", 1.0, feature=feature)], [change(sae, "add", 2.0, feature=feature)]]
+    (found,) = changed(lm, ids, rows, HOOK)
+    without = z.clone()
+    without[:, feature] = 0
+    text = ~torch.isin(ids[0], torch.tensor(sorted(SPECIAL)))
+    removed = sae.decode(z, x[0]) - sae.decode(without, x[0])
+    torch.testing.assert_close(x[0] - found[1], removed * text[:, None], rtol=1e-4, atol=1e-4)
+    scale = x[0].std(1) if norm == "layer_norm" else x[0].norm(dim=1) / D_MODEL**0.5
+    added = 2 * rows[2][0].maximum * scale[:, None] * sae.W_dec[feature]
+    torch.testing.assert_close(found[2] - x[0], added * text[:, None], rtol=1e-4, atol=1e-4)

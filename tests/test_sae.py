@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mistudiod.engine.encode import Encoder
 from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 
@@ -153,12 +155,13 @@ def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
         ({"architecture": "crosscoder"}, 'architecture "crosscoder", and only topk, standard, jumprelu'),
         ({"architecture": "gated"}, "a gated SAE has W_dec, W_enc, b_dec, b_gate, b_mag, r_mag"),
         ({"architecture": None}, "architecture null"),
-        ({"normalize_activations": "layer_norm"}, 'normalize_activations "layer_norm"'),
+        ({"normalize_activations": "running"}, 'normalize_activations "running", and only "none" or "layer_norm"'),
+        ({"reshape_activations": "hook_z"}, 'reshape_activations "hook_z", and only "none" is understood'),
         ({"d_in": "12"}, 'd_in "12", which must be a whole number'),
         ({"k": None}, "k null"),
         ({"k": True}, "k true"),
         ({"k": 61}, "k 61, more than its d_sae 60"),
-        ({"d_in": 13}, r"W_enc of shape \(12, 60\), and cfg.json says \(13, 60\)"),
+        ({"d_in": 13}, r"W_enc of shape \(12, 60\), and \(13, 60\) is expected"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, object], says: str) -> None:
@@ -171,7 +174,7 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str
 @pytest.mark.parametrize(
     ("name", "weight", "says"),
     [
-        ("W_dec", torch.zeros(12, 60), r"W_dec of shape \(12, 60\), and cfg.json says \(60, 12\)"),
+        ("W_dec", torch.zeros(12, 60), r"W_dec of shape \(12, 60\), and \(60, 12\) is expected"),
         ("b_enc", torch.full((60,), float("nan")), "b_enc that is not all finite"),
         ("b_dec", torch.full((12,), float("inf")), "b_dec that is not all finite"),
         ("b_dec", torch.zeros(12, dtype=torch.int32), "b_dec that is not all finite floating-point numbers"),
@@ -190,11 +193,33 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, name: str, weight: 
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, file: str) -> None:
     random_sae().save(tmp_path)
     (tmp_path / file).write_bytes(b"\x80damaged")
-    with pytest.raises(ValueError, match=f"{file} cannot be read"):
+    with pytest.raises(ValueError, match=f"{file} (cannot be read|is damaged)"):
         SparseAutoencoder.load(tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(ValueError, match=f"is not an SAE: it has no {file}"):
         SparseAutoencoder.load(tmp_path)
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "constant_norm_rescale"])
+def test_an_sae_with_a_norm_scales_every_token_and_scales_it_back(tmp_path: Path, x: torch.Tensor, norm: str) -> None:
+    plain = random_sae(k=60)
+    replace(plain, norm=norm).save(tmp_path)
+    sae = SparseAutoencoder.load(tmp_path)
+    assert (sae.norm, json.loads((tmp_path / "cfg.json").read_text())["normalize_activations"]) == (norm, norm)
+    if norm == "layer_norm":
+        mean, by = x.mean(1, keepdim=True), x.std(1, keepdim=True)
+        read = (x - mean) / (by + 1e-5)
+    else:
+        mean, by = 0, x.norm(dim=1, keepdim=True) / 12**0.5
+        read = x / by
+    z = plain.encode(read)
+    torch.testing.assert_close(sae.encode(x), z)
+    torch.testing.assert_close(sae.decode(z, x), plain.decode(z) * by + mean)
+    torch.testing.assert_close(sae.decode_active(*sae.encode_active(x), x), plain.decode(z) * by + mean)
+    blocks = list(Encoder(sae).blocks(x))
+    assert sum(float(block.values.sum()) for block in blocks) == pytest.approx(z.sum().item(), rel=1e-5)
+    with pytest.raises(ValueError, match="normalizes its input: give x"):
+        sae.decode(z)
 
 
 def test_a_file_that_does_not_subtract_b_dec_is_used_as_it_says(tmp_path: Path, x: torch.Tensor) -> None:
@@ -232,12 +257,33 @@ def test_any_number_of_latents_may_be_active(rule: str, x: torch.Tensor, tmp_pat
     assert nothing[0].shape == nothing[1].shape == (0, 1)
 
 
-def test_a_transcoder_that_takes_the_k_largest_has_no_form(tmp_path: Path) -> None:
+def test_a_gated_transcoder_has_no_form(tmp_path: Path) -> None:
     sae = random_sae()
-    sae.transcodes, sae.centred = True, False
-    with pytest.raises(ValueError, match="SAELens has no form for a topk transcoder"):
+    sae.transcodes, sae.centred, sae.rule = True, False, GatedRule(sae.b_enc, sae.b_enc, sae.b_enc)
+    with pytest.raises(ValueError, match="no form for a gated transcoder"):
         sae.save(tmp_path / "sae")
     assert not (tmp_path / "sae").exists()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_transcoder_that_takes_the_k_largest_is_saved_under_a_name_of_ours(
+    tmp_path: Path, x: torch.Tensor, skip: bool
+) -> None:
+    sae = random_sae()
+    sae.transcodes, sae.centred = True, False
+    sae.W_skip = torch.eye(12) if skip else None
+    sae.save(tmp_path)
+    loaded = SparseAutoencoder.load(tmp_path)
+    assert (loaded.rule, loaded.transcodes, loaded.centred) == (TopKRule(5), True, False)
+    assert torch.equal(loaded.decode(loaded.encode(x), x), sae.decode(sae.encode(x), x))
+
+
+def test_rows_that_differ_in_norm_do_not_change_which_latents_are_the_largest(tmp_path: Path, x: torch.Tensor) -> None:
+    sae = random_sae()
+    sae.W_dec *= torch.linspace(0.5, 3, 60)[:, None]
+    sae.save(tmp_path)
+    loaded = SparseAutoencoder.load(tmp_path)
+    assert torch.equal(loaded.encode(x), sae.encode(x)) and torch.equal(loaded.W_dec, sae.W_dec)
 
 
 def test_a_skip_needs_the_input_again(x: torch.Tensor) -> None:

@@ -1,8 +1,8 @@
 """Features amplified, suppressed, set or removed while a model runs: what is added at which hook, and that it was.
 
-Of one feature h is the value at the hook where its SAE writes, d its row of W_dec as it lies, a its activation on the
-value where the SAE reads, m the largest activation that is known of it. All that is done at one hook is computed from
-the same h and summed, so no order matters and several SAEs add up.
+Of one feature h is the value at the hook where its SAE writes, d its row of W_dec as it lies (times the scale it has
+taken from h, of an SAE with a norm), a its activation on the value where the SAE reads, m the largest activation known
+of it. All that is done at one hook is computed from the same h and summed: no order matters, several SAEs add up.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from mistudiod.engine.hooks import hooked
 from mistudiod.engine.latents_of import LatentsOf
 from mistudiod.engine.lm import LM
+from mistudiod.engine.norms import scale
 from mistudiod.engine.sae import SparseAutoencoder
 
 
@@ -57,8 +58,8 @@ class Change:
 
     @property
     def reads(self) -> bool:
-        """Whether a has to be known."""
-        return self.slope != 0 or self.scope == "active"
+        """Whether a has to be known, or the scale."""
+        return self.slope != 0 or self.scope == "active" or self.sae.norm != "none"
 
     @property
     def does_nothing(self) -> bool:
@@ -145,7 +146,7 @@ class _Steered:
         self._activations: Tensor | None = None  # (rows that read, T, features)
         if self._reading:
             features = _numbered(change.feature for change in changes)
-            self._latents = LatentsOf(sae, list(features))
+            self._latents, self._norm = LatentsOf(sae, list(features)), sae.norm
             self._read_row = torch.tensor([reading.get(one.row, 0) for one in entries], device=device)
             self._read_column = torch.tensor([features[change.feature] for change in changes], device=device)
 
@@ -159,7 +160,9 @@ class _Steered:
         """Take the activations of x (B, T, d_in), where the SAE reads, should any be needed."""
         if self._reading:
             some = x if len(self._reading) == len(x) else x[self._reading]
-            self._activations = self._latents(some.flatten(0, 1)).view(*some.shape[:2], -1)
+            flat = some.flatten(0, 1).float()
+            self._activations = self._latents(flat).view(*some.shape[:2], -1)
+            self._scale = scale(self._norm, flat).view(some.shape[:2])
 
     def factors(self, now: _Pass) -> Tensor:
         """By what each direction is multiplied before it is added: (E, T)."""
@@ -173,7 +176,7 @@ class _Steered:
             if self._activations is None:
                 raise HookDidNotRun(f"nothing was read at {self.hook} before it was to change {self.hook_out}")
             a = self._activations[self._read_row, :, self._read_column]
-            factors = factors + self._slope * a
+            factors = (factors + self._slope * a) * self._scale[self._read_row]
             applies = applies & (~self._where_active | (a > 0))
         return torch.where(applies, factors, 0)
 

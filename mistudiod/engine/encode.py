@@ -17,6 +17,7 @@ from torch import Tensor
 from mistudiod.engine import native
 from mistudiod.engine.kernels import block_elements, encode_topk
 from mistudiod.engine.native import Library, in_large_pages
+from mistudiod.engine.norms import normalized
 from mistudiod.engine.rules import GatedRule, JumpReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.sparse import MOST_CHOSEN, SparseStep
@@ -53,7 +54,7 @@ class Encoder:
     def blocks(self, x: Tensor) -> Iterator[Firing]:
         """Of the tokens x (n, d_in) float32, in order, ``rows`` at a time."""
         for start in range(0, len(x), self.rows):
-            block = x[start : start + self.rows]
+            block = normalized(self._sae.norm, x[start : start + self.rows])
             yield self._strongest(block) if isinstance(self._sae.rule, TopKRule) else self._above(block)
 
     def _strongest(self, x: Tensor) -> Firing:

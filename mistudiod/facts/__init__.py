@@ -5,7 +5,7 @@ worker; the daemon, the planner and the client have what it found in ``model.jso
 """
 
 from mistudiod.facts.families import FAMILIES, UnknownModel
-from mistudiod.facts.headers import Stored, read_header, read_weights
+from mistudiod.facts.headers import Stored, parse_header, read_header, read_weights
 from mistudiod.facts.hooks import POINTS, Place, UnknownHook, find_hook, hook_place, hook_widths, parse_hook
 from mistudiod.facts.model import ModelFacts, check_hook, hook_names, known_facts, read_facts, weight_bytes
 from mistudiod.facts.precisions import PRECISIONS, Part
@@ -26,6 +26,7 @@ __all__ = [
     "hook_place",
     "hook_widths",
     "known_facts",
+    "parse_header",
     "parse_hook",
     "read_facts",
     "read_header",

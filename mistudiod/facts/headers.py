@@ -9,6 +9,7 @@ import json
 import math
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -77,17 +78,26 @@ def _read_shards(folder: Path, index: Path) -> tuple[list[Path], dict[str, Store
 
 def read_header(path: Path) -> dict[str, Stored]:
     """The tensors of a safetensors file by name; raises UnknownModel when it is damaged or cut short."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if length < 2:
-            raise UnknownModel(f"{path} is damaged: it does not begin with the header of a safetensors file")
-        if length > MAX_HEADER_BYTES:
-            raise UnknownModel(f"{path} is damaged: its header has {length:,} bytes, and {MAX_HEADER_BYTES:,} may be")
-        if length > size - 8:
-            raise UnknownModel(f"{path} is cut short: its header has {length:,} bytes, and only {size - 8:,} are there")
-        header = _parse_object(path, file.read(length))
+
+        def read(start: int, n: int) -> bytes:
+            file.seek(start)
+            return file.read(n)
+
+        return parse_header(path, path.stat().st_size, read)
+
+
+def parse_header(path: Path, size: int, read: Callable[[int, int], bytes]) -> dict[str, Stored]:
+    """Of a file of ``size`` bytes, of which ``read(start, n)`` gives some, wherever it lies; raises UnknownModel."""
+    prefix = read(0, 8)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+    if length < 2:
+        raise UnknownModel(f"{path} is damaged: it does not begin with the header of a safetensors file")
+    if length > MAX_HEADER_BYTES:
+        raise UnknownModel(f"{path} is damaged: its header has {length:,} bytes, and {MAX_HEADER_BYTES:,} may be")
+    if length > size - 8:
+        raise UnknownModel(f"{path} is cut short: its header has {length:,} bytes, and only {size - 8:,} are there")
+    header = _parse_object(path, read(8, length))
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise UnknownModel(f"{path} holds {len(header):,} tensors, and no known model has more than {MAX_TENSORS:,}")
