@@ -5,9 +5,22 @@ from __future__ import annotations
 import torch
 
 from mistudiod.engine.formats.base import FolderListing, Format, Found, Imported, Listing
+from mistudiod.engine.formats.dictionary_learning import DictionaryLearning
+from mistudiod.engine.formats.linear_pickle import LinearPickle
+from mistudiod.engine.formats.llama_scope import LlamaScope
+from mistudiod.engine.formats.mwhanna_transcoders import MwhannaTranscoders
+from mistudiod.engine.formats.openai_gpt2 import OpenAIGPT2
+from mistudiod.engine.formats.qwen_scope import QwenScope
 
 # A file that two know belongs to the first of them.
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (
+    DictionaryLearning(),
+    LlamaScope(),
+    MwhannaTranscoders(),
+    OpenAIGPT2(),
+    QwenScope(),
+    LinearPickle(),
+)
 
 __all__ = ["FORMATS", "FolderListing", "Format", "Found", "Imported", "Listing", "find", "read"]
 

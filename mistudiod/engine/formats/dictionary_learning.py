@@ -84,7 +84,9 @@ class DictionaryLearning:
         if kind not in _CLASSES:
             raise ValueError(f"{at} has dict_class {kind[:100]}, and only {', '.join(_CLASSES)} are understood")
         if buffer.get("io") == "in_and_out":
-            raise ValueError(f"{at} is of a transcoder (io in_and_out), whose two hooks dictionary_learning does not name")
+            raise ValueError(
+                f"{at} is of a transcoder (io in_and_out), whose two hooks dictionary_learning does not name"
+            )
         weights = weights_of(listing, inside(found.path, _WEIGHTS))
         notes: list[str] = []
         sae = _sae(kind, weights, trainer, device, notes)
@@ -139,7 +141,13 @@ def _sae(
         sae.rule = JumpReLURule(take("threshold", d_sae))
     elif kind not in ("AutoEncoder", "AutoEncoderNew"):
         said = {name: weights.number(within + name) for name in ("k", "threshold")}
-        sae.rule = _chosen(kind, {"k": number(trainer.get("k")), **{n: v for n, v in said.items() if v is not None}}, sae, weights.called, notes)
+        sae.rule = _chosen(
+            kind,
+            {"k": number(trainer.get("k")), **{n: v for n, v in said.items() if v is not None}},
+            sae,
+            weights.called,
+            notes,
+        )
     if kind == "AutoEncoder":
         _unit_rows(sae, notes)
     factor = weights.number("norm_factor") if within else None

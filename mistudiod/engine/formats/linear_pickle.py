@@ -53,7 +53,9 @@ class LinearPickle:
             rule=ReLURule(),
             centred=False,
         )
-        notes = [f"{found.path} says nothing of itself: ReLU, the residual stream after the block, and b_dec not subtracted"]
+        notes = [
+            f"{found.path} says nothing of itself: ReLU, the residual stream after the block, and b_dec not subtracted"
+        ]
         return Imported(sae, replace(found, width=d_sae), found.hook, found.hook, found.model, notes=notes)
 
 

@@ -54,9 +54,7 @@ class OpenAIGPT2:
         if not found.hook:
             notes.append(f"{found.path} does not say which activations it is of: name the hook")
         context = _CONTEXT if isinstance(rule, TopKRule) else None
-        return Imported(
-            sae, replace(found, width=d_sae), found.hook, found.hook, found.model, context, None, {}, notes
-        )
+        return Imported(sae, replace(found, width=d_sae), found.hook, found.hook, found.model, context, None, {}, notes)
 
 
 def _unseen(name: str) -> Found:
@@ -73,7 +71,9 @@ def _rule(values: dict[str, object], d_sae: int, at: str) -> tuple[Rule, list[st
     after = values.get("activation_state_dict.postact_fn", "ReLU")
     if activation != "TopK" or after != "ReLU":
         signed = " of negative latents too" if after == "Identity" else ""
-        raise ValueError(f"{at} has the activation {activation!r}{signed}, and only ReLU and TopK with ReLU are understood")
+        raise ValueError(
+            f"{at} has the activation {activation!r}{signed}, and only ReLU and TopK with ReLU are understood"
+        )
     k = whole(values, "activation_state_dict.k", at)
     if k > d_sae:
         raise ValueError(f"{at} has k {k}, more than its {d_sae} latents")

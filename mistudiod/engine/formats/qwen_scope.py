@@ -41,8 +41,8 @@ class QwenScope:
         d_sae, d_in = shape
         if found.l0 is None:
             raise ValueError(
-                f"how many latents of {found.path} may fire stands only in its repo's name, and {listing.source} is not "
-                "such a name: rename the folder to the repo's, which ends in …-L0_50 or so"
+                f"how many latents of {found.path} may fire stands only in its repo's name, and {listing.source} is "
+                "none: rename the folder to the repo's, which ends in -L0_50 or so"
             )
         if found.l0 > d_sae:
             raise ValueError(f"{listing.source} says k {found.l0:.0f}, more than its {d_sae} latents")
