@@ -1,76 +1,85 @@
-"""Reading a folder of a published layout in tests, and holding it to the layout's own rule."""
+"""What the tests of published layouts share: known weights, the plain rule of each kind of SAE, a round trip."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mistudiod.engine.formats import FolderListing, Imported, find, pickles, read
+from mistudiod.engine.formats import FolderListing, Imported, find, read
+from mistudiod.engine.sae import SparseAutoencoder
 
-D, F = 16, 40
-TOKENS = 24
-
-
-class Here(pickles.Converted):
-    """Its pickles are converted in this process: the process of their own has tests of its own, and takes seconds."""
-
-    def path(self, name: str) -> Path:
-        if not name.endswith((".pt", ".pth")):
-            return super().path(name)
-        out = self._folder / "here.safetensors"
-        pickles.write(self._listing.path(name), out)
-        return out
+D, F = 24, 96  # d_in and d_sae of every SAE here
 
 
-def linear(name: str, rows: int, columns: int, seed: int) -> dict[str, Tensor]:
-    """A linear map under torch's names, with a bias."""
-    random = torch.Generator().manual_seed(seed)
-    weight = torch.randn(rows, columns, generator=random) / columns**0.5
-    return {f"{name}.weight": weight, f"{name}.bias": 0.1 * torch.randn(rows, generator=random)}
+def weights(seed: int = 0, d_in: int = D, d_out: int = D, unit: bool = False) -> dict[str, Tensor]:
+    """W_enc (d_in, F), W_dec (F, d_out), b_enc, b_dec (d_out,), threshold (F,) above 0; nothing symmetrical in them."""
+    generator = torch.Generator().manual_seed(seed)
+    W_dec = torch.randn(F, d_out, generator=generator)
+    return {
+        "W_enc": torch.randn(d_in, F, generator=generator),
+        "W_dec": torch.nn.functional.normalize(W_dec) if unit else W_dec,
+        "b_enc": torch.randn(F, generator=generator),
+        "b_dec": torch.randn(d_out, generator=generator),
+        "threshold": torch.rand(F, generator=generator) * 3,
+    }
 
 
-def vector(size: int, seed: int) -> Tensor:
-    return 0.1 * torch.randn(size, generator=torch.Generator().manual_seed(seed))
+def inputs(d_in: int = D, tokens: int = 50) -> Tensor:
+    generator = torch.Generator().manual_seed(9)
+    return torch.randn(tokens, d_in, generator=generator) * 3 + torch.randn(d_in, generator=generator)
 
 
-def inputs(scale: float = 1.0) -> Tensor:
-    return scale * (torch.randn(TOKENS, D, generator=torch.Generator().manual_seed(99)) + 0.3)
+def only_largest(pre: Tensor, k: int) -> Tensor:
+    """ReLU of the k largest of each row, by sorting."""
+    rank = pre.argsort(dim=1, descending=True).argsort(dim=1)
+    return pre.relu() * (rank < k)
 
 
-def imported(folder: Path, scratch: Path, path: str | None = None) -> Imported:
-    """The only SAE of a folder, or the one at ``path``, pickles allowed."""
-    scratch.mkdir(exist_ok=True)
-    listing = FolderListing(folder)
-    found = [one for one in find(listing) if path in (None, one.path)]
-    assert len(found) == 1, found
-    return read(Here(listing, scratch), found[0])
+def write_folder(
+    folder: Path,
+    config: dict[str, object] | None,
+    tensors: dict[str, Tensor],
+    named: str = "cfg.json",
+    weights: str = "sae_weights.safetensors",
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        (folder / named).write_text(json.dumps(config))
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / weights)
 
 
-def assert_same(one: Imported, x: Tensor, latents: Tensor, rebuilt: Tensor, saved: Path | None = None) -> None:
-    """As the layout's own rule has it, to 1e-5; and rebuilt so again when it was saved as SAELens' folder."""
-    assert (latents > 0).any()
-    torch.testing.assert_close(one.sae.encode(x), latents, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(one.sae.decode(one.sae.encode(x), x), rebuilt, rtol=1e-5, atol=1e-5)
-    values, which = one.sae.encode_active(x)
-    torch.testing.assert_close(one.sae.decode_active(values, which, x), rebuilt, rtol=1e-5, atol=1e-5)
-    if saved is not None:
-        one.sae.save(saved)
-        again = type(one.sae).load(saved)
-        torch.testing.assert_close(again.decode(again.encode(x), x), rebuilt, rtol=1e-4, atol=1e-4)
+def only(path: Path) -> Imported:
+    """What is read of a source that holds one SAE; of ``find`` no more than ``read`` confirms."""
+    listing = FolderListing(path)
+    (found,) = find(listing)
+    imported = read(listing, found)
+    assert found.width in (None, imported.sae.d_sae) and imported.found.width == imported.sae.d_sae
+    return imported
 
 
-def topk(pre: Tensor, k: int) -> Tensor:
-    """The k largest of each row, then ReLU, by sorting."""
-    kept = torch.zeros_like(pre)
-    for row, values in enumerate(pre):
-        for latent in values.argsort(descending=True)[:k].tolist():
-            kept[row, latent] = max(values[latent].item(), 0.0)
-    return kept
+def saved(imported: Imported, folder: Path) -> SparseAutoencoder:
+    imported.sae.save(folder)
+    return SparseAutoencoder.load(folder)
 
 
-def turned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices the other way round."""
-    return {name: one.t().contiguous() if one.ndim == 2 else one for name, one in state.items()}
+def close(ours: Tensor, reference: Tensor) -> None:
+    """Equal to 1e-5 of the largest."""
+    assert reference.abs().max() > 0
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-5 * reference.abs().max().item())
+
+
+def same_everywhere(imported: Imported, x: Tensor, z: Tensor, rebuilt: Tensor, folder: Path) -> None:
+    """Latents as the format's rule has them, and what is rebuilt, as it was read and after it was saved.
+
+    Saving may multiply each latent by the norm of its row, so there it is the products that stay.
+    """
+    sae = imported.sae
+    close(sae.encode(x), z)
+    close(sae.decode(sae.encode(x), x), rebuilt)
+    again = saved(imported, folder)
+    close(again.decode(again.encode(x), x), rebuilt)
+    assert torch.equal(again.encode(x) > 0, sae.encode(x) > 0)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mistudiod.engine.formats import FolderListing, find
-from tests.formats import D, F, assert_same, imported, inputs, linear, topk, turned, vector
+from tests.published import D, F, assert_same, imported, inputs, linear, topk, turned, vector
 
 K = 5
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mistudiod.engine.formats import FolderListing, find, read
 from mistudiod.engine.formats.pickles import Converted
 from tests.dictionary_learning_library import ask_library, needs_library
-from tests.formats import D, F, assert_same, imported, inputs, linear, topk, vector
+from tests.published import D, F, assert_same, imported, inputs, linear, topk, vector
 
 K, THRESHOLD = 5, 0.4
 

@@ -257,12 +257,33 @@ def test_any_number_of_latents_may_be_active(rule: str, x: torch.Tensor, tmp_pat
     assert nothing[0].shape == nothing[1].shape == (0, 1)
 
 
-def test_a_transcoder_that_takes_the_k_largest_has_no_form(tmp_path: Path) -> None:
+def test_a_gated_transcoder_has_no_form(tmp_path: Path) -> None:
     sae = random_sae()
-    sae.transcodes, sae.centred = True, False
-    with pytest.raises(ValueError, match="SAELens has no form for a topk transcoder"):
+    sae.transcodes, sae.centred, sae.rule = True, False, GatedRule(sae.b_enc, sae.b_enc, sae.b_enc)
+    with pytest.raises(ValueError, match="no form for a gated transcoder"):
         sae.save(tmp_path / "sae")
     assert not (tmp_path / "sae").exists()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_transcoder_that_takes_the_k_largest_is_saved_under_a_name_of_ours(
+    tmp_path: Path, x: torch.Tensor, skip: bool
+) -> None:
+    sae = random_sae()
+    sae.transcodes, sae.centred = True, False
+    sae.W_skip = torch.eye(12) if skip else None
+    sae.save(tmp_path)
+    loaded = SparseAutoencoder.load(tmp_path)
+    assert (loaded.rule, loaded.transcodes, loaded.centred) == (TopKRule(5), True, False)
+    assert torch.equal(loaded.decode(loaded.encode(x), x), sae.decode(sae.encode(x), x))
+
+
+def test_rows_that_differ_in_norm_do_not_change_which_latents_are_the_largest(tmp_path: Path, x: torch.Tensor) -> None:
+    sae = random_sae()
+    sae.W_dec *= torch.linspace(0.5, 3, 60)[:, None]
+    sae.save(tmp_path)
+    loaded = SparseAutoencoder.load(tmp_path)
+    assert torch.equal(loaded.encode(x), sae.encode(x)) and torch.equal(loaded.W_dec, sae.W_dec)
 
 
 def test_a_skip_needs_the_input_again(x: torch.Tensor) -> None:

@@ -2,7 +2,8 @@
 
 pre = (x - b_dec) W_enc + b_enc; the rule makes latents of it; x_hat = latents W_dec + b_dec. A transcoder reads x at
 one hook and rebuilds what is at another: it takes x as it is, and may add x W_skip^T. With a norm, x is normalized
-before all that, and what is rebuilt is scaled back. The folder loads in SAELens 6 as it lies.
+before all that, and what is rebuilt is scaled back. The folder loads in SAELens 6 as it lies,
+but for a transcoder that takes the k largest, which it has no name for.
 """
 
 from __future__ import annotations
@@ -108,11 +109,10 @@ class SparseAutoencoder:
         """Write the SAELens folder; ``metadata`` is added to the SAE's own, ``sparsity`` is each latent's firing share.
 
         The rows of W_dec are saved with unit norm and their norm goes into the latents, which leaves every product of
-        latent and row as it was; which k latents are chosen stays too when the rows have one common norm. Raises
-        ValueError for what SAELens has no form for: a transcoder that takes the k largest.
+        latent and row as it was. Where that would choose other latents (the k largest, of rows that differ in norm)
+        they are saved as they are. Raises ValueError for what the layout has no form for: a gated transcoder.
         """
-        norm = torch.linalg.vector_norm(self.W_dec, dim=1)  # (d_sae,)
-        norm = torch.where(((norm - 1).abs() <= UNIT_NORM_TOLERANCE) | (norm == 0), 1.0, norm)
+        norm = self._norms()
         weights = {
             "W_enc": Written(self.W_enc, lambda block, _: block * norm),
             "W_dec": Written(self.W_dec, lambda block, rows: block / norm[rows, None]),
@@ -131,6 +131,14 @@ class SparseAutoencoder:
         if sparsity is not None:
             share = torch.log10(sparsity.float() + 1e-10)
             write_tensors(folder / "sparsity.safetensors", {"sparsity": Written(share)})
+
+    def _norms(self) -> Tensor:
+        """(d_sae,): by what the rows of W_dec are divided when they are saved."""
+        norm = torch.linalg.vector_norm(self.W_dec, dim=1)
+        low, high = norm.aminmax()
+        if isinstance(self.rule, TopKRule) and self.rule.k < self.d_sae and high - low > UNIT_NORM_TOLERANCE * high:
+            return torch.ones_like(norm)
+        return torch.where(((norm - 1).abs() <= UNIT_NORM_TOLERANCE) | (norm == 0), 1.0, norm)
 
     def _config(self, metadata: Mapping[str, object]) -> dict[str, object]:
         name = architecture_of(type(self.rule), self.transcodes, self.W_skip is not None, self.centred)

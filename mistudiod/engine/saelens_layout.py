@@ -19,16 +19,19 @@ ARCHITECTURES: dict[str, tuple[type[Rule], bool, bool]] = {
     "skip_transcoder": (RULES["standard"], True, True),
     "jumprelu_transcoder": (RULES["jumprelu"], True, False),
     "jumprelu_skip_transcoder": (RULES["jumprelu"], True, True),
+    "topk_transcoder": (RULES["topk"], True, False),
+    "topk_skip_transcoder": (RULES["topk"], True, True),
 }
+UNKNOWN_TO_SAELENS = ("topk_transcoder", "topk_skip_transcoder")  # our names, in the same layout
 
 
 def architecture_of(rule: type[Rule], transcodes: bool, skips: bool, centred: bool) -> str:
     """SAELens' name: of a transcoder it is that of the rule, of ReLU none, and whether it has a skip."""
     if not transcodes:
         return rule.name
-    named = {"standard": "", "jumprelu": "jumprelu_"}.get(rule.name)
+    named = {"standard": "", "jumprelu": "jumprelu_", "topk": "topk_"}.get(rule.name)
     if named is None or centred:
-        raise ValueError(f"SAELens has no form for a {rule.name} transcoder of this kind")
+        raise ValueError(f"there is no form for a {rule.name} transcoder of this kind")
     return f"{named}{'skip_' if skips else ''}transcoder"
 
 
@@ -48,10 +51,11 @@ def read_config(path: Path) -> dict[str, object]:
 
 def check_config(config: Mapping[str, object], at: str) -> None:
     """Raises ValueError, one sentence, when the canonical form has no room for what it says."""
-    if config.get("architecture") not in ARCHITECTURES:
-        named, known = json.dumps(config.get("architecture")), ", ".join(ARCHITECTURES)
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        named, known = json.dumps(architecture)[:100], ", ".join(ARCHITECTURES)
         raise ValueError(f"{at} has architecture {named}, and only {known} are understood")
-    transcodes = ARCHITECTURES[str(config["architecture"])][1]
+    transcodes = ARCHITECTURES[architecture][1]
     # any other value would be ignored, and the activations wrong
     allowed = {"normalize_activations": NORMS[:1] if transcodes else NORMS, "reshape_activations": ("none",)}
     for name, values in allowed.items():

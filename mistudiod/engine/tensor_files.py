@@ -17,7 +17,7 @@ from torch import Tensor
 from mistudiod.engine.weights import LazyTensor
 from mistudiod.facts import Stored, read_header
 
-STRETCH_BYTES = 16 << 20
+STRETCH_BYTES = 4 << 20
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 

@@ -6,14 +6,24 @@ import torch
 
 from mistudiod.engine.formats.base import FolderListing, Format, Found, Imported, Listing
 from mistudiod.engine.formats.dictionary_learning import DictionaryLearning
+from mistudiod.engine.formats.gemma_scope import GemmaScope
+from mistudiod.engine.formats.gemma_scope_2 import GemmaScope2
 from mistudiod.engine.formats.linear_pickle import LinearPickle
 from mistudiod.engine.formats.llama_scope import LlamaScope
+from mistudiod.engine.formats.mistudio_original import MiStudioOriginal
 from mistudiod.engine.formats.mwhanna_transcoders import MwhannaTranscoders
 from mistudiod.engine.formats.openai_gpt2 import OpenAIGPT2
 from mistudiod.engine.formats.qwen_scope import QwenScope
+from mistudiod.engine.formats.saelens import SAELens
+from mistudiod.engine.formats.sparsify import Sparsify
 
 # A file that two know belongs to the first of them.
 FORMATS: tuple[Format, ...] = (
+    MiStudioOriginal(),
+    SAELens(),
+    GemmaScope(),
+    GemmaScope2(),
+    Sparsify(),
     DictionaryLearning(),
     LlamaScope(),
     MwhannaTranscoders(),

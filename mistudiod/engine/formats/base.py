@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -20,11 +20,15 @@ from mistudiod.facts import Stored, parse_header
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_FILES = 100_000
-LOOKED_INTO = 64  # of so many candidates of one format in a source the insides are looked at; others are their siblings
+LOOKED_INTO = 64  # candidates of one format whose insides are all looked at; on the Hub each costs a request
+SIBLINGS_AFTER = 4
 
 
 class Listing(Protocol):
-    """Files of a Hub repo, of a folder, or one file; ``source`` is what a person calls it."""
+    """Files of a Hub repo, of a folder, or one file; ``source`` is what a person calls it.
+
+    Readers ask again for what they have read: one that fetches remembers small answers.
+    """
 
     source: str
 
@@ -122,13 +126,20 @@ class Format(Protocol):
         """ValueError, one sentence, for what is damaged or of a kind that is not understood."""
 
 
-def look_at(candidates: Iterable[str], one: Callable[[str], Found | None]) -> list[Found]:
-    """What ``one`` makes of each candidate. Raises its first ValueError when nothing else was found."""
+def look_at(candidates: Sequence[str], one: Callable[[str, bool], Found | None]) -> list[Found]:
+    """What ``one(candidate, inside)`` makes of each: looking inside it, or, of the many of a large repo, by its path.
+
+    A large repo is one whose candidates are over LOOKED_INTO: if the first are an SAE, the others are taken for its
+    siblings, which reading then proves. Raises its first ValueError when nothing else was found.
+    """
     found: list[Found] = []
     wrong: ValueError | None = None
-    for candidate in candidates:
+    many = len(candidates) > LOOKED_INTO
+    for n, candidate in enumerate(candidates):
+        if many and n == LOOKED_INTO and not found:
+            break
         try:
-            new = one(candidate)
+            new = one(candidate, not many or n < SIBLINGS_AFTER or not found)
         except ValueError as error:
             wrong = wrong or error
         else:
@@ -146,7 +157,7 @@ def tensors_of(listing: Listing, name: str) -> dict[str, Stored]:
 def config_of(listing: Listing, name: str) -> dict[str, object]:
     """A JSON object; ValueError when there is none in the file."""
     try:
-        value = json.loads(listing.text(name))
+        value = json.loads(listing.text(name), parse_constant=lambda _: None)  # NaN and Infinity are no JSON
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} of {listing.source} cannot be read: {error}") from None
     if not isinstance(value, dict):
@@ -201,3 +212,11 @@ def _files_below(path: Path) -> Iterator[str]:
             if n > MAX_FILES:
                 raise ValueError(f"{path} has more than {MAX_FILES:,} files: name a folder deeper down")
             yield (Path(folder) / name).relative_to(path).as_posix()
+
+
+def beside(listing: Listing, *needed: str) -> list[str]:
+    """The folders of a source, in order, that hold all these files."""
+    names = set(listing.names())
+    first = needed[0]
+    folders = [folder_of(name) for name in names if PurePosixPath(name).name == first]
+    return sorted(folder for folder in folders if all(inside(folder, name) in names for name in needed))

@@ -16,14 +16,16 @@ from mistudiod.engine.formats.base import (
     Found,
     Imported,
     Listing,
+    beside,
     config_of,
-    folder_of,
     inside,
+    look_at,
     number,
     whole,
     words,
 )
-from mistudiod.engine.formats.looking import look_into, number_in
+from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.formats.pickled import Pickled, weights_of
 from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, Rule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
@@ -61,11 +63,9 @@ class DictionaryLearning:
     name = "dictionary_learning"
 
     def look(self, listing: Listing) -> list[Found]:
-        names = set(listing.names())
-        folders = [folder_of(name) for name in sorted(names) if name.split("/")[-1] == _WEIGHTS]
-        with_config = [folder for folder in folders if inside(folder, _CONFIG) in names]
-
-        def one(folder: str) -> Found | None:
+        def one(folder: str, within: bool) -> Found | None:
+            if not within:
+                return _unseen(folder)
             trainer, buffer = trainer_of(listing, folder)
             if not trainer:
                 return None
@@ -75,7 +75,7 @@ class DictionaryLearning:
             model = words(trainer.get("lm_name"))
             return replace(_unseen(folder), layer=layer, width=width, l0=k, hook=hook, model=model)
 
-        return look_into(with_config, one, _unseen)
+        return look_at(beside(listing, _WEIGHTS, _CONFIG), one)
 
     def read(self, listing: Listing, found: Found, device: str | torch.device) -> Imported:
         trainer, buffer = trainer_of(listing, found.path)
@@ -97,9 +97,9 @@ class DictionaryLearning:
         if guessed:
             notes.append(guessed)
         context = number(buffer.get("ctx_len"))
-        found = replace(found, hook=hook, width=d_sae)
-        model = words(trainer.get("lm_name"))
-        return Imported(sae, found, hook, hook, model, int(context) if context else None, None, {}, notes)
+        k = float(sae.rule.k) if isinstance(sae.rule, TopKRule) else number(trainer.get("k"))
+        found = replace(found, hook=hook, l0=k, model=words(trainer.get("lm_name")))
+        return outcome(sae, found, context=int(context) if context else None, notes=notes)
 
 
 def trainer_of(listing: Listing, folder: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
@@ -153,7 +153,7 @@ def _sae(
     factor = weights.number("norm_factor") if within else None
     if factor and factor != 1:
         _scaled(sae, factor)
-        notes.append(f"training was not over, its activations divided by {factor:.6g}: folded into the biases")
+        notes.append(f"Training was not over, its activations divided by {factor:.6g}: that is folded into the biases.")
     return sae
 
 
@@ -173,10 +173,10 @@ def _chosen(kind: str, said: Mapping[str, float | None], sae: SparseAutoencoder,
         if k > sae.d_sae:
             raise ValueError(f"{at} has k {k}, more than its {sae.d_sae} latents")
         if kind != "AutoEncoderTopK":
-            notes.append(f"it has no threshold: the {k} largest of each token are taken, not {k} a token of a batch")
+            notes.append(f"It has no threshold: the {k} largest of each token are taken, not {k} a token of a batch.")
         return TopKRule(k)
     if threshold < 0:
-        notes.append("its threshold was never set: every positive latent fires, as in dictionary_learning")
+        notes.append("Its threshold was never set: every positive latent fires, as in dictionary_learning.")
     return JumpReLURule(torch.full_like(sae.b_enc, max(threshold, 0.0)))
 
 
@@ -188,7 +188,7 @@ def _unit_rows(sae: SparseAutoencoder, notes: list[str]) -> None:
         sae.W_dec /= norm[:, None]
         sae.W_enc *= norm
         sae.b_enc *= norm
-        notes.append("the rows of the decoder were given unit norm, and the latents theirs")
+        notes.append("The rows of the decoder were given unit norm, and the latents theirs, as that library does.")
 
 
 def _scaled(sae: SparseAutoencoder, factor: float) -> None:
@@ -210,11 +210,11 @@ def _hook(trainer: Mapping[str, object], buffer: Mapping[str, object]) -> tuple[
     if re.search(r"embed", module):
         return "hook_embed", None
     if layer is None or layer < 0:
-        return None, "which layer it belongs to is not said in its config.json"
+        return None, "Its config.json does not say which layer it belongs to: name a hook."
     _, out, into = next(point for point in _POINTS if re.search(point[0], module))
     point = into if buffer.get("io") == "in" else out
     if point is None:
-        return None, f"it reads what goes into {module}, which is no hook here"
+        return None, f"It reads what goes into {module}, which is no hook here: name one."
     said = re.search(r"resid|attn|attention|mlp", module)
-    guess = None if said else "its config.json names no module: taken for what the block gives (hook_resid_post)"
+    guess = None if said else "Its config.json names no module: it is taken for what the block gives (hook_resid_post)."
     return f"blocks.{int(layer)}.{point}", guess

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import torch
 
-from mistudiod.engine.formats.base import Found, Imported, Listing, folder_of, inside
+from mistudiod.engine.formats.base import Found, Imported, Listing, folder_of, inside, look_at
 from mistudiod.engine.formats.dictionary_learning import trainer_of
-from mistudiod.engine.formats.looking import look_into, number_in
+from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.formats.pickled import SUFFIXES, shapes_in, weights_of
 from mistudiod.engine.rules import ReLURule
 from mistudiod.engine.sae import SparseAutoencoder
@@ -26,7 +27,9 @@ class LinearPickle:
     def look(self, listing: Listing) -> list[Found]:
         names = set(listing.names())
 
-        def one(name: str) -> Found | None:
+        def one(name: str, within: bool) -> Found | None:
+            if not within:
+                return _unseen(name)
             folder = folder_of(name)
             if inside(folder, "config.json") in names and trainer_of(listing, folder)[0]:
                 return None  # dictionary_learning's AutoEncoderNew has the same tensors
@@ -36,7 +39,7 @@ class LinearPickle:
                 return None
             return replace(_unseen(name), width=shapes[f"{pair[0]}.weight"][0])
 
-        return look_into(sorted(name for name in names if name.endswith(SUFFIXES)), one, _unseen)
+        return look_at(sorted(name for name in names if name.endswith(SUFFIXES)), one)
 
     def read(self, listing: Listing, found: Found, device: str | torch.device) -> Imported:
         tensors = weights_of(listing, found.path).tensors
@@ -53,10 +56,8 @@ class LinearPickle:
             rule=ReLURule(),
             centred=False,
         )
-        notes = [
-            f"{found.path} says nothing of itself: ReLU, the residual stream after the block, and b_dec not subtracted"
-        ]
-        return Imported(sae, replace(found, width=d_sae), found.hook, found.hook, found.model, notes=notes)
+        guessed = "ReLU, what the block gives (hook_resid_post), and b_dec not subtracted from what is read"
+        return outcome(sae, found, notes=[f"It says nothing of itself, and is taken as its makers use it: {guessed}."])
 
 
 def _pair(names: Container[str]) -> tuple[str, str] | None:

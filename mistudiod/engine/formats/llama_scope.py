@@ -21,12 +21,15 @@ from mistudiod.engine.formats.base import (
     config_of,
     folder_of,
     inside,
+    look_at,
     number,
     tensors_of,
     whole,
     words,
 )
-from mistudiod.engine.formats.looking import look_into, number_in
+from mistudiod.engine.formats.folds import fold_centre
+from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.rules import JumpReLURule, ReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.tensor_files import TensorFile
@@ -49,7 +52,9 @@ class LlamaScope:
         names = set(listing.names())
         configs = [name for name in sorted(names) if name.split("/")[-1] in _LAYOUTS and _weights(name) in names]
 
-        def one(name: str) -> Found | None:
+        def one(name: str, within: bool) -> Found | None:
+            if not within:
+                return _unseen(listing, name)
             config = config_of(listing, name)
             if "hook_point_in" not in config:
                 return None
@@ -59,7 +64,7 @@ class LlamaScope:
             layer = number_in(hook or "", r"blocks\.(\d+)\.")
             return replace(found, layer=layer, width=stored[bias].items, hook=hook) if bias else None
 
-        return look_into(configs, one, lambda name: _unseen(listing, name))
+        return look_at(configs, one)
 
     def read(self, listing: Listing, found: Found, device: str | torch.device) -> Imported:
         weights, at = found.files
@@ -76,11 +81,11 @@ class LlamaScope:
         _folded(sae, config, file, at, notes)
         if hook and "hook_normalized" in hook:
             notes.append(
-                f"{hook} is what the norm gives before its own weight is multiplied in: no hook here gives that"
+                f"{hook} is what the norm gives before its own weight is multiplied in, which no hook here is."
             )
         context, bos = (_CONTEXT, True) if found.model in _MODELS.values() else (None, None)
-        found = replace(found, width=sae.d_sae, hook=hook)
-        return Imported(sae, found, hook, hook_out, found.model, context, bos, {}, notes)
+        transcoded = hook_out if sae.transcodes else None
+        return outcome(sae, replace(found, hook=hook), transcoded, context, bos, notes)
 
 
 def _weights(config: str) -> str:
@@ -111,8 +116,8 @@ def _weighted(config: Mapping[str, object], file: TensorFile, at: str, device: s
 def _folded(sae: SparseAutoencoder, config: Mapping[str, object], file: TensorFile, at: str, notes: list[str]) -> None:
     into, out = _factors(sae, config, file, at, notes)
     if config.get("apply_decoder_bias_to_pre_encoder", False):
-        sae.b_enc -= sae.b_dec @ sae.W_enc
-        notes.append("b_dec was subtracted from what is read: folded into b_enc")
+        sae.b_enc = fold_centre(sae.W_enc, sae.b_enc, sae.b_dec)
+        notes.append("b_dec was subtracted from what is read: that is folded into b_enc.")
     by_norm = config.get("sparsity_include_decoder_norm", True)
     if by_norm:
         norm = torch.linalg.vector_norm(sae.W_dec, dim=1)
@@ -122,7 +127,7 @@ def _folded(sae: SparseAutoencoder, config: Mapping[str, object], file: TensorFi
         sae.W_dec /= norm[:, None]
         if not torch.allclose(norm, torch.ones_like(norm), atol=1e-3):
             notes.append(
-                "a latent's gate looks at what it contributes: the norms of the decoder's rows are its own now"
+                "A latent's gate looks at what it contributes: the norms of the decoder's rows went into the latents."
             )
     sae.W_enc *= into
     sae.W_dec /= out
@@ -137,7 +142,7 @@ def _factors(
     way = config.get("norm_activation", "dataset-wise")
     if way == "token-wise" and not sae.transcodes:
         sae.norm = "constant_norm_rescale"
-        notes.append("each token is brought to a norm of sqrt(d_model) before it is read: done at run time")
+        notes.append("Each token is brought to a norm of sqrt(d_model) before it is read, which is done at run time.")
     if way == "inference" or sae.norm != "none":
         return 1.0, 1.0
     if way != "dataset-wise":
@@ -152,8 +157,9 @@ def _factors(
                 f"{at} and its weights do not say the dataset_average_activation_norm that it was trained with"
             )
         norms.append(sae.d_in**0.5 / norm)
-    notes.append(f"activations were multiplied by {norms[0]:.6g} and what is rebuilt by {norms[1]:.6g}: folded in")
-    return norms[0], norms[1]
+    into, out = norms
+    notes.append(f"Activations were multiplied by {into:.6g}, and what is rebuilt by {out:.6g}: both are folded in.")
+    return into, out
 
 
 def _ruled(
@@ -166,6 +172,8 @@ def _ruled(
         if k > sae.d_sae:
             raise ValueError(f"{at} has top_k {k}, more than its {sae.d_sae} latents")
         sae.rule = TopKRule(k)
+        if sae.transcodes:
+            notes.append("SAELens has no transcoder that takes the k largest: this one it cannot load.")
     elif act == "jumprelu":
         sae.rule = JumpReLURule(_threshold(sae, config, file, at, raw, notes))
     elif act != "relu":
@@ -183,6 +191,6 @@ def _threshold(
         raise ValueError(f"{at} has act_fn jumprelu and neither a jump_relu_threshold nor a tensor of thresholds")
     # measured when dataset norms and decoder norms were folded: OpenMOSS/Language-Model-SAEs, initializer
     notes.append(
-        f"its threshold {threshold:.6g} is meant for activations as the model has them: {threshold * raw:.6g} here"
+        f"Its threshold {threshold:.6g} is for activations as the model has them, and became {threshold * raw:.6g}."
     )
     return torch.full_like(sae.b_enc, threshold * raw)

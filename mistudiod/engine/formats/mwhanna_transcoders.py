@@ -11,8 +11,9 @@ from math import prod
 
 import torch
 
-from mistudiod.engine.formats.base import Found, Imported, Listing, folder_of, inside, tensors_of
-from mistudiod.engine.formats.looking import look_into, number_in
+from mistudiod.engine.formats.base import Found, Imported, Listing, folder_of, inside, look_at, tensors_of
+from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.rules import ReLURule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.tensor_files import TensorFile
@@ -32,13 +33,15 @@ class MwhannaTranscoders:
             _refuse_cross_layer(listing, cross)
         said: dict[str, dict[str, str]] = {}
 
-        def one(name: str) -> Found | None:
+        def one(name: str, within: bool) -> Found | None:
+            if not within:
+                return _unseen(listing, name, said)
             stored = tensors_of(listing, name)
             if stored.keys() != _TENSORS or stored["W_enc"].shape != stored["W_dec"].shape:
                 return None
             return replace(_unseen(listing, name, said), width=stored["b_enc"].items)
 
-        return look_into(sorted(filter(_FILE.search, names)), one, lambda name: _unseen(listing, name, said))
+        return look_at(sorted(filter(_FILE.search, names)), one)
 
     def read(self, listing: Listing, found: Found, device: str | torch.device) -> Imported:
         file = TensorFile(listing.path(found.path), found.path)
@@ -53,8 +56,7 @@ class MwhannaTranscoders:
             transcodes=True,
         )
         out = _said(listing, found.path).get("feature_output_hook", _OUT_OF)
-        hook_out = f"blocks.{found.layer}.{out}"
-        return Imported(sae, replace(found, width=d_sae), found.hook, hook_out, found.model)
+        return outcome(sae, found, hook_out=f"blocks.{found.layer}.{out}")
 
 
 def _unseen(listing: Listing, name: str, said: dict[str, dict[str, str]]) -> Found:

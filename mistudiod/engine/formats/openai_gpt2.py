@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from mistudiod.engine.formats.base import Found, Imported, Listing, whole
-from mistudiod.engine.formats.looking import look_into, number_in
+from mistudiod.engine.formats.base import Found, Imported, Listing, look_at, whole
+from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.formats.pickled import SUFFIXES, shapes_in, weights_of
 from mistudiod.engine.rules import ReLURule, Rule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
@@ -32,11 +33,13 @@ class OpenAIGPT2:
     def look(self, listing: Listing) -> list[Found]:
         pickles = sorted(name for name in listing.names() if name.endswith(SUFFIXES))
 
-        def one(name: str) -> Found | None:
+        def one(name: str, within: bool) -> Found | None:
+            if not within:
+                return _unseen(name)
             shapes = shapes_in(listing, name)
             return replace(_unseen(name), width=shapes["encoder.weight"][0]) if shapes.keys() >= _TENSORS else None
 
-        return look_into(pickles, one, _unseen)
+        return look_at(pickles, one)
 
     def read(self, listing: Listing, found: Found, device: str | torch.device) -> Imported:
         weights = weights_of(listing, found.path)
@@ -52,9 +55,10 @@ class OpenAIGPT2:
             norm="layer_norm" if isinstance(rule, TopKRule) else "none",
         )
         if not found.hook:
-            notes.append(f"{found.path} does not say which activations it is of: name the hook")
+            notes.append(f"The path {found.path} does not say which activations it is of: name a hook.")
         context = _CONTEXT if isinstance(rule, TopKRule) else None
-        return Imported(sae, replace(found, width=d_sae), found.hook, found.hook, found.model, context, None, {}, notes)
+        l0 = float(rule.k) if isinstance(rule, TopKRule) else None
+        return outcome(sae, replace(found, l0=l0), context=context, notes=notes)
 
 
 def _unseen(name: str) -> Found:
@@ -77,7 +81,7 @@ def _rule(values: dict[str, object], d_sae: int, at: str) -> tuple[Rule, list[st
     k = whole(values, "activation_state_dict.k", at)
     if k > d_sae:
         raise ValueError(f"{at} has k {k}, more than its {d_sae} latents")
-    return TopKRule(k), ["each token is normalised before it is read, which no weights can do: it is done at run time"]
+    return TopKRule(k), ["Each token is normalised before it is read, which no weights can do: it is done at run time."]
 
 
 def _matrix(shape: tuple[int, ...], at: str) -> tuple[int, int]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from mistudiod.engine.formats.base import Found, Imported, Listing
-from mistudiod.engine.formats.looking import look_into, number_in
+from mistudiod.engine.formats.base import Found, Imported, Listing, look_at
+from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.formats.pickled import SUFFIXES, shapes_in, weights_of
 from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
@@ -22,7 +23,9 @@ class QwenScope:
     def look(self, listing: Listing) -> list[Found]:
         pickles = sorted(name for name in listing.names() if name.endswith(SUFFIXES))
 
-        def one(name: str) -> Found | None:
+        def one(name: str, within: bool) -> Found | None:
+            if not within:
+                return _unseen(listing, name)
             shapes = shapes_in(listing, name)
             encoder, decoder = shapes.get("W_enc", ()), shapes.get("W_dec", ())
             # SAELens' names, and the other way round: its own encoders are wider than high
@@ -30,7 +33,7 @@ class QwenScope:
                 return None
             return replace(_unseen(listing, name), width=encoder[0]) if encoder[0] > encoder[1] else None
 
-        return look_into(pickles, one, lambda name: _unseen(listing, name))
+        return look_at(pickles, one)
 
     def read(self, listing: Listing, found: Found, device: str | torch.device) -> Imported:
         weights = weights_of(listing, found.path)
@@ -54,11 +57,7 @@ class QwenScope:
             rule=TopKRule(int(found.l0)),
             centred=False,
         )
-        notes = [f"k {found.l0:.0f} is taken from the name of its repo"]
-        declared: dict[str, object] = {"l0": found.l0}
-        return Imported(
-            sae, replace(found, width=d_sae), found.hook, found.hook, found.model, None, None, declared, notes
-        )
+        return outcome(sae, found, notes=[f"k {found.l0:.0f} is taken from the name of its repo."])
 
 
 def _unseen(listing: Listing, name: str) -> Found:
