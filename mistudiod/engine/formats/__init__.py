@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 
 from mistudiod.engine.formats.base import FolderListing, Format, Found, Imported, Listing
+from mistudiod.engine.formats.dictionary_learning import DictionaryLearning
 from mistudiod.engine.formats.gemma_scope import GemmaScope
 from mistudiod.engine.formats.gemma_scope_2 import GemmaScope2
+from mistudiod.engine.formats.linear_pickle import LinearPickle
+from mistudiod.engine.formats.llama_scope import LlamaScope
 from mistudiod.engine.formats.mistudio_original import MiStudioOriginal
+from mistudiod.engine.formats.mwhanna_transcoders import MwhannaTranscoders
+from mistudiod.engine.formats.openai_gpt2 import OpenAIGPT2
+from mistudiod.engine.formats.qwen_scope import QwenScope
 from mistudiod.engine.formats.saelens import SAELens
 from mistudiod.engine.formats.sparsify import Sparsify
 
@@ -18,6 +24,12 @@ FORMATS: tuple[Format, ...] = (
     GemmaScope(),
     GemmaScope2(),
     Sparsify(),
+    DictionaryLearning(),
+    LlamaScope(),
+    MwhannaTranscoders(),
+    OpenAIGPT2(),
+    QwenScope(),
+    LinearPickle(),
 )
 
 __all__ = ["FORMATS", "FolderListing", "Format", "Found", "Imported", "Listing", "find", "read"]

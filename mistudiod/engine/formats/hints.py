@@ -84,3 +84,9 @@ def module_hook(module: str, side: str, post_normed: bool = False) -> str | None
 
 def is_post_normed(model: str | None) -> bool:
     return bool(model and re.search(r"gemma-?[23]", model, re.IGNORECASE))
+
+
+def number_in(text: str, pattern: str) -> int | None:
+    """The last number that ``pattern`` has a group for, as a layer in a path."""
+    numbers = re.findall(pattern, text, re.IGNORECASE)
+    return int(numbers[-1]) if numbers else None
