@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mistudiod.neuronpedia import bars, records
 from mistudiod.neuronpedia.bars import Bars, Page
-from mistudiod.neuronpedia.records import About, Record, clean
+from mistudiod.neuronpedia.records import About, Record, clean_all
 from mistudiod.pages import Pages
 
 AT_ONCE = 256  # features of a file: 131,072 make 512, which every importer lists
@@ -71,15 +71,15 @@ def _activations(page: Page, drawn: Bars) -> list[Record]:
 
     An example whose interval is not known is left out: the format has no way to say so.
     """
-    found = []
+    found, largest = [], records.strongest(page)
     for one in page["examples"]:
-        low, high, share = records.bounds(page, drawn, one)
+        low, high, share = records.bounds(page, drawn, one, largest)
         if low is not None and high is not None:
             found.append({
                 "bin_min": low,
                 "bin_max": high,
                 "bin_contains": share,
-                "tokens": [clean(text) for text in one["texts"]],
+                "tokens": clean_all(one["texts"]),
                 "values": one["activations"],
                 "qualifying_token_index": one["peak"],
                 "dfa_values": [],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,12 @@ class About:
 def clean(text: str) -> str:
     """Text that PostgreSQL takes: NUL becomes ␀, half a surrogate pair U+FFFD; everything else stays."""
     return _SURROGATES.sub("\ufffd", text).replace("\0", NUL)
+
+
+def clean_all(texts: Sequence[str]) -> list[str]:
+    """The same of tokens, few of which need it."""
+    whole = "".join(texts)
+    return [clean(one) for one in texts] if "\0" in whole or _SURROGATES.search(whole) else list(texts)
 
 
 def encode(record: Record) -> bytes:
@@ -207,16 +213,17 @@ def activations(about: About, page: Page, bars: Bars) -> Iterator[Record]:
     """Of a feature's examples, in the store's order: the strongest, those of fifths of the maximum, some at random, and
     near misses, whose activations are 0.
     """
+    largest = strongest(page)
     for one in page["examples"]:
         values = one["activations"]
         most = max(values)
-        low, high, share = bounds(page, bars, one)
+        low, high, share = bounds(page, bars, one, largest)
         place = one["window"], one["first"] + one["peak"]
         yield {
             "id": id_of(about.names.model, about.names.source, page["index"], one["kind"], *place),
             **_place(about, page["index"]),
             "creatorId": about.creator,
-            "tokens": [clean(text) for text in one["texts"]],
+            "tokens": clean_all(one["texts"]),
             "values": values,
             "maxValue": most,
             "maxValueTokenIndex": values.index(most),
@@ -233,10 +240,12 @@ def activations(about: About, page: Page, bars: Bars) -> Iterator[Record]:
         }
 
 
-def bounds(page: Page, bars: Bars, example: Mapping[str, Any]) -> tuple[float | None, float | None, float | None]:
-    """The group of an example: -1, maximum, -1 for the strongest, else an interval and the share of tokens in it."""
+def bounds(
+    page: Page, bars: Bars, example: Mapping[str, Any], largest: float
+) -> tuple[float | None, float | None, float | None]:
+    """The group of an example: -1, ``largest``, -1 for the strongest, else an interval and its share of tokens."""
     if example["kind"] == "top":
-        return -1, strongest(page), -1
+        return -1, largest, -1
     return interval(page, bars, example) or (None, None, None)
 
 

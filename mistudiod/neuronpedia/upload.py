@@ -14,7 +14,7 @@ from typing import Any
 from mistudiod.neuronpedia import bars, records
 from mistudiod.neuronpedia.bars import Page
 from mistudiod.neuronpedia.names import Names
-from mistudiod.neuronpedia.records import About, Label, Record, clean
+from mistudiod.neuronpedia.records import About, Label, Record, clean, clean_all
 from mistudiod.pages import Pages
 
 MODEL, SOURCE_SET, FEATURES = "/api/model/new", "/api/source-set/new", "/api/feature/upload-batch"
@@ -104,7 +104,7 @@ def feature(pages: Pages, about: About, index: int, label: Label | None) -> Reco
 def _activations(pages: Pages, page: Page) -> list[Record]:
     drawn, found = bars.of_activations(pages, page), []
     for one in page["examples"]:
-        tokens = [clean(text) for text in one["texts"][:MOST_TOKENS]]  # the peak is among them: 512 come before it
+        tokens = clean_all(one["texts"][:MOST_TOKENS])  # the peak is among them: 512 come before it
         record: dict[str, Any] = {"tokens": tokens, "values": one["activations"][:MOST_TOKENS]}
         known = bars.interval(page, drawn, one) if one["kind"] != "top" else None
         if known:
