@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mistudiod.engine.feature_record import BAND, NEAR, RANDOM, TOP, Examples, FeatureRecord
+from mistudiod.engine.feature_record import BAND, NEAR, RANDOM, TOP, Examples, FeatureRecord, Logits
 from mistudiod.engine.feature_store import StoreWriter
-from mistudiod.pages import Pages, is_held_out
+from mistudiod.pages import BINS, EDGES, Pages, is_held_out
 
 Rows = NDArray[np.int64]
 Rule = Callable[[Rows], NDArray[np.bool_]]  # of all rows at once: on which tokens a feature fires
@@ -47,8 +48,12 @@ def plant(
     postings: bool = True,
     around: int = 20,
     kept: int = 24,
+    logits: Sequence[Logits] = (),
 ) -> Pages:
-    """Random text of every token but the last, which stands for none. A feature's neighbours are those beside it."""
+    """Random text of every token but the last, which stands for none. A feature's neighbours are those beside it.
+
+    ``logits``: of each feature; without, the store has none.
+    """
     random = np.random.default_rng(1)
     text = random.integers(0, len(vocabulary) - 1, (rows, context))
     for first in range(0, len(vocabulary) - 2, 2):  # pairs that a rule may ask for are not left to chance
@@ -66,7 +71,8 @@ def plant(
         _write_postings(folder, fired, values)
     writer = StoreWriter(folder, len(rules), context, rows, text.size, 2)
     for index, fires in enumerate(fired):
-        writer.add(_record(index, len(rules), text, np.where(fires, values, 0), around, kept, random))
+        writer.add(_record(index, len(rules), text, np.where(fires, values, 0), around, kept, random,
+                           logits[index] if logits else None))  # fmt: skip
     writer.finish({
         "sae": "planted", "id": "1", "job": 1, "tokenization": "text", "model": "m", "hook": "blocks.0.hook_resid_post",
         "skipped": {"special": 0, "outliers": 0}, "l0": 1.0, "examples": kept, "before": around, "after": around,
@@ -90,6 +96,7 @@ def _record(
     around: int,
     kept: int,
     random: np.random.Generator,
+    logits: Logits | None,
 ) -> FeatureRecord:
     fires = values > 0
     tokens, on = np.unique(text[fires], return_counts=True)
@@ -103,7 +110,7 @@ def _record(
         total=float(values.sum()),
         squares=float((values**2).sum()),
         maximum=float(values.max()),
-        histogram=np.ones(64, np.uint32),
+        histogram=_histogram(values[fires]),
         examples=_examples(text, values, around, kept, random),
         tokens=tokens[order].astype(np.uint32),
         tokens_fired=on[order].astype(np.uint32),
@@ -117,8 +124,13 @@ def _record(
         cofiring_jaccard=ones,
         decoder=beside,
         decoder_cosine=ones,
-        logits=None,
+        logits=logits,
     )
+
+
+def _histogram(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    bins = [bisect_right(EDGES, float(value)) - 1 for value in values]
+    return np.bincount(np.clip(np.array(bins, np.int64), 0, BINS - 1), minlength=BINS).astype(np.uint32)
 
 
 def _examples(text: Rows, values: NDArray[np.float32], around: int, kept: int, random: np.random.Generator) -> Examples:
