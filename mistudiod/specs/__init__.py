@@ -9,6 +9,7 @@ from pydantic import Field
 from mistudiod.specs.base import Name, Priority, Spec, check_name
 from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
+from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push
 from mistudiod.specs.many import Many
 from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
 from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
@@ -28,10 +29,13 @@ __all__ = [
     "USES",
     "AddDataset",
     "AddModel",
+    "AddSae",
     "AnySpec",
     "Calibrate",
+    "Certify",
     "Complete",
     "Edit",
+    "Export",
     "Extract",
     "Inspect",
     "JobRequest",
@@ -43,9 +47,11 @@ __all__ = [
     "One",
     "Precision",
     "PreviewDataset",
+    "PreviewSae",
     "PreviewTokens",
     "Priority",
     "ProbeDevice",
+    "Push",
     "SampleDataset",
     "Score",
     "Session",
@@ -59,23 +65,51 @@ __all__ = [
 ]
 
 AnySpec = Annotated[
-    AddModel | AddDataset | Tokenize | Train | Extract | Inspect | Label | Score | Steer, Field(discriminator="kind")
+    AddModel
+    | AddDataset
+    | AddSae
+    | Tokenize
+    | Train
+    | Extract
+    | Inspect
+    | Label
+    | Score
+    | Steer
+    | Certify
+    | Export
+    | Push,
+    Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Spec]] = {
     model.model_fields["kind"].default: model
-    for model in (AddModel, AddDataset, Tokenize, Train, Extract, Inspect, Label, Score, Steer)
+    for model in (
+        AddModel,
+        AddDataset,
+        AddSae,
+        Tokenize,
+        Train,
+        Extract,
+        Inspect,
+        Label,
+        Score,
+        Steer,
+        Certify,
+        Export,
+        Push,
+    )
 }
 PREVIEWS: dict[str, type[Spec]] = {
     "sample_dataset": SampleDataset,
     "preview_dataset": PreviewDataset,
+    "preview_sae": PreviewSae,
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
 }
 RESIDENT: dict[str, type[Spec]] = {"session": Session}  # kinds of workers that stay and are asked
 ASKED: dict[str, type[Spec]] = {"load": Load, "steer": Steer, "calibrate": Calibrate, "complete": Complete}  # of them
 LANES = {
-    **dict.fromkeys(("add_model", "add_dataset", "tokenize", "label", "score"), "io"),
-    **dict.fromkeys(("train", "extract", "inspect", "steer"), "gpu"),
+    **dict.fromkeys(("add_model", "add_dataset", "add_sae", "tokenize", "label", "score", "export", "push"), "io"),
+    **dict.fromkeys(("train", "extract", "inspect", "steer", "certify"), "gpu"),
 }
 
 
@@ -91,10 +125,11 @@ class JobRequest(Spec):
 
 # Which noun each kind makes, under the names of ``names_made``, and which artifacts it reads: {field: noun}. A field
 # that is not given reads nothing.
-MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae"}
+MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae", "add_sae": "sae"}
 USES: dict[str, dict[str, str]] = {
     "add_model": {},
     "add_dataset": {},
+    "add_sae": {"model": "model"},
     "tokenize": {"dataset": "dataset", "model": "model"},
     "train": {"tokenization": "tokenization", "extends": "sae"},
     "extract": {"sae": "sae", "tokenization": "tokenization"},
@@ -102,10 +137,20 @@ USES: dict[str, dict[str, str]] = {
     "label": {"sae": "sae"},
     "score": {"sae": "sae"},
     "steer": {"sae": "sae"},
+    "certify": {"sae": "sae", "tokenization": "tokenization"},
+    "export": {"sae": "sae"},
+    "push": {"sae": "sae"},
 }
 
 # Names of the secrets that a kind's worker is handed; no other worker gets any.
-NEEDS: dict[str, tuple[str, ...]] = {"add_model": ("hf",), "add_dataset": ("hf",), "preview_dataset": ("hf",)}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "add_model": ("hf",),
+    "add_dataset": ("hf",),
+    "preview_dataset": ("hf",),
+    "add_sae": ("hf",),
+    "preview_sae": ("hf",),
+    "push": ("hf",),
+}
 
 
 def names_made(spec: Spec) -> list[str]:

@@ -1,0 +1,82 @@
+"""The specs of the SAE library: SAEs brought in, proved, written in other formats, and published."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from mistudiod.specs.base import Name, Spec
+
+SAE_SOURCE = (
+    "owner/name of a repository of the Hub, also owner/name:path of one SAE in it; a folder or file of the studio's "
+    "machine"
+)
+Format = Literal["saelens", "sparsify", "dictionary_learning", "gemma_scope_npz", "neuronpedia", "zip"]
+_REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def _repo(text: str) -> str:
+    if not _REPO.fullmatch(text):
+        raise ValueError("must be owner/name, as the repository is called on the Hub")
+    return text
+
+
+class AddSae(Spec):
+    """Bring in an SAE that somebody has published, or a file of one."""
+
+    kind: Literal["add_sae"] = "add_sae"
+    source: str = Field(min_length=1, max_length=4096, description=SAE_SOURCE)
+    name: Name = Field(description="what to call it")
+    model: Name | None = Field(
+        None, description="the studio's name of the model that it reads; found by what the SAE says when not given"
+    )
+    hook: str | None = Field(
+        None, max_length=200, description="TransformerLens' name of what it reads, where the files do not say it"
+    )
+    revision: str | None = Field(None, max_length=200, description="branch, tag or commit of a repository of the Hub")
+    allow_pickle: bool = Field(
+        False, description="also .pt and .pth: converted in a process of their own, and never executed"
+    )
+
+
+class PreviewSae(Spec):
+    """See which SAEs there are in a source. A preview: nothing is stored, and of the Hub no weights are downloaded."""
+
+    kind: Literal["preview_sae"] = "preview_sae"
+    source: str = Field(min_length=1, max_length=4096, description=SAE_SOURCE)
+    revision: str | None = Field(None, max_length=200, description="branch, tag or commit of a repository of the Hub")
+
+
+class Certify(Spec):
+    """Run an SAE on held-out text, in each way in which it may have been meant, and say which holds."""
+
+    kind: Literal["certify"] = "certify"
+    sae: Name = Field(description="name of the SAE")
+    tokenization: Name | None = Field(
+        None, description="the text; that of its training when not given, else the newest of its model"
+    )
+    tokens: int = Field(4096, ge=512, le=1_000_000, description="held-out tokens to run it on")
+
+
+class Export(Spec):
+    """Write an SAE as another library reads it."""
+
+    kind: Literal["export"] = "export"
+    sae: Name = Field(description="name of the SAE")
+    format: Format = Field("saelens", description="whose format")
+    labels: bool = Field(True, description="what its features are called goes with it")
+
+
+class Push(Spec):
+    """Publish an SAE on the Hub, with its card; what is there otherwise stays."""
+
+    kind: Literal["push"] = "push"
+    sae: Name = Field(description="name of the SAE")
+    repo: Annotated[str, AfterValidator(_repo)] = Field(description="owner/name of the repository, made when missing")
+    path: str = Field("", max_length=500, description="folder in the repository; its top when empty")
+    private: bool = Field(False, description="nobody else sees a repository that is made")
+    message: str | None = Field(None, min_length=1, max_length=500, description="of the commit")
+    overwrite: bool = Field(False, description="take the place of files of another content")
+    dry_run: bool = Field(False, description="only say what would be uploaded")
