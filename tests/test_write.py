@@ -325,6 +325,13 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(top_k: int, top_p: float, 
     assert many > 1 and chi < many + 5 * (2 * many) ** 0.5
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 5e-324])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_next_to_no_temperature_takes_the_likeliest_token(temperature: float, top_p: float, load: Load) -> None:
+    cold = written(load(), [[]], temperature=temperature, top_p=top_p)
+    assert cold[0].ids == written(load(), [[]])[0].ids
+
+
 def test_the_context_can_be_used_up_to_its_last_token(load: Load) -> None:
     (text,) = written(load("gpt2"), [[]], tokens=10, max_tokens=CONTEXT - 10)
     assert len(text.ids) == CONTEXT - 10

@@ -23,6 +23,7 @@ from mistudiod.engine.lm import LM, PASS_TOKENS
 # told the new token of each row, None where it has ended; may name rows whose texts are to end with that token
 Heard = Callable[[Sequence[int | None]], Collection[int] | None]
 Finish = Literal["stop", "length"]
+COLDEST = 1e-6  # temperature: what is divided by a smaller one may be more than a float32 holds
 
 
 class Sampling(Protocol):
@@ -195,7 +196,8 @@ class _Chooser:
             penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
             logits = torch.where(self._there[list(rows)], penalised, logits)
         if self._sampling.temperature:
-            logits = _likeliest(logits / self._sampling.temperature, self._sampling.top_k, self._sampling.top_p)
+            temperature = max(self._sampling.temperature, COLDEST)
+            logits = _likeliest(logits / temperature, self._sampling.top_k, self._sampling.top_p)
             logits = logits + self._gumbel(logits, rows)
         best = logits.argmax(1)
         if self._there is not None:
