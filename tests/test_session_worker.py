@@ -383,6 +383,17 @@ def test_a_cancel_takes_hold_at_the_next_token_and_what_waits_goes_on(session: R
     assert session.answer(calibrating)["code"] == "cancelled"
 
 
+def test_a_cancel_takes_hold_while_a_long_prompt_is_read(session: Resident) -> None:
+    sweep = [1 + n / 50 for n in range(50)]
+    reading = session.ask("steer", **{**ASKED, "prompt": "q" * (CONTEXT - 40), "sweep": sweep, "samples": 1})
+    time.sleep(0.5)
+    session.say(f"cancel {reading}")
+    began = time.monotonic()
+    assert session.answer(reading)["code"] == "cancelled"
+    assert time.monotonic() - began < 1.5
+    assert not any(event["event"] == "wrote" and event["request"] == reading for event in session.said)
+
+
 @pytest.mark.parametrize(("command", "code"), [("stop", EXIT_STOPPED), ("pause", EXIT_YIELDED)])
 def test_a_stop_or_pause_ends_a_session_at_the_next_token(data: Path, start: Start, command: str, code: int) -> None:
     busy = start(data, saes=["s"])
