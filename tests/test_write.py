@@ -337,6 +337,25 @@ def test_the_context_can_be_used_up_to_its_last_token(load: Load) -> None:
     assert len(text.ids) == CONTEXT - 10
 
 
+def test_little_work_is_done_by_one_thread_and_then_there_are_as_many_as_before(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def heard(_tokens: object) -> None:
+        seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for most in (module.ALONE, 0):
+            monkeypatch.setattr(module, "ALONE", most)
+            write(load(), prompt(), [[]], [0], Chosen(max_tokens=1), SPECIAL, heard)
+        assert seen == [1, 2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @torch.no_grad()
 def test_a_changed_text_is_changed_where_it_was_said(load: Load) -> None:
     lm, one = load(), change(sae_of(), "add", 4.0, scope="generated")

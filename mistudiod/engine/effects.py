@@ -36,9 +36,9 @@ def measure(
     feature that any variant changes ``{"sae", "feature", "mean", "max"}`` over the text's tokens that are not special,
     as the unsteered model reads it. Of a variant with changes also kl_tokens: KL(steered || unsteered) of what comes
     next, in nats, for each token; kl: its mean; changed: the share of tokens that are not, in this order, in the text
-    of the first empty variant of the same seed; steered_activations: under the changes and after them, where the SAE reads. What
-    cannot be computed is None: of a text without tokens all of it, and what is not finite. ``heard`` is told between
-    passes how many texts were read, and may raise to end it all.
+    of the first empty variant of the same seed; steered_activations: under the changes and after them, where the SAE
+    reads. What cannot be computed is None: of a text without tokens all of it, and what is not finite. ``heard`` is
+    told between passes how many texts were read, and may raise to end it all.
     """
     features = _Features([change for variant in variants for change in variant], special_ids)
     doing = [tuple(change for change in variant if not change.does_nothing) for variant in variants]
