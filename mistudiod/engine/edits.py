@@ -77,6 +77,13 @@ def formula(change: Change) -> str:
     }[change.op]
 
 
+def first_of(scope: str, prompt_tokens: int) -> int:
+    """The first position that a scope may concern."""
+    if scope == "generated":
+        return prompt_tokens
+    return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
+
+
 @dataclass(frozen=True)
 class Effect:
     """What one change has done so far."""
@@ -107,12 +114,6 @@ class _Pass:
     @property
     def end(self) -> int:
         return self.start + self.text.shape[1]
-
-    def first(self, scope: str) -> int:
-        """The first position that the scope may concern."""
-        if scope == "generated":
-            return self.prompt_tokens
-        return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
 
 
 class _Steered:
@@ -150,7 +151,7 @@ class _Steered:
             self._read_column = torch.tensor([features[change.feature] for change in changes], device=device)
 
     def concerned(self, now: _Pass) -> bool:
-        return min(now.first(scope) for scope in self._scopes) < now.end
+        return min(first_of(scope, now.prompt_tokens) for scope in self._scopes) < now.end
 
     def forget(self) -> None:
         self._activations = None
@@ -164,7 +165,7 @@ class _Steered:
     def factors(self, now: _Pass) -> Tensor:
         """By what each direction is multiplied before it is added: (E, T)."""
         applies = now.text[self._rows]  # (E, T)
-        firsts = [now.first(scope) for scope in self._scopes]
+        firsts = [first_of(scope, now.prompt_tokens) for scope in self._scopes]
         if max(firsts) > now.start:
             positions = torch.arange(now.start, now.end, device=applies.device)
             applies = applies & (positions >= torch.tensor(firsts, device=applies.device)[self._scope, None])
