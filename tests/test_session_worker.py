@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from feature_records import record, windows, write_store
 from hypothesis import given
 from hypothesis import strategies as st
 from resident import CONTEXT, D_SAE, DEAD, TEMPLATE, Resident, put_all, put_model, put_sae, put_text
+from steered import change, sae_of
 from tiny_models import tiny_tokenizer
 
 from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.worker.link import EXIT_MEMORY, EXIT_STOPPED, EXIT_YIELDED
 from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.spelling import Spelling
+from mistudiod.worker.steering import Order, _batches
 
 EDIT = {"feature": 3, "strength": 2}
 ASKED: dict[str, Any] = {"sae": "s", "prompt": "def f(", "steering": [EDIT], "max_tokens": 8}
@@ -130,6 +133,33 @@ def test_rows_in_several_batches_are_the_rows_of_one(data: Path, session: Reside
         rows = [text for n in range(3) for text in (result["baselines"][n], *result["steered"][3 * n : 3 * n + 3])]
         assert told(split, 1) == {row: one["text"] for row, one in enumerate(rows) if one["text"]}
         split.close()
+
+
+def test_a_run_can_be_written_again_with_as_many_rows_at_once_as_before(
+    data: Path, session: Resident, start: Start
+) -> None:
+    asked = {**ASKED, "samples": 3, "sweep": [-1, 1, 2], "temperature": 1}
+    small = start(data, saes=["s"], rows_at_once=3)
+    first = small.result("steer", **asked)
+    again = session.result("steer", **asked, rows_at_once=first["made"]["rows_at_once"])
+    assert timeless(again) == timeless(first)
+    assert small.result("steer", **asked, rows_at_once=9)["made"]["rows_at_once"] == 3
+
+
+def test_strengths_of_0_are_written_with_the_baseline_whatever_fits_at_once() -> None:
+    sae = sae_of()
+    variants = [[], [change(sae)], [change(sae, strength=0.0)], [change(sae, "clamp")], [change(sae, maximum=0.0)]]
+    order = Order(torch.tensor([1]), variants, [0, 1, 2], set())
+    for at_once, batches in {
+        1: [[0, 2, 4], [1], [3], [5, 7, 9], [6], [8], [10, 12, 14], [11], [13]],
+        2: [[0, 1, 2, 4], [3], [5, 6, 7, 9], [8], [10, 11, 12, 14], [13]],
+        7: [[*range(10)], [*range(10, 15)]],
+    }.items():
+        found = list(_batches(order, at_once))
+        assert [rows for _, rows, _, _ in found] == batches
+        assert max(texts for texts, *_ in found) == min(at_once, 6)
+        assert all(variants[row % 5] is one for _, rows, seeds, some in found
+                   for row, one in zip(rows, some * len(seeds), strict=True))  # fmt: skip
 
 
 def test_features_of_two_saes_at_two_hooks_are_changed_together(session: Resident) -> None:
