@@ -21,6 +21,7 @@ from tiny_models import tiny_tokenizer
 
 from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.worker.link import EXIT_MEMORY, EXIT_STOPPED, EXIT_YIELDED
+from mistudiod.worker.loaded import MOST_SAES
 from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.spelling import Spelling
 from mistudiod.worker.steering import Order, _batches
@@ -144,6 +145,23 @@ def test_a_run_can_be_written_again_with_as_many_rows_at_once_as_before(
     again = session.result("steer", **asked, rows_at_once=first["made"]["rows_at_once"])
     assert timeless(again) == timeless(first)
     assert small.result("steer", **asked, rows_at_once=9)["made"]["rows_at_once"] == 3
+
+
+def test_two_edits_of_one_place_change_it_by_what_they_add_together(session: Resident) -> None:
+    def ratio(*strengths: float) -> float:
+        asked = {**ASKED, "steering": [{**EDIT, "strength": one} for one in strengths], "max_tokens": 1}
+        found: float = session.result("steer", **asked)["steered"][0]["change_ratio"]
+        return found
+
+    assert ratio(1, 1) == pytest.approx(ratio(2), rel=1e-4) and ratio(1.5, -1) == pytest.approx(ratio(0.5), rel=1e-4)
+
+
+def test_edits_of_more_saes_than_are_kept_are_refused(data: Path, session: Resident) -> None:
+    for n in range(MOST_SAES):
+        put_sae(data, f"many-{n}", seed=n)
+    steering = [EDIT, *({**EDIT, "sae": f"many-{n}"} for n in range(MOST_SAES))]
+    assert session.denial("steer", **{**ASKED, "steering": steering})["field"] == "steering"
+    assert session.result("steer", **{**ASKED, "steering": steering[:-1]})["steered"]
 
 
 def test_strengths_of_0_are_written_with_the_baseline_whatever_fits_at_once() -> None:

@@ -89,7 +89,7 @@ class Effect:
     """What one change has done so far."""
 
     positions: int = 0  # at which h is another after it
-    change: float = 0.0  # sum over them of the norm of what was added
+    change: float = 0.0  # sum over them of the norm of all that was added there
     h: float = 0.0  # sum over them of the norm of h before
 
     def __add__(self, other: Effect) -> Effect:
@@ -184,11 +184,10 @@ class _Steered:
         spread[self._rows, :, self._columns] = factors
         return spread @ self._directions
 
-    def count(self, factors: Tensor, changed: Tensor, norms: Tensor) -> None:
-        """Add to the totals; ``changed`` and ``norms`` of h are (B, T)."""
-        sizes = factors.abs() * self._norms
-        counted = changed[self._rows] & (sizes > 0)
-        parts = counted, sizes * counted, norms[self._rows] * counted
+    def count(self, factors: Tensor, changed: Tensor, sizes: Tensor, norms: Tensor) -> None:
+        """Add to the totals; ``changed``, ``sizes`` of what is added in all, and ``norms`` of h are (B, T)."""
+        counted = changed[self._rows] & (factors.abs() * self._norms > 0)
+        parts = counted, sizes[self._rows] * counted, norms[self._rows] * counted
         self.totals += torch.stack([part.sum(1, dtype=torch.float64) for part in parts], dim=1)
 
 
@@ -292,7 +291,7 @@ def _written(writing: Sequence[_Steered], x: Tensor, now: _Pass) -> Tensor:
     delta = sum(one.delta(part, len(x)) for one, part in zip(writing, factors, strict=True))
     h = x.float()
     new = (h + delta).to(x.dtype)
-    changed, norms = (new != x).any(-1), torch.linalg.vector_norm(h, dim=-1)
+    changed, sizes, norms = (new != x).any(-1), *(torch.linalg.vector_norm(one, dim=-1) for one in (delta, h))
     for one, part in zip(writing, factors, strict=True):
-        one.count(part, changed, norms)
+        one.count(part, changed, sizes, norms)
     return new

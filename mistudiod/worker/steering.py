@@ -19,7 +19,7 @@ from mistudiod.engine.write import NotFinite, Text, write
 from mistudiod.specs import Calibrate, Complete, Edit, Steer
 from mistudiod.worker import steer_result
 from mistudiod.worker.link import Refused
-from mistudiod.worker.loaded import Loaded, LoadedSae
+from mistudiod.worker.loaded import MOST_SAES, Loaded, LoadedSae
 from mistudiod.worker.maxima import held_out_windows, maxima_of, special_ids
 from mistudiod.worker.spelling import Spelling
 from mistudiod.worker.steer_rows import rows_that_fit
@@ -127,6 +127,8 @@ def changes(
     at: Callable[[int], str] = "steering.{}".format,
 ) -> list[Change]:
     """What is done to which feature of which SAE; ``at``: the field of each edit. Raises Refused."""
+    if len(names := {edit.sae or sae for edit in edits}) > MOST_SAES:
+        raise Refused(f"features of {len(names)} SAEs, and no more than {MOST_SAES} are kept loaded", "steering")
     found = []
     for n, edit in enumerate(edits):
         name = edit.sae or sae
