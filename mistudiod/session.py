@@ -88,6 +88,7 @@ class Sessions:
                 pass
         finally:
             session.leave(request)
+        await self.measured()
         return self._shown(session)
 
     async def ask(

@@ -51,6 +51,7 @@ async def test_without_a_session_there_is_none_to_show_or_stop(studio: Studio) -
 async def test_start_answers_when_it_is_loaded_and_again_is_free(studio: Studio) -> None:
     status, first = await start(studio, saes=["s", "s2"])
     assert (status, first["state"], first["saes"], first["model"]) == (200, "ready", ["s", "s2"], "m")
+    assert first["memory_bytes"] > 0
     assert (await start(studio, saes=["s2"]))[1]["pid"] == first["pid"]
     assert (await start(studio, model="m"))[1]["pid"] == first["pid"]
     assert len(leases(studio)) == 1
@@ -362,3 +363,11 @@ async def test_the_session_folder_holds_the_order_and_the_log_of_this_start_alon
     folder = studio.data / "session"
     assert json.loads((folder / "spec.json").read_text())["spec"]["model"] == "other"
     assert (folder / "log.txt").read_text().count("fake session") == 1
+
+
+async def test_a_worker_that_is_told_to_end_from_outside_does_not_say_that_nobody_waited(studio: Studio) -> None:
+    writing = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=4000, samples=2)))
+    shown = await until_state(studio, "busy")
+    os.kill(shown["pid"], signal.SIGTERM)
+    with pytest.raises(SessionFailed, match="has died"):
+        await writing
