@@ -66,6 +66,13 @@ class Change:
         return self.constant == 0 == self.slope
 
 
+def first(scope: str, prompt_tokens: int) -> int:
+    """The first position that a scope may concern."""
+    if scope == "generated":
+        return prompt_tokens
+    return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
+
+
 def formula(change: Change) -> str:
     """What is added, in a line for people, such as ``h += 2 × 13.42 × d``."""
     strength, maximum = f"{change.strength:g}", f"{change.maximum:.4g}"
@@ -108,12 +115,6 @@ class _Pass:
     def end(self) -> int:
         return self.start + self.text.shape[1]
 
-    def first(self, scope: str) -> int:
-        """The first position that the scope may concern."""
-        if scope == "generated":
-            return self.prompt_tokens
-        return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
-
 
 class _Steered:
     """What is done to the features of one SAE, E changes in all rows together, U directions."""
@@ -150,7 +151,7 @@ class _Steered:
             self._read_column = torch.tensor([features[change.feature] for change in changes], device=device)
 
     def concerned(self, now: _Pass) -> bool:
-        return min(now.first(scope) for scope in self._scopes) < now.end
+        return min(first(scope, now.prompt_tokens) for scope in self._scopes) < now.end
 
     def forget(self) -> None:
         self._activations = None
@@ -164,7 +165,7 @@ class _Steered:
     def factors(self, now: _Pass) -> Tensor:
         """By what each direction is multiplied before it is added: (E, T)."""
         applies = now.text[self._rows]  # (E, T)
-        firsts = [now.first(scope) for scope in self._scopes]
+        firsts = [first(scope, now.prompt_tokens) for scope in self._scopes]
         if max(firsts) > now.start:
             positions = torch.arange(now.start, now.end, device=applies.device)
             applies = applies & (positions >= torch.tensor(firsts, device=applies.device)[self._scope, None])
