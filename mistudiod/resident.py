@@ -112,7 +112,9 @@ class Resident:
             self._rest()
         elif event.event == "denied" and event.code == "out_of_memory":
             self._said = event  # and the worker ends
-        elif event.event == "denied" and self.worker.asked is None:  # else it is told why the session ends
+        elif event.event == "denied" and event.code == "cancelled" and not active.abandoned:
+            return  # the worker ends, and it is told why
+        elif event.event == "denied":
             active.refused(_refusal(event))
             self._rest()
 

@@ -78,8 +78,10 @@ def proxied(url: str) -> Iterator[str]:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:  # a server that a failed test leaves would keep the process of all tests from its end
+            server.shutdown()
         thread.join()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_worker
+import steer_stub
 from plain_store import example, feature, write_store
 
 from mistudiod.specs import Train
@@ -124,13 +125,7 @@ def told(spec: dict[str, Any], job: int, data: Path) -> dict[str, Any]:
         case "score":
             return {"scored": 3, "failed": 0, "reasons": {}, "methods": {"tokens": WORTH}, **NOTHING_SPENT}
         case "steer":
-            steered = {"text": " steered", "strengths": spec["strengths"]}
-            return {
-                "prompt": spec["prompt"],
-                "seed": spec["seed"],
-                "baseline": {"text": " plain"},
-                "steered": [steered],
-            }
+            return steer_stub.result(steer_stub.Desk(), spec)
     return {}
 
 

@@ -84,7 +84,7 @@ def test_every_field_of_every_kind_is_an_option_with_its_help_and_default(kind: 
         if name == "kind":
             continue
         param = params[name]
-        if isinstance(param, click.Option) and name != "strengths":
+        if isinstance(param, click.Option) and name not in ("steering", "messages"):  # in a person's words
             assert param.help == field.description
             assert param.opts == [f"--{name.replace('_', '-')}"]
             assert param.required == (field.is_required() and name not in derived)
@@ -176,14 +176,14 @@ def test_monitor_prints_one_reading_where_there_is_no_terminal(run: Run) -> None
 # -- jobs ------------------------------------------------------------------------------------------------------------
 
 
-def test_steering_gives_the_jobs_result(run: Run) -> None:
-    asked = ("steer", "made", "def f(", "--feature", "12=4.5", "--feature", "7=-1", "--seed", "3")
-    result = data_of(run(*asked, "--json"))
-    assert result["baseline"] == {"text": " plain"}
-    strengths = [{"feature": 12, "strength": 4.5}, {"feature": 7, "strength": -1.0}]
-    assert result["steered"] == [{"text": " steered", "strengths": strengths}]
-    assert result["seed"] == 3
-    assert run("steer", "made", "x", "--feature", "12").exit_code == 2
+def test_a_job_that_steers_shows_its_texts(run: Run) -> None:
+    job = id_of(run("steer", "made", "def f(", "-f", "12:+4.5", "-f", "7:-1", "--seed", "3", "--detach"))
+    found = data_of(run("job", "wait", job, "--json"))
+    asked = [(one["feature"], one["strength"], one["op"]) for one in found["spec"]["steering"]]
+    assert asked == [(12, 4.5, "add"), (7, -1.0, "add")]
+    assert found["result"]["seed"] == 3
+    shown = run("job", "watch", job).stdout
+    assert "STEERED  12:+4.5 7:-1" in shown and "import os" in shown
 
 
 def test_training_shows_its_progress_and_takes_ids_for_names(run: Run) -> None:

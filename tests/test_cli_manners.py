@@ -83,7 +83,7 @@ def tables(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str
 
 def test_every_list_has_columns() -> None:
     found = {" ".join(path) for path in tables(main)}
-    nouns = ("model", "dataset", "tokenization", "sae", "job", "train", "feature", "label")
+    nouns = ("model", "dataset", "tokenization", "sae", "job", "train", "feature", "label", "steer", "profile")
     lists = {f"{noun} list" for noun in (*nouns, "token", "secret", "context")}
     of_features = {f"feature {verb}" for verb in ("show", "search", "find", "lists")}
     of_labels = {f"label {verb}" for verb in ("history", "endpoints", "templates")}
@@ -104,7 +104,7 @@ def test_every_list_has_columns() -> None:
         (("dataset", "sample", "pithon"), 3, "did you mean python?"),
         (("tokenization", "rm", "pythonpico"), 3, "did you mean python-pico?"),
         (("train", "show", "mades"), 3, "did you mean made?"),
-        (("steer", "mades", "x", "--feature", "1=2"), 6, "did you mean made?"),
+        (("steer", "mades", "x", "-f", "1:+2", "--detach"), 6, "did you mean made?"),
         (("dataset", "tokenize", "pyton", "--model", "pico"), 6, "did you mean python?"),
     ],
 )

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from feature_stub import Shelf, in_front
 from mistudio import Client
-from mistudio.demo import STRENGTH_OF_MAX
+from mistudio.demo import SHOWN, chosen, strength
+from steer_stub import Desk, found_range
+from steer_stub import in_front as with_steering
 from studio import proxied, running
 
 MISTUDIO = [sys.executable, "-m", "mistudio.cli"]
@@ -121,12 +123,19 @@ def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
 
 def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(studio: str, client: Client) -> None:
     client.add_model("builtin:pico", "pico")  # the demo joins this job
-    with in_front(studio, Shelf({"pico-demo"})) as url:
+    with in_front(studio, Shelf({"pico-demo"})) as between, with_steering(between, Desk()) as url:
         first, again = mistudio(url, "demo"), mistudio(url, "demo", "--json")
     assert first.returncode == 0, first.stderr
     jobs = list(reversed(list(client.every_job())))
-    kinds = [job["kind"] for job in jobs if job["kind"] != "steer"]
-    assert kinds[-7:] == ["add_model", "add_dataset", "tokenize", "train", "extract", "label", "score"]
+    assert [job["kind"] for job in jobs][-7:] == [
+        "add_model",
+        "add_dataset",
+        "tokenize",
+        "train",
+        "extract",
+        "label",
+        "score",
+    ]
     extract, label, score = (job for job in jobs if job["kind"] in ("extract", "label", "score"))
     assert extract["id"] in label["after"] and label["id"] in score["after"]
     for told in ("FVU 0.123 at L0 31.5", "0.300 by PCA", "0.800 by a random", "88% of the latents alive"):
@@ -136,19 +145,36 @@ def test_the_demo_goes_the_whole_way_and_the_second_time_uses_what_is_there(stud
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("reused") == 7
     found = json.loads(again.stdout)
-    assert [stage["job"] is None for stage in found["stages"]] == [True] * 7 + [False]
+    assert [stage["seconds"] is None for stage in found["stages"]] == [True] * 7 + [False]
     strongest = found["features"][0]  # in all of its examples
-    strength = round(STRENGTH_OF_MAX * strongest["max"], 2)
     assert strongest["typical"] == max(one["typical"] for one in found["features"])
-    assert found["steer"]["steered"][0]["strengths"] == [{"feature": strongest["index"], "strength": strength}]
-    assert f"feature {strongest['index']} added at {strength:g}" in first.stdout
+    assert found["range"] == found_range(strongest["index"])
+    done = [(one["feature"], one["strength"]) for text in found["steer"]["steered"] for one in text["strengths"]]
+    assert done == [(strongest["index"], -1.1), (strongest["index"], 1.1)]  # half a nat either way
+    for how in ("suppressed, at -1.1", "amplified, at +1.1"):
+        assert f"with feature {strongest['index']} {how} of its largest activation (KL 0.48 nats" in first.stdout
+
+
+def test_the_demo_steers_no_further_than_texts_hold_together() -> None:
+    found = found_range(7)
+    assert (strength(found, "low"), strength(found, "high")) == (-1.1, 1.1)
+    broken = {**found, "breaks": {"low": -0.5, "high": 0.2, "why": "repetition"}}
+    assert (strength(broken, "low"), strength(broken, "high")) == (-0.4, 1.0)
+
+
+def test_the_demo_steers_with_a_feature_whose_effect_shows_at_once() -> None:
+    words = {3: "fires on `and`; next: names", 7: "fires on `__(`; next: “self”", 9: "fires on `os`; next: “.”"}
+    features = [{"index": n, "label": {"text": words[n]} if n in words else None} for n in range(20)]
+    assert [one["index"] for one in chosen(features)] == [7, 0, 1, 2, 3, 4, 5, 6, 8, 9][:SHOWN]
+    assert [one["index"] for one in chosen(features[:3])] == [0, 1, 2]
 
 
 def test_the_demo_leaves_alone_what_somebody_made_under_its_names(tmp_path: Path) -> None:
     shelf = Shelf({"pico-demo", "pico-demo-2"})
     with (
         running(tmp_path / "data", "telling_worker.py") as studio,
-        in_front(studio, shelf) as url,
+        in_front(studio, shelf) as between,
+        with_steering(between, Desk()) as url,
         Client(url) as client,
     ):
         client.add_model("builtin:pico", "pico")

@@ -161,10 +161,12 @@ def test_an_answer_that_is_lost_on_its_way_does_not_mean_two_jobs() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        with Client(f"127.0.0.1:{server.server_port}") as client:
-            assert client.submit({"kind": "steer"})["id"] == 1
-        server.shutdown()
-        thread.join()
+        try:
+            with Client(f"127.0.0.1:{server.server_port}") as client:
+                assert client.submit({"kind": "steer"})["id"] == 1
+        finally:
+            server.shutdown()
+            thread.join()
     assert len(keys) == 2
     assert keys[0] == keys[1]
     assert len(keys[0] or "") >= 32

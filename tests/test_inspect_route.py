@@ -41,8 +41,8 @@ async def test_the_answer_is_the_result_of_a_job_that_goes_before_the_others(stu
 
 async def test_while_the_lane_is_busy_it_says_which_job_has_it_and_leaves_none_behind(studio: Studio) -> None:
     running = await studio.submit(train("slow-one"))
-    await studio.until(running["id"], "running")
-    await asyncio.sleep(0.5)  # until its progress is written
+    while not (await studio.until(running["id"], "running"))["progress"]:
+        await asyncio.sleep(0.02)
     status, body = await ask(studio, "ok")
     assert status == 409
     assert f"job {running['id']} (train slow-one: work, 50 %" in body["error"]["message"]

@@ -84,7 +84,7 @@ def test_the_whole_way_goes_without_a_network(studio: Client) -> None:
     assert studio.plan({"kind": "train", "name": "s", "tokenization": "tokens", "hook": "blocks.1.hook_resid_post"})
     done(studio, studio.train("tokens", "blocks.1.hook_resid_post", "sae", **SMALL))
     done(studio, studio.extract("sae", tokens=2_000, examples=2))
-    steered = done(studio, studio.steer("sae", "def f(", {3: 2.0}, max_tokens=4))
+    steered = studio.steer("sae", "def f(", {3: 2.0}, max_tokens=4)
     assert steered["baseline"]["text"] is not None
 
 

@@ -20,7 +20,8 @@ from steered import change, sae_of
 from tiny_models import tiny_tokenizer
 
 from mistudiod.events import MAX_LINE_BYTES
-from mistudiod.worker.link import EXIT_MEMORY, EXIT_STOPPED, EXIT_YIELDED
+from mistudiod.paths import Paths
+from mistudiod.worker.link import EXIT_INVALID, EXIT_MEMORY, EXIT_STOPPED, EXIT_YIELDED, Link, Refused
 from mistudiod.worker.loaded import MOST_SAES
 from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.spelling import Spelling
@@ -498,3 +499,17 @@ def test_a_session_whose_model_is_not_there_says_so_and_ends(data: Path, start: 
     failure = resident.said[-1]
     assert failure["code"] == "invalid" and failure["field"] == "model" and "nowhere" in failure["message"]
     assert resident.ended() == 64
+
+
+def test_an_answer_for_which_no_line_has_room_is_refused_and_not_lost(tmp_path: Path) -> None:
+    link = Link(tmp_path, Paths(tmp_path))
+    for say in (link.result, lambda result: link.replied(1, result)):
+        with pytest.raises(Refused, match="ask for less"):
+            say({"text": "x" * MAX_LINE_BYTES})
+
+
+def test_a_spec_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    old = Resident(tmp_path, strengths=[{"feature": 1, "strength": 5}])
+    assert old.until("failure")["message"].startswith("the job's spec is not one of this version (strengths: ")
+    assert (old.ended(), old.said[-1]["field"]) == (EXIT_INVALID, "strengths")
+    old.close()

@@ -97,7 +97,13 @@ def test_old_work_goes_on(old: Path) -> None:
     try:
         for spec in (
             {"kind": "extract", "sae": "s", "tokens": 2000, "examples": 2},
-            {"kind": "steer", "sae": "s", "prompt": "def", "strengths": [{"feature": 1, "strength": 5}]},
+            {
+                "kind": "steer",
+                "sae": "s",
+                "prompt": "def",
+                "max_tokens": 20,
+                "steering": [{"feature": 1, "strength": 5}],
+            },
             {"kind": "tokenize", "dataset": "d", "model": "m", "name": "again", "context": 16},
         ):
             daemon.until(daemon.call("/api/jobs", {"spec": spec})["id"], "done", 120)

@@ -13,6 +13,8 @@ from mistudio.errors import ApiError
 from mistudio.features import Features
 from mistudio.labellings import Labellings
 from mistudio.pages import every, given
+from mistudio.sessions import Sessions
+from mistudio.steerings import Steerings
 from mistudio.trainings import Trainings
 from mistudio.wire import KEY, Wire
 
@@ -25,7 +27,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client(Access, Trainings, Features, Labellings):
+class Client(Access, Trainings, Features, Labellings, Steerings, Sessions):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.
@@ -186,11 +188,6 @@ class Client(Access, Trainings, Features, Labellings):
     def train(self, tokenization: str, hook: str | Sequence[str], name: str | None = None, **fields: Any) -> Job:
         name = name or names.of_sae(tokenization, hook)
         return self.submit({"kind": "train", "tokenization": tokenization, "hook": hook, "name": name, **fields})
-
-    def steer(self, sae: str, prompt: str, strengths: Mapping[int, float], **fields: Any) -> Job:
-        """``strengths`` maps the index of a feature to how strongly it is added; below 0 it is taken away."""
-        pairs = [{"feature": feature, "strength": strength} for feature, strength in strengths.items()]
-        return self.submit({"kind": "steer", "sae": sae, "prompt": prompt, "strengths": pairs, **fields})
 
     def plan(self, spec: Mapping[str, Any] | Spec) -> dict[str, Any]:
         """What a training would take, before it is started: ``{"verdict", "fits", "total_bytes", "parts", …}``."""

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mistudio import output
-from mistudio.commands import label_files, label_one, marks  # noqa: F401 - commands of feature and label
+from mistudio.commands import label_files, label_one, marks, steer_ranges, steer_runs  # noqa: F401 - commands of nouns
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
@@ -17,8 +17,10 @@ from mistudio.commands.job import job
 from mistudio.commands.label import label
 from mistudio.commands.model import model
 from mistudio.commands.plan import plan
+from mistudio.commands.profile import profile
 from mistudio.commands.sae import sae
 from mistudio.commands.secret import secret
+from mistudio.commands.session import session
 from mistudio.commands.steer import steer
 from mistudio.commands.studio import doctor, monitor, ps, status
 from mistudio.commands.token import token
@@ -79,7 +81,7 @@ def _near(call: Call, missing: tuple[str, str]) -> str:
 def explained(error: Exception) -> tuple[int, dict[str, object]]:
     """The exit code of an error, and the error object that the API has or would have for it."""
     if isinstance(error, ApiError):
-        body: dict[str, object] = {"code": error.code, "message": error.message}
+        body: dict[str, object] = {"code": error.code, "message": error.message, **error.about}
         return _OF_STATUS.get(error.status, 1), {**body, "fields": error.fields} if error.fields else body
     if isinstance(error, Failed):
         return error.exit_code, error.body
@@ -101,8 +103,8 @@ def main() -> None:
 
 
 for command in (
-    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer, job),
-    *(context, token, secret, completion),
+    *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
+    *(session, profile, job, context, token, secret, completion),
 ):
     main.add_command(command)
 

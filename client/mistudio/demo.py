@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mistudio import human
@@ -12,6 +14,7 @@ from mistudio.drawing import Drawing
 from mistudio.errors import ApiError
 from mistudio.progress import follow
 from mistudio.watch import Failed
+from mistudio.writing import said
 
 Spec = dict[str, Any]
 
@@ -42,12 +45,13 @@ STAGES = {
 }
 FINDINGS = ("extract", "label", "score")  # kinds of jobs that make nothing with a name of its own
 
-SHOWN = 10
+SHOWN, LOOKED_AT = 10, 200
 # Features that are strong in each of their examples come first, and of these none that fires all over the text.
 FILTERS, SORT = ("alive density<0.01 score>0.8", "alive density<0.01", "alive"), "-typical"
 
 PROMPT = "def read_lines(path):\n    "
-STRENGTH_OF_MAX = 0.75  # how strongly the feature is added: this times its greatest activation
+FORETELLS = re.compile(r"next: “\w+”")  # a label of a feature after which a word is to come: more of it shows at once
+NATS = ("0.5", "0.1")  # how far the model is moved: so far if the text then still holds together
 WRITTEN_TOKENS = 60
 
 
@@ -60,37 +64,53 @@ class Demo:
         self.waiting: list[int] = []
 
     def run(self) -> dict[str, Any]:
-        """``{"stages", "model", "sae", "features", "feature", "strength", "steer"}``.
+        """``{"stages", "model", "sae", "features", "feature", "range", "steer"}``.
 
-        Raises Failed with the job that failed.
+        ``stages``: ``{"stage", "job", "seconds"}`` of each, without a job where none was needed, without seconds where
+        what an earlier demo made was used again. ``range``: the calibrated range of ``feature``, the first of
+        ``features``. ``steer``: as of ``Client.steer``, of its two steered texts the feature is suppressed in the first
+        and amplified in the second. Raises Failed with the job that failed, ApiError.
         """
         jobs = self._submit()
         stages = [self._stage(n, title, job) for n, (title, job) in enumerate(jobs.items(), 1)]
         sae = self._names["sae"]
         features = self._shown(sae)
-        first = features[0]
-        strength = round(STRENGTH_OF_MAX * first["max"], 2)
-        steer = self._client.steer(
-            sae, PROMPT, {first["index"]: strength}, max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0
-        )
-        stages.append(self._stage(len(jobs) + 1, "steered text", steer))
+        began = time.monotonic()
+        feature = features[0]["index"]
+        range, steer = self._steered(sae, feature, f"{len(stages) + 1}/{len(STAGES) + 1} steered text")
+        stages.append({"stage": "steered text", "job": None, "seconds": time.monotonic() - began})
         return {
             "stages": stages,
             "model": self._names["model"],
             "sae": self._client.artifact("sae", sae),
             "features": features,
-            "feature": first["index"],
-            "strength": strength,
-            "steer": self._client.job(steer["id"])["result"],
+            "feature": feature,
+            "range": range,
+            "steer": steer,
         }
+
+    def _steered(self, sae: str, feature: int, label: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The calibrated range of a feature, and texts in which it is suppressed and amplified, within that."""
+
+        def draw(about: dict[str, Any]) -> None:
+            self._drawing.line(f"{label}: {said(about)}", human.part(about), False)
+
+        self._drawing.line(f"{label}: starting", None, True)
+        [range] = self._client.calibrate(sae, [feature], draw)["ranges"]
+        steer = self._client.steer(
+            sae, PROMPT, {feature: 1.0}, on_progress=draw, sweep=[strength(range, "low"), strength(range, "high")],
+            max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0,
+        )  # fmt: skip
+        self._drawing.line(f"{label}: done", 1.0, True)
+        return range, steer
 
     def _shown(self, sae: str) -> list[dict[str, Any]]:
         """Features to show, the one to steer with first; such as there are where none is as they should be."""
         for filter in FILTERS:
-            found = self._client.features(sae, SORT, filter, limit=SHOWN, example=True)["features"]
+            found = self._client.features(sae, SORT, filter, limit=LOOKED_AT, example=True)["features"]
             if found:
                 break
-        return list(found)
+        return chosen(found)
 
     def _submit(self) -> dict[str, Job | None]:
         """Queue all that is missing at once: each job waits by itself for those that make what it reads."""
@@ -174,6 +194,22 @@ class Demo:
         elif ended["state"] != "done":
             raise Failed(ended)
         return {"stage": title, "job": job["id"], "seconds": human.between(ended["started_at"], ended["ended_at"])}
+
+
+def chosen(features: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those to show, before them the first of whose label one can see what it does to a text, if there is one."""
+    clear = [one for one in features if one["label"] and FORETELLS.search(one["label"]["text"])][:1]
+    return [*clear, *(one for one in features if one not in clear)][:SHOWN]
+
+
+def strength(range: Mapping[str, Any], side: str) -> float:
+    """Of a calibrated range the strongest that leaves the text whole; ±1 where none was found."""
+    broken = range["breaks"][side]
+    for nats in NATS:
+        found = range["kl"][nats][side]
+        if found is not None and (broken is None or abs(found) < abs(broken)):
+            return float(f"{found:.3g}")
+    return 1.0 if side == "high" else -1.0
 
 
 def _agrees(made: Mapping[str, Any], spec: Spec) -> bool:

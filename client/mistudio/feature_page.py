@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mistudio import histograms, human
+from mistudio import histograms, human, ranges
 from mistudio.examples import in_context, in_line, left_of, whole
 from mistudio.grids import HEAD, fitted, grid
 from mistudio.output import Canvas, Line
@@ -69,6 +69,7 @@ def _firing(page: Page) -> dict[str, str]:
     return {
         "fires on": f"{human.density(page['density'])} of the tokens, {human.count(page['fired'])} of them",
         "activation": ", ".join(f"{name} {value}" for name, value in values.items()),
+        **({"steering": ranges.sentence(page["range"])} if page.get("range") else {}),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from mistudio import human, inspected, output
+from mistudio import human, inspected, output, steered
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
@@ -42,6 +42,10 @@ def show_extracted(result: Result) -> None:
 def show_inspected(result: Result, labels: Mapping[int, str] = MappingProxyType({})) -> None:
     """``labels`` of features, by their index."""
     output.painted(inspected.lines(result, labels, output.canvas()))
+
+
+def show_steered(result: Result) -> None:
+    output.painted(steered.lines(result, {}, output.canvas()))
 
 
 def show_labelled(result: Result) -> None:
@@ -101,4 +105,5 @@ OF_KIND: dict[str, Callable[[Result], None]] = {
     "inspect": show_inspected,
     "label": show_labelled,
     "score": show_scored,
+    "steer": show_steered,
 }

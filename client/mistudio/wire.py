@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mistudio import routes
 from mistudio.address import UNIX, Address, understand_each_other
-from mistudio.errors import ApiError, Unreachable, VersionMismatch
+from mistudio.errors import Unreachable, VersionMismatch, refusal
 from mistudiod import __version__
 
 if TYPE_CHECKING:
@@ -45,14 +45,16 @@ class Wire:
         body: Mapping[str, Any] | None = None,
         content: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit_s: float | None = _ANSWER_S,
         **parts: object,
     ) -> httpx.Response:
-        """Raises ApiError, Unreachable, TimeoutError."""
+        """``limit_s``: how long it may take, None: as long as it does. Raises ApiError, Unreachable, TimeoutError."""
         import httpx
 
         method, path = routes.request(route, **parts)
         http = self._http()
         options: dict[str, Any] = {"params": query, "json": body, "content": content, "headers": headers}
+        options["timeout"] = httpx.Timeout(limit_s, connect=_CONNECT_S)
         try:
             try:
                 response = http.request(method, path, **options)
@@ -63,7 +65,7 @@ class Wire:
                     raise
                 response = http.request(method, path, **options)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            raise TimeoutError(f"the studio at {self.url} did not answer within {_ANSWER_S:.0f} s") from error
+            raise TimeoutError(f"the studio at {self.url} did not answer within {limit_s:.0f} s") from error
         except httpx.TransportError as error:
             raise self._unreachable() from error
         self._refuse(response)
@@ -76,16 +78,17 @@ class Wire:
         /,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
         **parts: object,
     ) -> Iterator[Iterator[bytes]]:
-        """The body of the answer as it comes. Raises ApiError, Unreachable."""
+        """The body of the answer as it comes; who leaves it hangs up. Raises ApiError, Unreachable."""
         import httpx
 
         method, path = routes.request(route, **parts)
         http = self._http()
         limits = httpx.Timeout(_CONNECT_S, read=_SILENCE_S)
         try:
-            with http.stream(method, path, params=query, headers=headers, timeout=limits) as response:
+            with http.stream(method, path, params=query, headers=headers, json=body, timeout=limits) as response:
                 if not response.is_success:
                     response.read()
                     self._refuse(response)
@@ -104,7 +107,7 @@ class Wire:
             http = httpx.Client(
                 base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
-                timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S), verify=self.url.startswith("https:"),
+                verify=self.url.startswith("https:"),
             )  # fmt: skip
             self._opened = http
             try:
@@ -135,13 +138,13 @@ class Wire:
         if response.is_success:
             return
         try:
-            error = response.json()["error"]
-            code, message, fields = str(error["code"]), str(error["message"]), error.get("fields")
+            error = dict(response.json()["error"])
+            if response.status_code == 401:
+                error["message"] = self._about_the_token(str(error["message"]))
+            refused = refusal(error, response.status_code)
         except (ValueError, KeyError, TypeError):
             raise self._no_studio() from None
-        if response.status_code == 401:
-            message = self._about_the_token(message)
-        raise ApiError(response.status_code, code, message, fields)
+        raise refused
 
     def _about_the_token(self, message: str) -> str:
         how = "give one with mistudio context add NAME HOST, or in MISTUDIO_TOKEN"

@@ -66,6 +66,13 @@ class Change:
         return self.constant == 0 == self.slope
 
 
+def first(scope: str, prompt_tokens: int) -> int:
+    """The first position that a scope may concern."""
+    if scope == "generated":
+        return prompt_tokens
+    return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
+
+
 def formula(change: Change) -> str:
     """What is added, in a line for people, such as ``h += 2 × 13.42 × d``."""
     strength, maximum = f"{change.strength:g}", f"{change.maximum:.4g}"
@@ -75,13 +82,6 @@ def formula(change: Change) -> str:
         "scale": f"h += ({strength} - 1) × a × d",
         "ablate": "h -= a × d",
     }[change.op]
-
-
-def first_of(scope: str, prompt_tokens: int) -> int:
-    """The first position that a scope may concern."""
-    if scope == "generated":
-        return prompt_tokens
-    return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _Steered:
             self._read_column = torch.tensor([features[change.feature] for change in changes], device=device)
 
     def concerned(self, now: _Pass) -> bool:
-        return min(first_of(scope, now.prompt_tokens) for scope in self._scopes) < now.end
+        return min(first(scope, now.prompt_tokens) for scope in self._scopes) < now.end
 
     def forget(self) -> None:
         self._activations = None
@@ -165,7 +165,7 @@ class _Steered:
     def factors(self, now: _Pass) -> Tensor:
         """By what each direction is multiplied before it is added: (E, T)."""
         applies = now.text[self._rows]  # (E, T)
-        firsts = [first_of(scope, now.prompt_tokens) for scope in self._scopes]
+        firsts = [first(scope, now.prompt_tokens) for scope in self._scopes]
         if max(firsts) > now.start:
             positions = torch.arange(now.start, now.end, device=applies.device)
             applies = applies & (positions >= torch.tensor(firsts, device=applies.device)[self._scope, None])

@@ -9,8 +9,10 @@ import click
 from mistudio import demo as showing
 from mistudio import human, output
 from mistudio.drawing import drawn
+from mistudio.edits import said
 from mistudio.examples import in_context
 from mistudio.options import Call, Verb, pass_call
+from mistudio.steered import nats
 from mistudio.visible import cut, visible
 from mistudio.watch import EXIT_INTERRUPTED
 
@@ -49,10 +51,11 @@ def _show(found: dict[str, Any], url: str) -> None:
     output.text(f"\nTime    {', '.join(times)}; {human.duration(total)} of work")
     output.text(f"SAE     {sae['folder']}")
     output.text(f"Studio  {url}")
+    amplified = said(found["steer"]["steered"][-1]["strengths"][0], sae["name"])
     output.text(
         f"Next    mistudio feature show {sae['name']} {found['feature']}\n"
         f"        mistudio feature search {sae['name']} import\n"
-        f'        mistudio steer {sae["name"]} "import " --feature {found["feature"]}={found["strength"]:g}\n'
+        f'        mistudio steer {sae["name"]} "import " -f {amplified}\n'
         f"        mistudio dataset add FOLDER; mistudio train start --help"
     )
 
@@ -90,13 +93,18 @@ def _show_texts(found: dict[str, Any]) -> None:
     steer = found["steer"]
     output.text(f"\nAfter {steer['prompt']!r} the model writes")
     output.text(_indented(steer["baseline"]["text"]))
-    output.text(f"and with feature {found['feature']} added at {found['strength']:g}")
-    output.text(_indented(steer["steered"][0]["text"]))
+    for how, one in zip(("suppressed", "amplified"), steer["steered"], strict=True):
+        [edit] = one["strengths"]
+        output.text(
+            f"with feature {found['feature']} {how}, at {edit['strength']:+g} of its largest activation "
+            f"(KL {nats(one['kl'])} nats a token, {human.share(one['changed'])} of the tokens changed)"
+        )
+        output.text(_indented(one["text"]))
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip("\n").splitlines())
+    return "\n".join(f"    {line}".rstrip() for line in text.strip("\n").splitlines())
 
 
 def _time(stage: dict[str, Any]) -> str:
-    return "reused" if stage["job"] is None else human.duration(stage["seconds"])
+    return "reused" if stage["seconds"] is None else human.duration(stage["seconds"])

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mistudio import human, output
+from mistudio.commands.session import expiry, memory
 from mistudio.options import Call, Verb, columned, pass_call
 from mistudio.tables import Columns, show_rows
 
@@ -24,6 +25,14 @@ _PS: Columns = {
     "MEMORY (PREDICTED/MEASURED)": lambda one: (
         f"{human.size(one['predicted_bytes'])} / {human.size(one['measured_bytes'])}"
     ),
+    "GPU": lambda one: human.size(one["gpu_bytes"]),
+}
+_SESSION: Columns = {
+    "SESSION": lambda one: one["model"],
+    "SAES": lambda one: ", ".join(one["saes"]),
+    "STATE": lambda one: one["state"],
+    "EXPIRES": expiry,
+    "MEMORY (PREDICTED/MEASURED)": memory,
     "GPU": lambda one: human.size(one["gpu_bytes"]),
 }
 
@@ -44,9 +53,12 @@ def status(call: Call) -> None:
 @columned
 @pass_call
 def ps(call: Call) -> None:
-    """Show the jobs at work: how far, how long yet, and the memory they were thought to need and use."""
-    found = call.client.running()
-    show_rows(call, {"running": found}, found, _PS)
+    """Show the jobs at work, how far, how long yet, with the memory they were thought to need and use; the session."""
+    found, session = call.client.running(), call.client.session()
+    show_rows(call, {"running": found, "session": session}, found, _PS)
+    if session and not call.json and not call.columns:
+        output.text("")
+        output.table(list(_SESSION), [[value(session) for value in _SESSION.values()]])
 
 
 @click.command("doctor", cls=Verb)
