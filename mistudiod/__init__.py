@@ -1,3 +1,3 @@
 """miStudio's daemon, worker and engine."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

@@ -120,7 +120,7 @@ def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> No
     app[keys.RECORDS].heard(topic, data)
     app[keys.STORES].heard(topic, data)
     app[keys.SCHEDULER].heard(topic, data)
-    app[keys.SESSION].heard(topic)
+    app[keys.SESSION].heard(topic, data)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mistudiod.busy import GOES_ON
 from mistudiod.database import Database
+from mistudiod.errors import StoreError
 from mistudiod.jobs import State, now
 from mistudiod.statements import Job, job_row, move
 
+T = TypeVar("T")
 _LANE = "gpu"
 _NEXT = """from jobs where state = 'queued' and lane = ?
            and not exists (select 1 from dependencies d join jobs n on n.id = d.needs
@@ -120,12 +123,12 @@ class Leases:
         await self._database.write(release)
 
     async def next_job(self) -> Job | None:
-        """The job that waits for nothing but the GPU."""
-        return await self._database.read(_next)
+        """The job that waits for nothing but the GPU. Raises StoreError."""
+        return await self._read(_next)
 
     async def paused(self) -> list[int]:
-        """Jobs that are, or will be, paused for a session."""
-        return await self._database.read(
+        """Jobs that are, or will be, paused for a session. Raises StoreError."""
+        return await self._read(
             lambda db: [row["id"] for row in db.execute("select id from jobs where yielded order by id")]
         )
 
@@ -142,6 +145,13 @@ class Leases:
             _go_on(db)
 
         await self._database.write(close)
+
+    async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Of a session, which goes on though another program has the file locked. Raises StoreError."""
+        try:
+            return await self._database.read(function)
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the database cannot be read: {error}") from error
 
 
 def _held(db: sqlite3.Connection) -> sqlite3.Row | None:

@@ -120,8 +120,7 @@ class Session:
         request.abandoned = True
         if request in self._line:
             self._line.remove(request)
-            self.stay.used_at = time.monotonic()
-            self.notice()
+            self.used()
         elif self.resident is not None and request is self.resident.active:
             self.resident.cancel()
 
@@ -178,11 +177,13 @@ class Session:
             await self._process(self.lease)
 
     async def _ask_for_room(self) -> None:
-        """Wait for the job that was asked to pause. Raises GpuBusy when the next one cannot."""
+        """Wait for the job that was asked to pause. Raises GpuBusy if the next cannot; Conflict if nobody waits."""
         self._wake.clear()
         take, model = self._tools.leases.take, self.wanted.model  # whatever fails: a job may be making room already
         answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
         self.lease = answer.lease
+        if answer.lease is not None and all(request.abandoned for request in self._line):
+            raise Conflict("nobody waits for the session any more")
         if answer.job is not None:
             if not answer.leaves:
                 raise busy.refusal(answer.job)
@@ -213,15 +214,15 @@ class Session:
             tools.freed()
         killed = oom.killed_for_memory(exit.code, await asyncio.to_thread(host.oom_kills) - kills)
         of_memory = killed or exit.code == MEMORY
-        if self._why is None and not (of_memory and self._again_with_less(resident.active)):
-            self._why = resident.why_ended(exit, of_memory)
+        why = resident.why_ended(exit, of_memory)
+        if self._why is None and not (of_memory and resident.active and self._goes_on(resident.active, why)):
+            self._why = why
 
     async def _serve(self, resident: Resident) -> None:
         """Ask one thing after the other, until there is a reason to end or the process has ended by itself."""
         while not resident.hearing.done():
             self._wake.clear()
             if self._look:
-                self._look = False
                 await self._see_jobs()
             if resident.loaded is not None:
                 self.precision = resident.loaded.precision
@@ -242,10 +243,12 @@ class Session:
             resident.ask(request)
 
     async def _see_jobs(self) -> None:
+        self._look = False
         try:
             job, paused = await self._tools.leases.next_job(), await self._tools.leases.paused()
         except StudioError as error:
             log.error("%s", error)
+            self._look = True
             return
         if job is not None and self._job is None:
             self._job_since = time.monotonic()
@@ -265,17 +268,17 @@ class Session:
         if not ends:
             return None
         end, why = min(ends, key=lambda one: one[0])
-        if at >= end:
-            self._why = self._why or why
+        self._why = self._why or (why if at >= end else None)
         return max(0.0, end - at)
 
-    def _again_with_less(self, request: Request | None) -> bool:
-        """Whether to ask again what there was too little memory for, of a process that writes half as many at once."""
-        if request is None or request.again or request.abandoned:
-            return False
+    def _goes_on(self, request: Request, why: StudioError) -> bool:
+        """After too little memory, with a new process: ask it again, half as many at once, or ask what others want."""
         rows = min(request.rows, self._rows_at_once or request.rows)
-        if rows < 2:
-            return False
+        if request.again or request.abandoned or rows < 2:
+            if others := deque(one for one in self._line if one is not request):
+                self._line = others
+                request.refused(why)
+            return bool(others)
         self._rows_at_once = rows // 2
         log.warning("the session ran out of memory; it is started again with %s texts at once", rows // 2)
         request.once_more()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -77,7 +77,8 @@ class Sessions:
         session ends. Raises Invalid, GpuBusy, SessionBusy, OutOfMemory, SessionFailed, TooMany.
         """
         keep_alive_s, held = self._keep_alive_s(keep_alive), None if hold is None else _checked("hold", held_s, hold)
-        if keep_alive_s == 0:
+        now = self._session if self.shown() is not None else None
+        if self._stay(now, keep_alive_s, None, False).keep_alive_s == 0:
             raise _refusal("keep_alive", "a session that is kept for no time cannot be started: give a longer one")
         spec = Load.model_validate({"model": wanted.model, "saes": wanted.saes, "precision": wanted.precision})
         request = Request(spec)
@@ -124,10 +125,14 @@ class Sessions:
             self._memory = await asyncio.to_thread(measured, shown["pid"])
         return self.shown()
 
-    def heard(self, topic: str) -> None:
-        """A job's state has changed."""
-        if topic == "job" and self._session is not None:
-            self._session.look()
+    def heard(self, topic: str, data: Mapping[str, Any]) -> None:
+        """A job's state has changed, or an artifact has: another model of that name is not this one."""
+        if (session := self._session) is None:
+            return
+        if topic == "job":
+            session.look()
+        elif data.get("removed") and (data.get("noun"), data.get("name")) == ("model", session.wanted.model):
+            session.stop(Conflict(f"the model {session.wanted.model} was removed"))
 
     def shut(self) -> None:
         """Admit nobody any more and let the session end, for the daemon is closing."""
@@ -159,6 +164,8 @@ class Sessions:
         self, request: Request, wanted: Wanted, keep_alive_s: float | None, held: float | None, pause: bool
     ) -> Session:
         async with self._admitting:
+            if request.abandoned:
+                raise Conflict("nobody waits for the answer any more")
             session = await self._for(wanted, pause)
             stay = self._stay(session, keep_alive_s, held, pause)
             if session is None or session.hands_over:

@@ -97,11 +97,14 @@ def _row(db: sqlite3.Connection, id: int) -> sqlite3.Row:
 
 
 def _as_it_was_run(spec: Mapping[str, Any], result: Mapping[str, Any]) -> Steer:
-    """The SAE may be trained again in another precision: then the same texts are not to come of that."""
+    """The SAE may be trained again in another precision, and more or less memory be free: then the same texts are not
+    to come of that.
+    """
     asked = Steer.model_validate(spec)
+    found: dict[str, Any] = {"rows_at_once": result["made"]["rows_at_once"]}
     if asked.precision is None and result.get("precision") in get_args(Precision):
-        return asked.model_copy(update={"precision": result["precision"]})
-    return asked
+        found["precision"] = result["precision"]
+    return asked.model_copy(update=found)
 
 
 def _searched(spec: Mapping[str, Any], note: str | None) -> str:

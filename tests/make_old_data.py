@@ -33,7 +33,7 @@ SPECS: tuple[tuple[dict[str, Any], str], ...] = (
     ({**TRAIN, "name": "s", "steps": 60}, "done"),
     ({"kind": "extract", "sae": "s", "tokens": 2000, "features": 4, "examples": 2}, "done"),
     (
-        {"kind": "steer", "sae": "s", "prompt": "def", "strengths": [{"feature": 1, "strength": 5}], "max_tokens": 8},
+        {"kind": "steer", "sae": "s", "prompt": "def", "steering": [{"feature": 1, "strength": 5}], "max_tokens": 8},
         "done",
     ),
     ({"kind": "add_dataset", "source": str(HOME / "missing.txt"), "name": "missing"}, "failed"),

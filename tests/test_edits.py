@@ -188,11 +188,12 @@ def test_effects_say_where_h_was_changed_and_by_how_much(load: Load) -> None:
     some = next(n for n, tokens in enumerate(fires) if 2 <= tokens <= 8)
     row = [change(sae, "add", 2.0, scope="generated"), change(sae, "ablate", feature=some), change(sae, "add", 0.0)]
     (effects,) = passed(lm, ids, [row])[1].effects()
+    whole = deltas(row, x[0], ids[0], 8).norm(dim=1)  # by all of them together
     for one, effect in zip(row, effects, strict=True):
-        sizes = deltas([one], x[0], ids[0], 8).norm(dim=1)
-        assert effect.positions == int((sizes > 0).sum())
-        assert effect.change == pytest.approx(float(sizes.sum()), rel=1e-5)
-        assert effect.h == pytest.approx(float(x[0].norm(dim=1)[sizes > 0].sum()), rel=1e-5)
+        there = deltas([one], x[0], ids[0], 8).norm(dim=1) > 0
+        assert effect.positions == int(there.sum())
+        assert effect.change == pytest.approx(float(whole[there].sum()), rel=1e-5)
+        assert effect.h == pytest.approx(float(x[0].norm(dim=1)[there].sum()), rel=1e-5)
     assert effects[2] == Effect(0, 0.0, 0.0) and effects[1].positions == fires[some]
 
 

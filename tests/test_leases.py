@@ -274,6 +274,30 @@ async def test_who_gives_up_while_the_job_pauses_gives_it_back(studio: Studio) -
     assert found["attempts"] == 2 and await show(studio) is None
 
 
+async def test_no_session_begins_in_a_paused_jobs_place_when_nobody_waits_for_it_any_more(studio: Studio) -> None:
+    job = await job_of(studio, "deaf")
+    asked = asyncio.create_task(ask(studio, steer(), if_busy="pause"))
+    await studio.until(job, {"pausing", "paused"})
+    asked.cancel()
+    assert (await studio.until(job, "running"))["attempts"] == 2
+    assert await show(studio) is None and leases(studio)[1]["reason"] == "nobody waits for the session any more"
+
+
+async def test_a_database_that_refuses_a_reading_leaves_no_job_paused(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, real, locked = await job_of(studio, "slow-a"), studio.app[DATABASE].read, [True]
+
+    async def read(function: Any) -> Any:
+        if function.__module__ == "mistudiod.leases" and locked and locked.pop():
+            raise sqlite3.OperationalError("database is locked")
+        return await real(function)
+
+    monkeypatch.setattr(studio.app[DATABASE], "read", read)
+    assert (await ask(studio, steer(), if_busy="pause", keep_alive=0))[-1].event == "replied"
+    assert (await studio.until(job, "running"))["attempts"] == 2
+
+
 async def test_a_restart_ends_the_orphan_of_a_session_closes_its_lease_and_gives_the_jobs_back(
     open_studio: OpenStudio,
 ) -> None:

@@ -202,6 +202,16 @@ async def test_too_little_memory_even_so_is_said_with_the_workers_sentence(studi
     assert (await ask(studio, steer()))[-1].event == "replied"
 
 
+async def test_who_waits_behind_one_that_does_not_fit_is_answered_by_the_next_process(studio: Studio) -> None:
+    greedy = asyncio.create_task(ask(studio, steer(prompt="slow-greedy")))
+    await until_state(studio, "loading")
+    others = [asyncio.create_task(ask(studio, steer(prompt=prompt, samples=8))) for prompt in ("oom", "hello")]
+    found = await asyncio.gather(greedy, *others, return_exceptions=True)
+    assert isinstance(found[0], OutOfMemory)
+    assert [one[-1].event for one in found[1:]] == ["replied", "replied"]
+    assert len(leases(studio)) == 1
+
+
 async def test_a_silent_worker_is_ended_while_it_is_asked_and_not_while_it_rests(open_studio: OpenStudio) -> None:
     studio = await prepared(await open_studio(progress_limit_s=0.7))
     _, shown = await start(studio, saes=["s"])
@@ -245,10 +255,38 @@ async def test_the_setting_is_what_holds_when_nobody_says_otherwise(open_studio:
     assert shown["keep_alive_s"] == 5400 and 5390 < left.total_seconds() < 5402
 
 
+async def test_a_setting_of_0_is_refused_where_a_session_is_to_stay(open_studio: OpenStudio) -> None:
+    studio = await prepared(await open_studio(session_keep_alive="0"))
+    status, body = await start(studio, saes=["s"])
+    assert (status, list(body["error"]["fields"])) == (400, ["keep_alive"])
+    assert (await start(studio, saes=["s"], keep_alive="1m"))[0] == 200
+    assert (await start(studio, saes=["s2"]))[1]["keep_alive_s"] == 60
+
+
+async def test_a_session_ends_with_its_model(studio: Studio) -> None:
+    _, shown = await start(studio, saes=["s"])
+    for path in ("saes/s", "saes/s2", "models/m"):
+        assert await show(studio) is not None
+        assert (await studio.call("DELETE", f"/api/{path}"))[0] == 204
+    await gone(studio)
+    assert not alive(shown["pid"]) and "model m was removed" in leases(studio)[0]["reason"]
+
+
+async def test_nothing_begins_for_who_has_gone_before_being_let_in(studio: Studio) -> None:
+    await start(studio, saes=["s"])
+    async with studio.app[SESSION]._admitting:  # as while another one's session ends
+        waiting = asyncio.create_task(ask(studio, steer("o"), if_busy="pause"))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+    await asyncio.sleep(0.3)
+    assert (await show(studio))["model"] == "m" and len(leases(studio)) == 1
+
+
 async def test_stop_ends_it_and_who_asks_is_told(studio: Studio) -> None:
     busy = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=4000, samples=2)))
-    waiting = asyncio.create_task(ask(studio, steer()))
     pid = (await until_state(studio, "busy"))["pid"]
+    waiting = asyncio.create_task(ask(studio, steer()))
+    await asyncio.sleep(0.2)
     assert (await studio.call("DELETE", "/api/session"))[0] == 204
     assert await show(studio) is None and not alive(pid)
     for task in (busy, waiting):

@@ -11,16 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from feature_records import record, windows, write_store
 from hypothesis import given
 from hypothesis import strategies as st
 from resident import CONTEXT, D_SAE, DEAD, TEMPLATE, Resident, put_all, put_model, put_sae, put_text
+from steered import change, sae_of
 from tiny_models import tiny_tokenizer
 
 from mistudiod.events import MAX_LINE_BYTES
-from mistudiod.worker.link import EXIT_MEMORY, EXIT_STOPPED, EXIT_YIELDED
+from mistudiod.paths import Paths
+from mistudiod.worker.link import EXIT_INVALID, EXIT_MEMORY, EXIT_STOPPED, EXIT_YIELDED, Link, Refused
+from mistudiod.worker.loaded import MOST_SAES
 from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.spelling import Spelling
+from mistudiod.worker.steering import Order, _batches
 
 EDIT = {"feature": 3, "strength": 2}
 ASKED: dict[str, Any] = {"sae": "s", "prompt": "def f(", "steering": [EDIT], "max_tokens": 8}
@@ -130,6 +135,50 @@ def test_rows_in_several_batches_are_the_rows_of_one(data: Path, session: Reside
         rows = [text for n in range(3) for text in (result["baselines"][n], *result["steered"][3 * n : 3 * n + 3])]
         assert told(split, 1) == {row: one["text"] for row, one in enumerate(rows) if one["text"]}
         split.close()
+
+
+def test_a_run_can_be_written_again_with_as_many_rows_at_once_as_before(
+    data: Path, session: Resident, start: Start
+) -> None:
+    asked = {**ASKED, "samples": 3, "sweep": [-1, 1, 2], "temperature": 1}
+    small = start(data, saes=["s"], rows_at_once=3)
+    first = small.result("steer", **asked)
+    again = session.result("steer", **asked, rows_at_once=first["made"]["rows_at_once"])
+    assert timeless(again) == timeless(first)
+    assert small.result("steer", **asked, rows_at_once=9)["made"]["rows_at_once"] == 3
+
+
+def test_two_edits_of_one_place_change_it_by_what_they_add_together(session: Resident) -> None:
+    def ratio(*strengths: float) -> float:
+        asked = {**ASKED, "steering": [{**EDIT, "strength": one} for one in strengths], "max_tokens": 1}
+        found: float = session.result("steer", **asked)["steered"][0]["change_ratio"]
+        return found
+
+    assert ratio(1, 1) == pytest.approx(ratio(2), rel=1e-4) and ratio(1.5, -1) == pytest.approx(ratio(0.5), rel=1e-4)
+
+
+def test_edits_of_more_saes_than_are_kept_are_refused(data: Path, session: Resident) -> None:
+    for n in range(MOST_SAES):
+        put_sae(data, f"many-{n}", seed=n)
+    steering = [EDIT, *({**EDIT, "sae": f"many-{n}"} for n in range(MOST_SAES))]
+    assert session.denial("steer", **{**ASKED, "steering": steering})["field"] == "steering"
+    assert session.result("steer", **{**ASKED, "steering": steering[:-1]})["steered"]
+
+
+def test_strengths_of_0_are_written_with_the_baseline_whatever_fits_at_once() -> None:
+    sae = sae_of()
+    variants = [[], [change(sae)], [change(sae, strength=0.0)], [change(sae, "clamp")], [change(sae, maximum=0.0)]]
+    order = Order(torch.tensor([1]), variants, [0, 1, 2], set())
+    for at_once, batches in {
+        1: [[0, 2, 4], [1], [3], [5, 7, 9], [6], [8], [10, 12, 14], [11], [13]],
+        2: [[0, 1, 2, 4], [3], [5, 6, 7, 9], [8], [10, 11, 12, 14], [13]],
+        7: [[*range(10)], [*range(10, 15)]],
+    }.items():
+        found = list(_batches(order, at_once))
+        assert [rows for _, rows, _, _ in found] == batches
+        assert max(texts for texts, *_ in found) == min(at_once, 6)
+        assert all(variants[row % 5] is one for _, rows, seeds, some in found
+                   for row, one in zip(rows, some * len(seeds), strict=True))  # fmt: skip
 
 
 def test_features_of_two_saes_at_two_hooks_are_changed_together(session: Resident) -> None:
@@ -383,6 +432,17 @@ def test_a_cancel_takes_hold_at_the_next_token_and_what_waits_goes_on(session: R
     assert session.answer(calibrating)["code"] == "cancelled"
 
 
+def test_a_cancel_takes_hold_while_a_long_prompt_is_read(session: Resident) -> None:
+    sweep = [1 + n / 50 for n in range(50)]
+    reading = session.ask("steer", **{**ASKED, "prompt": "q" * (CONTEXT - 40), "sweep": sweep, "samples": 1})
+    time.sleep(0.5)
+    session.say(f"cancel {reading}")
+    began = time.monotonic()
+    assert session.answer(reading)["code"] == "cancelled"
+    assert time.monotonic() - began < 1.5
+    assert not any(event["event"] == "wrote" and event["request"] == reading for event in session.said)
+
+
 @pytest.mark.parametrize(("command", "code"), [("stop", EXIT_STOPPED), ("pause", EXIT_YIELDED)])
 def test_a_stop_or_pause_ends_a_session_at_the_next_token(data: Path, start: Start, command: str, code: int) -> None:
     busy = start(data, saes=["s"])
@@ -439,3 +499,17 @@ def test_a_session_whose_model_is_not_there_says_so_and_ends(data: Path, start: 
     failure = resident.said[-1]
     assert failure["code"] == "invalid" and failure["field"] == "model" and "nowhere" in failure["message"]
     assert resident.ended() == 64
+
+
+def test_an_answer_for_which_no_line_has_room_is_refused_and_not_lost(tmp_path: Path) -> None:
+    link = Link(tmp_path, Paths(tmp_path))
+    for say in (link.result, lambda result: link.replied(1, result)):
+        with pytest.raises(Refused, match="ask for less"):
+            say({"text": "x" * MAX_LINE_BYTES})
+
+
+def test_a_spec_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    old = Resident(tmp_path, strengths=[{"feature": 1, "strength": 5}])
+    assert old.until("failure")["message"].startswith("the job's spec is not one of this version (strengths: ")
+    assert (old.ended(), old.said[-1]["field"]) == (EXIT_INVALID, "strengths")
+    old.close()

@@ -33,6 +33,7 @@ async def test_a_run_is_shown_with_the_spec_that_runs_it_again(studio: Studio) -
     again = found["spec"]
     assert (again["seed"], again["temperature"], again["max_tokens"]) == (0, 0.7, 20)  # also what nobody gave
     assert again["precision"] == "fp32"  # that in which it was run
+    assert again["rows_at_once"] == 2
     assert await studio.app[STEERINGS].keep(again, result()) == id + 1
     assert (await studio.get(f"/api/steerings/{id + 1}"))["spec"] == again
 

@@ -325,9 +325,35 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(top_k: int, top_p: float, 
     assert many > 1 and chi < many + 5 * (2 * many) ** 0.5
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 5e-324])
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_next_to_no_temperature_takes_the_likeliest_token(temperature: float, top_p: float, load: Load) -> None:
+    cold = written(load(), [[]], temperature=temperature, top_p=top_p)
+    assert cold[0].ids == written(load(), [[]])[0].ids
+
+
 def test_the_context_can_be_used_up_to_its_last_token(load: Load) -> None:
     (text,) = written(load("gpt2"), [[]], tokens=10, max_tokens=CONTEXT - 10)
     assert len(text.ids) == CONTEXT - 10
+
+
+def test_little_work_is_done_by_one_thread_and_then_there_are_as_many_as_before(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def heard(_tokens: object) -> None:
+        seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for most in (module.ALONE, 0):
+            monkeypatch.setattr(module, "ALONE", most)
+            write(load(), prompt(), [[]], [0], Chosen(max_tokens=1), SPECIAL, heard)
+        assert seen == [1, 2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

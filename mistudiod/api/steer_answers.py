@@ -59,7 +59,7 @@ class SteeredText(BaselineText):
     kl_tokens: list[float | None] | None = Field(description="of each token; null where it is not finite")
     changed: float | None = Field(description="share of its tokens that the baseline of the same sample has not")
     steered_activations: list[FeatureActivations] = Field(description="at the hook, after the edit")
-    change_ratio: float | None = Field(description="mean of |change| / |h| over the positions that were edited")
+    change_ratio: float | None = Field(description="|change| / |h|, both summed over the tokens that were changed")
     no_effect: list[NoEffect] | None = Field(description="strengths that are not 0 and changed no activation")
 
 

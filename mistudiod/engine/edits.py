@@ -67,6 +67,13 @@ class Change:
         return self.constant == 0 == self.slope
 
 
+def first(scope: str, prompt_tokens: int) -> int:
+    """The first position that a scope may concern."""
+    if scope == "generated":
+        return prompt_tokens
+    return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
+
+
 def formula(change: Change) -> str:
     """What is added, in a line for people, such as ``h += 2 × 13.42 × d``."""
     strength, maximum = f"{change.strength:g}", f"{change.maximum:.4g}"
@@ -83,7 +90,7 @@ class Effect:
     """What one change has done so far."""
 
     positions: int = 0  # at which h is another after it
-    change: float = 0.0  # sum over them of the norm of what was added
+    change: float = 0.0  # sum over them of the norm of all that was added there
     h: float = 0.0  # sum over them of the norm of h before
 
     def __add__(self, other: Effect) -> Effect:
@@ -108,12 +115,6 @@ class _Pass:
     @property
     def end(self) -> int:
         return self.start + self.text.shape[1]
-
-    def first(self, scope: str) -> int:
-        """The first position that the scope may concern."""
-        if scope == "generated":
-            return self.prompt_tokens
-        return int(scope.removeprefix("from:")) if scope.startswith("from:") else 0
 
 
 class _Steered:
@@ -151,7 +152,7 @@ class _Steered:
             self._read_column = torch.tensor([features[change.feature] for change in changes], device=device)
 
     def concerned(self, now: _Pass) -> bool:
-        return min(now.first(scope) for scope in self._scopes) < now.end
+        return min(first(scope, now.prompt_tokens) for scope in self._scopes) < now.end
 
     def forget(self) -> None:
         self._activations = None
@@ -167,7 +168,7 @@ class _Steered:
     def factors(self, now: _Pass) -> Tensor:
         """By what each direction is multiplied before it is added: (E, T)."""
         applies = now.text[self._rows]  # (E, T)
-        firsts = [now.first(scope) for scope in self._scopes]
+        firsts = [first(scope, now.prompt_tokens) for scope in self._scopes]
         if max(firsts) > now.start:
             positions = torch.arange(now.start, now.end, device=applies.device)
             applies = applies & (positions >= torch.tensor(firsts, device=applies.device)[self._scope, None])
@@ -186,11 +187,10 @@ class _Steered:
         spread[self._rows, :, self._columns] = factors
         return spread @ self._directions
 
-    def count(self, factors: Tensor, changed: Tensor, norms: Tensor) -> None:
-        """Add to the totals; ``changed`` and ``norms`` of h are (B, T)."""
-        sizes = factors.abs() * self._norms
-        counted = changed[self._rows] & (sizes > 0)
-        parts = counted, sizes * counted, norms[self._rows] * counted
+    def count(self, factors: Tensor, changed: Tensor, sizes: Tensor, norms: Tensor) -> None:
+        """Add to the totals; ``changed``, ``sizes`` of what is added in all, and ``norms`` of h are (B, T)."""
+        counted = changed[self._rows] & (factors.abs() * self._norms > 0)
+        parts = counted, sizes[self._rows] * counted, norms[self._rows] * counted
         self.totals += torch.stack([part.sum(1, dtype=torch.float64) for part in parts], dim=1)
 
 
@@ -294,7 +294,7 @@ def _written(writing: Sequence[_Steered], x: Tensor, now: _Pass) -> Tensor:
     delta = sum(one.delta(part, len(x)) for one, part in zip(writing, factors, strict=True))
     h = x.float()
     new = (h + delta).to(x.dtype)
-    changed, norms = (new != x).any(-1), torch.linalg.vector_norm(h, dim=-1)
+    changed, sizes, norms = (new != x).any(-1), *(torch.linalg.vector_norm(one, dim=-1) for one in (delta, h))
     for one, part in zip(writing, factors, strict=True):
-        one.count(part, changed, norms)
+        one.count(part, changed, sizes, norms)
     return new

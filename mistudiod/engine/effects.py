@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -36,10 +35,10 @@ def measure(
     perplexity: of the text under the unsteered model. repetition: 1 - different 4-grams / 4-grams. activations: of each
     feature that any variant changes ``{"sae", "feature", "mean", "max"}`` over the text's tokens that are not special,
     as the unsteered model reads it. Of a variant with changes also kl_tokens: KL(steered || unsteered) of what comes
-    next, in nats, for each token; kl: its mean; changed: the share of tokens that are not in the text of the first
-    empty variant of the same seed; steered_activations: under the changes and after them, where the SAE reads. What
-    cannot be computed is None: of a text without tokens all of it, and what is not finite. ``heard`` is told between
-    passes how many texts were read, and may raise to end it all.
+    next, in nats, for each token; kl: its mean; changed: the share of tokens that are not, in this order, in the text
+    of the first empty variant of the same seed; steered_activations: under the changes and after them, where the SAE
+    reads. What cannot be computed is None: of a text without tokens all of it, and what is not finite. ``heard`` is
+    told between passes how many texts were read, and may raise to end it all.
     """
     features = _Features([change for variant in variants for change in variant], special_ids)
     doing = [tuple(change for change in variant if not change.does_nothing) for variant in variants]
@@ -72,9 +71,19 @@ def repetition(ids: Sequence[int]) -> float | None:
 
 
 def changed(baseline: Sequence[int], ids: Sequence[int]) -> float | None:
-    """The share of tokens ``ids`` that difflib matches with none of the baseline; None when there are none."""
-    matched = sum(block.size for block in SequenceMatcher(None, baseline, ids, autojunk=False).get_matching_blocks())
-    return 1 - matched / len(ids) if ids else None
+    """The share of tokens ``ids`` outside their longest common subsequence with the baseline; None when there are none.
+
+    A bit for each token of the baseline, all in one number (Hyyrö 2004, "Bit-parallel LCS-length computation
+    revisited"): texts that repeat themselves, as steered ones do, take no longer than others.
+    """
+    places: dict[int, int] = {}
+    for place, token in enumerate(baseline):
+        places[token] = places.get(token, 0) | 1 << place
+    free = everything = (1 << len(baseline)) - 1
+    for token in ids:
+        matched = free & places.get(token, 0)
+        free = (free + matched | free - matched) & everything
+    return 1 - (len(baseline) - free.bit_count()) / len(ids) if ids else None
 
 
 def _finite(number: float) -> float | None:

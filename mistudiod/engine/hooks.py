@@ -63,6 +63,12 @@ def only_first(model: nn.Module, n: int) -> Iterator[None]:
         setattr(base, name, blocks)
 
 
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The blocks of a model with or without its head, in order; raises UnknownModel."""
+    blocks: nn.ModuleList = getattr(model.base_model, FAMILIES[_family(model)].blocks)  # its own base without a head
+    return blocks
+
+
 def _family(model: nn.Module) -> str:
     family = getattr(getattr(model, "config", None), "model_type", None)
     if family not in FAMILIES:
@@ -71,8 +77,7 @@ def _family(model: nn.Module) -> str:
 
 
 def _attach(model: nn.Module, hook: str, function: HookFn) -> RemovableHandle:
-    family = _family(model)
-    blocks: nn.ModuleList = getattr(model.base_model, FAMILIES[family].blocks)  # its own base, when it has no head
+    family, blocks = _family(model), blocks_of(model)
     layer, point = find_hook(hook, len(blocks))
     place = hook_place(family, point)
     module = blocks[layer].get_submodule(place.module)

@@ -83,6 +83,12 @@ class Steer(Sampling):
     precision: Precision | None = Field(
         None, description="of the model: that in which the SAE was trained when not given"
     )
+    rows_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="texts that are written at once, no more than there is memory for: a run that is to be the same to "
+        "the last bit needs the number that its result says; as many as fit when not given",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Steer:

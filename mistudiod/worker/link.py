@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 from mistudiod.events import (
     MAX_LABELS,
+    MAX_LINE_BYTES,
     MAX_TEXT_CHARS,
     Artifact,
     Denied,
@@ -206,7 +207,10 @@ class Link:
         self._send(Failure(code=code, message=message[:4000], field=field))
 
     def _send(self, event: Event) -> None:
+        """Raises Refused for what the daemon would take for no line."""
         line = PROCESS.hide_known(to_line(event).decode()).encode()
+        if len(line) > MAX_LINE_BYTES:
+            raise Refused(f"the answer has {len(line):,} bytes, more than the {MAX_LINE_BYTES:,} of one: ask for less")
         with self._lock:
             if self._pipe is None:
                 sys.stderr.write(line.decode())

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import mistudiod
+from mistudiod.engine.hooks import blocks_of
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.token_bytes import token_bytes, tokens_of
 from mistudiod.worker.link import Link, Refused
@@ -57,6 +58,8 @@ class Loaded:
         if precision is None:
             precision = self.sae(saes[0]).trained.precision if saes else usual_precision(found, device_here())
         self.lm = load(self.path, device_here(), precision, None, link, ("model", "precision"))
+        for block in blocks_of(self.lm.model):  # nobody waits for the end of a pass whose answer is not wanted
+            block.register_forward_pre_hook(lambda _block, _args: link.check())
         self.tokenizer_sha256 = sha256_of(self.path / "tokenizer.json")
         self.texts = self._texts()
         for name in saes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mistudiod.engine.edits import Change, Effect, formula
+from mistudiod.engine.edits import Change, Effect, first, formula
 from mistudiod.engine.write import Text
 from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.specs import Steer
@@ -146,7 +146,7 @@ def _ratio(effects: Sequence[Effect]) -> float | None:
 def _scoped(change: Change, order: Order, text: Text) -> bool:
     """Whether a token of those that went through the model lies where the change was to be made."""
     read = [*order.ids.tolist(), *(text.ids if text.finish == "stop" else text.ids[:-1])]
-    return any(token not in order.special_ids for token in read[change.first(len(order.ids)) :])
+    return any(token not in order.special_ids for token in read[first(change.scope, len(order.ids)) :])
 
 
 def _reason(change: Change, scoped: bool) -> tuple[str, str]:

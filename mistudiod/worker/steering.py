@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from mistudiod.engine.write import NotFinite, Text, write
 from mistudiod.specs import Calibrate, Complete, Edit, Steer
 from mistudiod.worker import steer_result
 from mistudiod.worker.link import Refused
-from mistudiod.worker.loaded import Loaded, LoadedSae
+from mistudiod.worker.loaded import MOST_SAES, Loaded, LoadedSae
 from mistudiod.worker.maxima import held_out_windows, maxima_of, special_ids
 from mistudiod.worker.spelling import Spelling
 from mistudiod.worker.steer_rows import rows_that_fit
@@ -42,6 +43,14 @@ class Order:
     def rows(self) -> int:
         return len(self.seeds) * len(self.variants)
 
+    @property
+    def kinds(self) -> list[list[int]]:
+        """The numbers of the variants, those together that do the same and are written once. The baseline is first."""
+        found: dict[tuple[Change, ...], list[int]] = {}
+        for n, variant in enumerate(self.variants):
+            found.setdefault(tuple(change for change in variant if not change.does_nothing), []).append(n)
+        return list(found.values())
+
 
 def steer(spec: Steer, loaded: Loaded, rows_at_once: int | None, heard: Heard) -> dict[str, Any]:
     """The result, as ``steer_result`` has it. Raises Refused, and whatever ``heard`` and the link's check raise."""
@@ -50,7 +59,8 @@ def steer(spec: Steer, loaded: Loaded, rows_at_once: int | None, heard: Heard) -
     variants = [[], *(changes(edits, spec.sae, loaded) for edits in spec.strengths())]
     order = _order(spec, variants, first, loaded)
     began = time.monotonic()
-    texts, largest = _written(order, spec, loaded, rows_at_once, heard)
+    limits = [rows for rows in (rows_at_once, spec.rows_at_once) if rows]
+    texts, largest = _written(order, spec, loaded, min(limits, default=None), heard)
     seconds = time.monotonic() - began
     measured = _measured(order, texts, loaded, largest)
     return steer_result.made_of(spec, order, texts, measured, loaded, seconds, largest)
@@ -117,6 +127,8 @@ def changes(
     at: Callable[[int], str] = "steering.{}".format,
 ) -> list[Change]:
     """What is done to which feature of which SAE; ``at``: the field of each edit. Raises Refused."""
+    if len(names := {edit.sae or sae for edit in edits}) > MOST_SAES:
+        raise Refused(f"features of {len(names)} SAEs, and no more than {MOST_SAES} are kept loaded", "steering")
     found = []
     for n, edit in enumerate(edits):
         name = edit.sae or sae
@@ -185,8 +197,9 @@ def _written(
     for so many. Raises Refused.
     """
     found: dict[int, Text] = {}
-    largest, fit = 0, rows_that_fit(order.rows, len(order.ids) + spec.max_tokens, loaded)
-    for rows, seeds, variants in _batches(order, min(fit, rows_at_once or fit)):
+    written = len(order.seeds) * len(order.kinds)
+    largest, fit = 0, rows_that_fit(written, len(order.ids) + spec.max_tokens, loaded)
+    for at_once, rows, seeds, variants in _batches(order, min(fit, rows_at_once or fit)):
         spelled = [Spelling(loaded.texts, stops) for _ in rows]
         count = 0
 
@@ -205,7 +218,7 @@ def _written(
             raise Refused(str(error), "steering") from error
         heard(count, {row: text.end() for row, text in zip(rows, spelled, strict=True)}, True)
         found |= dict(zip(rows, texts, strict=True))
-        largest = max(largest, len(rows))
+        largest = max(largest, at_once)
     return [found[row] for row in range(order.rows)], largest
 
 
@@ -218,7 +231,7 @@ def _measured(order: Order, texts: Sequence[Text], loaded: Loaded, rows_at_once:
         loaded.link.check()
         loaded.link.progress("measure", len(found) + read, len(texts), "texts")
 
-    for rows, _, variants in _batches(order, rows_at_once):
+    for _, rows, _, variants in _batches(order, rows_at_once):
         if rows[0] % each:  # some variants of one sample: what they are held against goes with them
             rows, variants = [rows[0] - rows[0] % each, *rows], [[], *variants]
         measured = measure(loaded.lm, order.ids, [texts[row] for row in rows], variants, order.special_ids, heard)
@@ -226,16 +239,19 @@ def _measured(order: Order, texts: Sequence[Text], loaded: Loaded, rows_at_once:
     return [found[row] for row in range(order.rows)]
 
 
-def _batches(order: Order, rows_at_once: int) -> Iterator[tuple[list[int], list[int], list[list[Change]]]]:
-    """What is written at once: numbers of the rows, seeds, variants. Rows of a sample stay together where they can."""
-    each = len(order.variants)
-    samples, some = max(1, rows_at_once // each), min(each, rows_at_once)
+def _batches(order: Order, rows_at_once: int) -> Iterator[tuple[int, list[int], list[int], list[list[Change]]]]:
+    """What is written at once: how many texts, numbers of their rows, seeds, variants. Rows of a sample stay together
+    where they can, and those that do the same always: a strength of 0 is the baseline to the last bit.
+    """
+    each, kinds = len(order.variants), order.kinds
+    samples, some = max(1, rows_at_once // len(kinds)), min(len(kinds), rows_at_once)
     for first in range(0, len(order.seeds), samples):
         seeds = order.seeds[first : first + samples]
-        for begin in range(0, each, some):
-            variants = order.variants[begin : begin + some]
-            rows = [(first + s) * each + begin + v for s in range(len(seeds)) for v in range(len(variants))]
-            yield rows, seeds, variants
+        for begin in range(0, len(kinds), some):
+            these = kinds[begin : begin + some]
+            numbers = sorted(itertools.chain.from_iterable(these))
+            rows = [(first + s) * each + v for s in range(len(seeds)) for v in numbers]
+            yield len(seeds) * len(these), rows, seeds, [order.variants[v] for v in numbers]
 
 
 def _spelled(ids: Sequence[int], loaded: Loaded, stops: Sequence[str]) -> str:

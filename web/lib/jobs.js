@@ -54,7 +54,7 @@ export function details(job) {
     case "extract":
       return [amount(spec.features, "features"), `from ${amount(spec.tokens, "tokens")}`];
     case "steer":
-      return [spec.prompt];
+      return [spec.prompt ?? spec.messages?.at(-1)?.content];
     default:
       return [];
   }
