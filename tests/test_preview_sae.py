@@ -18,7 +18,7 @@ from hub import Hub, served_hub  # noqa: F401
 from mistudio import names
 from mistudio.cli import main
 from mistudio.sources import sae_parts
-from repos_of_saes import D, F, dictionary_learning, gemma_scope, hf_home, sparsify  # noqa: F401
+from repos_of_saes import F, dictionary_learning, gemma_scope, hf_home, sparsify  # noqa: F401
 from run_job import run_job
 from tiny_models import tiny_model
 
@@ -50,8 +50,6 @@ def scope(tmp_path: Path) -> Path:
 
 
 def test_the_saes_of_a_repository_are_listed_without_their_weights(hub: Hub, scope: Path, data: Path) -> None:
-    for file in scope.rglob("params.npz"):
-        file.write_bytes(file.read_bytes())
     sha = hub.add_model(SCOPE, scope)
     found = preview(data, SCOPE)
     assert (found["source"], found["revision"], found["count"], found["left_out"]) == (SCOPE, sha, 4, 0)
@@ -76,7 +74,7 @@ def test_of_large_files_only_headers_are_read(hub: Hub, data: Path, tmp_path: Pa
 
 def test_a_large_repository_costs_a_few_requests(hub: Hub, data: Path, tmp_path: Path) -> None:
     one = sparsify(tmp_path / "repo" / "layers.0")
-    for layer in range(1, LOOKED_INTO + 36):
+    for layer in range(1, 300):
         folder = one.with_name(f"layers.{layer}")
         folder.mkdir()
         for file in one.iterdir():
@@ -84,9 +82,9 @@ def test_a_large_repository_costs_a_few_requests(hub: Hub, data: Path, tmp_path:
     hub.add_model("org/saes", tmp_path / "repo")
     hub.page_size = 40
     found = preview(data, "org/saes")
-    assert found["count"] == LOOKED_INTO + 36
+    assert found["count"] == 300
     assert {one["hook"] for one in found["saes"][:2]} == {"blocks.0.hook_resid_post", "blocks.1.hook_resid_post"}
-    assert len([one for one in hub.seen if "resolve" in one.path]) < 40
+    assert len([one for one in hub.seen if "resolve" in one.path]) < 2 * LOOKED_INTO + 16
 
 
 def test_a_folder_in_a_source_is_looked_at_alone(hub: Hub, scope: Path, data: Path) -> None:
@@ -161,7 +159,7 @@ def test_an_sae_is_added_and_shown_with_where_it_is_from(run: Run, tmp_path: Pat
         "hook": "blocks.1.hook_resid_post", "k": "6",
     }.items()  # fmt: skip
     listed = json.loads(run("--json", "sae", "show", "saes-width_96-layers.1").stdout)
-    assert listed["imported"]["declared"] == {"l0": 6.0} and listed["fvu"] is None if "fvu" in listed else True
+    assert listed["imported"]["declared"] == {"l0": 6.0} and listed.get("fvu") is None
 
 
 def test_a_folder_of_ours_is_added_in_place(run: Run, tmp_path: Path) -> None:
