@@ -302,3 +302,46 @@ def test_a_name_is_not_joined_through_a_link_that_leads_out(tmp_path: Path) -> N
     for path in ("out", "out/a.txt", "file", "in/../out"):
         with pytest.raises(ValueError):
             join(root, path)
+
+
+@pytest.mark.parametrize("source", ["org/name", "org/name:layer_3/width_16k"])
+def test_a_repository_of_saes_is_anybodys_with_what_is_named_in_it(source: str, machine: Machine) -> None:
+    assert machine.taken(source, "add_sae") == source
+
+
+def test_the_source_of_an_sae_is_held_to_the_same_rule_with_what_is_named_in_it(machine: Machine) -> None:
+    books = machine.allowed / "books"
+    assert machine.taken(f"{books}:layer_3", "add_sae") == f"{os.path.realpath(books)}:layer_3"
+    assert machine.taken(machine.allowed / "a.txt", "add_sae") == os.path.realpath(machine.allowed / "a.txt")
+    (machine.private / "odd:name").write_text("text")
+    refused = [
+        machine.private, machine.private / "none", f"{machine.private}:x", f"{machine.private}/odd:name",
+        f"{machine.private}/odd:none", f"{machine.allowed}/../private:x", "a/b/c:d", "/etc:passwd",
+    ]  # fmt: skip
+    assert len({machine.refused(source, "add_sae") for source in refused}) == 1
+
+
+def test_a_link_beside_the_file_of_an_sae_does_not_lead_out(machine: Machine) -> None:
+    folder = machine.allowed / "one"
+    folder.mkdir()
+    (folder / "x.npz").write_text("weights")
+    try:
+        assert machine.taken(folder / "x.npz", "add_sae")
+        (folder / "config.json").symlink_to(machine.private / "secret.txt")
+        assert "lies a link that leads out of what may be read" in machine.refused(folder / "x.npz", "add_sae")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_an_upload_of_saes_is_a_source_with_what_is_named_in_it(machine: Machine) -> None:
+    id = machine.house.create(announced("a.npz", b"text"))["id"]
+    assert "is not complete" in machine.refused(f"upload:{id}:layer_3", "add_sae")
+    machine.house.put(id, "a.npz", 0, b"text")
+    assert machine.taken(f"upload:{id}:layer_3", "add_sae") == f"upload:{id}:layer_3"
+    assert "there is no upload" in machine.refused(f"upload:{'0' * 32}:layer_3", "add_sae")
+
+
+def test_what_a_stranger_previews_of_saes_is_held_to_the_same_rule(machine: Machine) -> None:
+    body = {"source": str(machine.private)}
+    found, body = machine.house.call("POST", "/api/saes/preview", json=body, headers=OTHER)
+    assert found == 400 and "may not be read from here: upload it" in body["error"]["message"]

@@ -8,6 +8,7 @@ import click
 
 from mistudio import human, output
 from mistudio.commands.artifact import add_list_show_rm
+from mistudio.commands.sae_add import add, preview, show_sae
 from mistudio.completion import named
 from mistudio.options import Call, Noun, pass_call
 from mistudio.watch import sending
@@ -33,7 +34,10 @@ add_list_show_rm(
         "ALIVE": lambda s: human.share(s.get("alive")),
         "MADE": lambda s: human.ago(s["created_at"]),
     },
+    show_sae,
 )
+sae.add_command(add)
+sae.add_command(preview)
 
 
 @sae.command("download")
