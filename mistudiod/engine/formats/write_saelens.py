@@ -1,12 +1,12 @@
-"""SAELens 6: cfg.json, sae_weights.safetensors, sparsity.safetensors, which is how this studio keeps an SAE too."""
+"""SAELens 6: cfg.json and sae_weights.safetensors, which is how this studio keeps an SAE too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from mistudiod.engine.formats.about import About
 from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import UNIT_NORM_TOLERANCE, SparseAutoencoder
 
@@ -23,9 +23,9 @@ def lacks(sae: SparseAutoencoder) -> str | None:
     return None
 
 
-def write(sae: SparseAutoencoder, folder: Path, sparsity: Tensor | None = None) -> list[str]:
-    """``sparsity`` (d_sae,): each latent's firing share. Returns what is to be said of it, a sentence each."""
-    sae.save(folder, sparsity=sparsity)
+def write(sae: SparseAutoencoder, folder: Path, _about: About) -> list[str]:
+    """Returns what is to be said of it, a sentence each. Its own metadata says where it belongs."""
+    sae.save(folder)
     norms = torch.linalg.vector_norm(sae.W_dec, dim=1)
     low, high = norms.aminmax()
     unequal = isinstance(sae.rule, TopKRule) and bool(high - low > UNIT_NORM_TOLERANCE * high)

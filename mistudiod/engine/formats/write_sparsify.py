@@ -32,7 +32,7 @@ def lacks(sae: SparseAutoencoder) -> str | None:
 def write(sae: SparseAutoencoder, folder: Path, about: About) -> list[str]:
     """Returns what was folded or has no place there, a sentence each."""
     assert isinstance(sae.rule, TopKRule)
-    module, notes = _module(sae, about)
+    named, notes = module(sae, about)
     b_enc, _, folded = biases(sae, not sae.transcodes)
     norms = torch.linalg.vector_norm(sae.W_dec, dim=1)
     config = {
@@ -46,32 +46,35 @@ def write(sae: SparseAutoencoder, folder: Path, about: About) -> list[str]:
         "transcode": sae.transcodes,
         "d_in": sae.d_in,
     }
-    inside = folder / module
+    inside = folder / named
     inside.mkdir(parents=True)
     (inside / "cfg.json").write_text(json.dumps(config, indent=1))
     tensors = {"encoder.weight": sae.W_enc.t(), "encoder.bias": b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     if sae.W_skip is not None:
         tensors["W_skip"] = sae.W_skip
     write_tensors(inside / "sae.safetensors", {name: Written(tensor) for name, tensor in tensors.items()})
-    (folder / "config.json").write_text(json.dumps({"model": about.model, "hookpoints": [module]}, indent=1))
+    (folder / "config.json").write_text(json.dumps({"model": about.model, "hookpoints": [named]}, indent=1))
     return folded + notes
 
 
-def _module(sae: SparseAutoencoder, about: About) -> tuple[str, list[str]]:
-    """What the folder is called. A transcoder reads what goes into the module and rebuilds what comes out of it."""
+def module(sae: SparseAutoencoder, about: About) -> tuple[str, list[str]]:
+    """What the folder is called, and what is to be said of it.
+
+    A transcoder reads what goes into the module and rebuilds what comes out of it.
+    """
     hook = about.hook if sae.transcodes else output_hook(about.hook)
     if sae.transcodes:
-        module = module_of(about.family, hook, "in")
-        if module and module_of(about.family, about.hook_out, "out") == module:
-            return module, []
+        into = module_of(about.family, hook, "in")
+        if into and module_of(about.family, about.hook_out, "out") == into:
+            return into, []
         return as_folder(f"{hook}-{about.hook_out}"), [
             f"sparsify's transcoders go from what a module reads to what it gives, and {hook} and {about.hook_out} are "
             f"not known as these: the folder is called after both."
         ]
-    module = module_of(about.family, hook, "out")
-    if module is None:
+    out = module_of(about.family, hook, "out")
+    if out is None:
         return as_folder(hook), [
             f"No module of the model is known that gives {hook}: the folder is called after the hook."
         ]
-    same = [f"{about.hook} is what {module} gives, and sparsify calls it so."] if hook != about.hook else []
-    return module, same
+    same = [f"{about.hook} is what {out} gives, and sparsify calls it so."] if hook != about.hook else []
+    return out, same

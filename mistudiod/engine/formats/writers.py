@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from mistudiod.engine.formats import (
     write_dictionary_learning,
     write_gemma_scope_npz,
@@ -22,6 +20,7 @@ _LACKS = {
     "gemma_scope_npz": write_gemma_scope_npz.lacks,
 }
 WRITERS = {
+    "saelens": write_saelens.write,
     "sparsify": write_sparsify.write,
     "dictionary_learning": write_dictionary_learning.write,
     "gemma_scope_npz": write_gemma_scope_npz.write,
@@ -43,12 +42,10 @@ def check(layout: str, sae: SparseAutoencoder) -> None:
     raise ValueError(f"{why}: {can}")
 
 
-def write(layout: str, sae: SparseAutoencoder, folder: Path, about: About, sparsity: Tensor | None = None) -> list[str]:
-    """Fill an empty folder; ``sparsity`` (d_sae,) is each latent's firing share, which only SAELens' layout has.
+def write(layout: str, sae: SparseAutoencoder, folder: Path, about: About) -> list[str]:
+    """Fill an empty folder. Returns what was folded, renamed or has no place there, a sentence each.
 
-    Returns what was folded, renamed or has no place there, a sentence each. Raises ValueError as ``check`` does.
+    Raises ValueError as ``check`` does.
     """
     check(layout, sae)
-    if layout == "saelens":
-        return write_saelens.write(sae, folder, sparsity)
     return WRITERS[layout](sae, folder, about)
