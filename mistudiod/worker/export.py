@@ -24,7 +24,7 @@ def run(spec: Export, link: Link) -> None:
     The result says its path, its files and what was folded, renamed or has no place there.
     """
     shared = open_shared(spec.sae, link.given()["labels"], link)
-    final = link.paths.data / "exports" / f"{spec.sae}-{spec.format}"
+    final = link.paths.exports / f"{spec.sae}-{spec.format}"
     if spec.format == "neuronpedia":
         notes = write_neuronpedia(shared, final, link)
     else:
