@@ -84,6 +84,7 @@ def _identity(shared: Shared) -> Iterator[tuple[str, object]]:
     yield "text", source if isinstance(source, str) and is_hub_id(source) else text.get("dataset")
     yield "context, tokens", sae.metadata.get("context_size")
     if imported is None:
+        yield "trained as", recipe.get("architecture")
         yield "trained on, tokens", _count(recipe.get("tokens"))
     else:
         yield "from", _from(imported)
