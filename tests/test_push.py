@@ -21,7 +21,7 @@ import torch
 from hub import Hub, served_hub  # noqa: F401
 from hub_repos import Repo
 from huggingface_hub import snapshot_download
-from steered import sae_of
+from pushing import CARD, NAMES, SENDING, WEIGHTS, add_sae
 from test_model_from_hub import until
 
 from mistudiod.engine.sae import SparseAutoencoder
@@ -29,12 +29,9 @@ from mistudiod.paths import Paths
 from mistudiod.specs import Push
 from mistudiod.worker import push as job
 from mistudiod.worker.link import DAEMON_PID, EVENTS_FD, EXIT_STOPPED, SECRETS_FD, Link, Refused
-from mistudiod.worker.recipe import sha256_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own way to send
+pytestmark = pytest.mark.filterwarnings(SENDING)
 TOKEN = f"hf_{secrets.token_hex(17)}"
-WEIGHTS, CARD = "sae_weights.safetensors", "README.md"
-NAMES = {"cfg.json", WEIGHTS, "sparsity.safetensors", CARD}
 
 
 @pytest.fixture(autouse=True)
@@ -53,17 +50,6 @@ def data(tmp_path: Path) -> Path:
     """A studio's folder with the SAE s."""
     add_sae(tmp_path / "data")
     return tmp_path / "data"
-
-
-def add_sae(data: Path, seed: int = 0, **given: Any) -> SparseAutoencoder:
-    folder = data / "saes" / "s"
-    folder.mkdir(parents=True, exist_ok=True)
-    sae = sae_of(seed=seed, **given)
-    sae.save(folder, {"hook_name": "blocks.1.hook_resid_post"}, torch.rand(sae.d_sae))
-    model = {"name": "m", "source": "org/model", "path": "/nobody/else"}
-    about = {"architecture": "standard", "hook": "blocks.1.hook_resid_post", "width": sae.d_sae, "model": model}
-    (folder / "recipe.json").write_text(json.dumps({**about, "sae_sha256": sha256_of(folder / WEIGHTS)}))
-    return sae
 
 
 def events(data: Path, token: str | None = TOKEN, **fields: Any) -> list[dict[str, Any]]:
@@ -172,7 +158,8 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(hub: Hub, data: Pat
     assert found["card"].startswith("---\n") and found["sent_bytes"] == sum(one["bytes"] for one in found["files"])
     push(data)
     add_sae(data, seed=1)
-    assert states(push(data, dry_run=True))[WEIGHTS] == "other"
+    assert states(push(data, dry_run=True, overwrite=True))[WEIGHTS] == "other"
+    assert refused(data, dry_run=True).startswith(f"org/s has other files in the place of {WEIGHTS}")
     assert {one.method for one in hub.seen if "commit" in one.path} == {"POST"} and len(repo_of(hub).commits) == 2
 
 

@@ -42,10 +42,10 @@ def run(spec: Push, link: Link) -> None:
         repository.require_token()
         found = repository.look()
         states = _states(ours, found)
+        _refuse(spec, found, states)
         if spec.dry_run:
             link.result({**_result(spec, ours, states, found), "card": card})
             return
-        _refuse(spec, found, states)
         if found is None:
             repository.make(spec.private)
         sha = _send(spec, repository, ours, states)

@@ -8,6 +8,7 @@ import click
 
 from mistudio import human, output
 from mistudio.commands.artifact import add_list_show_rm
+from mistudio.commands.sae_push import push
 from mistudio.completion import named
 from mistudio.options import Call, Noun, pass_call
 from mistudio.watch import sending
@@ -51,3 +52,6 @@ def download(call: Call, ref: str, folder: Path | None) -> None:
         output.data({"sae": found["name"], "folder": str(made.absolute())})
     else:
         output.text(str(made))
+
+
+sae.add_command(push)
