@@ -1,4 +1,7 @@
-"""What a job of labelling or scoring is given: whom it asks, with which prompt, about which features; and its lane."""
+"""What a job of labelling or scoring is given: whom it asks, with which prompt, about which features; and its lane.
+
+A job that publishes an SAE is given what its features are called.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from mistudiod.statements import told
 from mistudiod.templates import Template, Templates
 
 KINDS_OF_LABELS = ("label", "score")
+KINDS_WITH_LABELS = ("export", "push")
 _LOOK_UP_S = 3.0  # for the address of a host nearby
 log = logging.getLogger("mistudiod.giving")
 
@@ -113,7 +117,13 @@ class Giving:
     # -- at each start -------------------------------------------------------------------------------------------
 
     async def write(self, job: Mapping[str, Any], run: Path) -> None:
-        """Let a run folder say what a job of labels has still to do. Raises NotGiven, OSError."""
+        """Let a run folder say what a job of labels has still to do, or which labels it is to publish. Raises NotGiven,
+        OSError.
+        """
+        if job["kind"] in KINDS_WITH_LABELS:
+            wanted = job["spec"].get("labels", True)
+            labels = await self._labels.shown(job["spec"]["sae"]) if wanted else []
+            await asyncio.to_thread(write_given, run, {"labels": labels})
         if job["kind"] not in KINDS_OF_LABELS:
             return
         try:

@@ -13,6 +13,7 @@ _TAKEN = (
     *("text", "explanation", "confidence", "provider", "model", "template", "template_sha256", "extraction"),
     *("evidence", "prompt_tokens", "answer_tokens", "created_at", "status"),
 )
+_PUBLISHED = ("text", "explanation", "confidence", "provider", "model", "template", "score", "created_at", "status")
 _OF_THIS_STUDIO = ("id", "label", "feature", "job")
 
 
@@ -20,6 +21,13 @@ def export(db: sqlite3.Connection, sae: str, after: int) -> list[dict[str, Any]]
     query = "select * from labels where sae = ? and id > ? order by id limit ?"
     found = [label_of(row) for row in db.execute(query, (sae, after, _AT_ONCE)).fetchall()]
     return [{**one, "scores": scores_of(db, one["id"])} for one in found]
+
+
+def shown(db: sqlite3.Connection, sae: str, after: int) -> list[dict[str, Any]]:
+    """Of the next features after one (-1: of the first) what they are called now, as it goes with a published SAE."""
+    query = "select * from labels where sae = ? and current and feature > ? order by feature limit ?"
+    rows = db.execute(query, (sae, after, _AT_ONCE)).fetchall()
+    return [{"feature": row["feature"], **{name: row[name] for name in _PUBLISHED}} for row in rows]
 
 
 def take_in(db: sqlite3.Connection, sae: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -6,6 +6,7 @@ Kept by SAE and feature in the database, and nowhere else: a new extraction chan
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mistudiod import label_exchange, label_search, label_statements, label_summary, label_todo
@@ -110,6 +111,15 @@ class Labels:
     async def export(self, sae: str, after: int = 0) -> list[dict[str, Any]]:
         """The next labels after an id, of the whole history in its order, with their scores; none at the end."""
         return await self._database.read(lambda db: label_exchange.export(db, sae, after))
+
+    async def shown(self, sae: str) -> list[dict[str, Any]]:
+        """What every feature is called now, by feature; ``score`` is what its label is worth, where that is known."""
+        found: list[dict[str, Any]] = []
+        after = -1
+        while some := await self._database.read(partial(label_exchange.shown, sae=sae, after=after)):
+            found += some
+            after = some[-1]["feature"]
+        return found
 
     async def take_in(self, sae: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Labels from elsewhere, as ``export`` gives them: ``{"imported", "known"}``. None takes the place of what a

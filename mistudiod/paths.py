@@ -57,6 +57,11 @@ class Paths:
         return self.data / "incoming"
 
     @property
+    def exports(self) -> Path:
+        """SAEs as they were written for others: a folder ``<sae>-<format>`` each."""
+        return self.data / "exports"
+
+    @property
     def activations(self) -> Path:
         """Where activations are kept for later trainings: a folder for each ``kept_activations.Kept``."""
         return self.data / "activations"

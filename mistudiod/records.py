@@ -99,7 +99,7 @@ def begin_run(run: Path, data: Path, job: Job, choices: Mapping[str, object]) ->
 
 
 def write_given(run: Path, given: Mapping[str, object]) -> None:
-    """What is left to do of a job of labels. Atomic and durable; raises OSError."""
+    """What is left to do of a job of labels, or which it publishes. Atomic and durable; raises OSError."""
     _replace(run / GIVEN, [json.dumps(given)])
 
 

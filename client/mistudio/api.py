@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mistudio import address, names, stream, waiting
 from mistudio.access import Access
 from mistudio.errors import ApiError
+from mistudio.exports import Exports
 from mistudio.features import Features
 from mistudio.labellings import Labellings
 from mistudio.pages import every, given
@@ -27,7 +28,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client(Access, Trainings, Features, Labellings, Steerings, Sessions):
+class Client(Access, Trainings, Features, Labellings, Steerings, Sessions, Exports):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mistudio import output
-from mistudio.commands import label_files, label_one, marks, steer_ranges, steer_runs  # noqa: F401 - commands of nouns
+from mistudio.commands import label_files, label_one, marks, sae_export, steer_ranges, steer_runs  # noqa: F401 - of nouns
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
@@ -16,6 +16,7 @@ from mistudio.commands.feature import feature
 from mistudio.commands.job import job
 from mistudio.commands.label import label
 from mistudio.commands.model import model
+from mistudio.commands.neuronpedia import neuronpedia
 from mistudio.commands.plan import plan
 from mistudio.commands.profile import profile
 from mistudio.commands.sae import sae
@@ -104,7 +105,7 @@ def main() -> None:
 
 for command in (
     *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
-    *(session, profile, job, context, token, secret, completion),
+    *(session, profile, job, context, token, secret, completion, neuronpedia),
 ):
     main.add_command(command)
 

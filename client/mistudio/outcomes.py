@@ -120,7 +120,15 @@ def _show_failures(result: Result) -> None:
         output.text(f"  {human.count(count)}: {reason}")
 
 
+def show_exported(result: Result) -> None:
+    """Where it lies, here when it was brought, and what was folded or has no place there."""
+    output.text(result.get("folder") or result["path"])
+    for note in result["notes"]:
+        output.note(note)
+
+
 OF_KIND: dict[str, Callable[[Result], None]] = {
+    "export": show_exported,
     "extract": show_extracted,
     "inspect": show_inspected,
     "label": show_labelled,

@@ -77,6 +77,8 @@ ROUTES: dict[str, tuple[str, str]] = {
     "remove_profile": ("DELETE", "/api/profiles/{name}"),
     "files": ("GET", "/api/saes/{ref}/files"),
     "file": ("GET", "/api/saes/{ref}/files/{file}"),
+    "export_files": ("GET", "/api/exports/{export}/files"),
+    "export_file": ("GET", "/api/exports/{export}/files/{file}"),
     "tokens": ("GET", "/api/tokens"),
     "create_token": ("POST", "/api/tokens"),
     "revoke_token": ("DELETE", "/api/tokens/{token}"),

@@ -43,7 +43,7 @@ async def list_files(asked: Asked[None]) -> Any:
     """List the files of an SAE."""
     sae = await asked.app[INDEX].get("sae", asked.path.ref)
     paths = await asyncio.to_thread(_files, Path(sae["folder"]))
-    return {"sae": sae["name"], "files": [await _described(path) for path in paths], "next": None}
+    return {"sae": sae["name"], "files": [await described(path, path.name) for path in paths], "next": None}
 
 
 @route(
@@ -59,15 +59,18 @@ async def download_file(asked: Asked[None]) -> web.StreamResponse:
         path = None
     if path is None or not path.is_file():
         raise NotFound(f"the SAE {sae['name']} has no file {asked.path.file}")
+    return sent(asked.request, path)
+
+
+def sent(request: web.Request, path: Path) -> web.FileResponse:
+    """A file, or with a Range header the rest of it. Its name is one that a header can have. Raises WrongRange."""
     try:
-        begin = asked.request.http_range.start or 0
+        begin = request.http_range.start or 0
     except ValueError:
         raise WrongRange("Range must be bytes=FIRST- or bytes=FIRST-LAST") from None
     if begin and begin >= path.stat().st_size:
-        raise WrongRange(
-            f"{asked.path.file} has {path.stat().st_size:,} bytes: there is nothing from byte {begin:,} on"
-        )
-    disposition = f'attachment; filename="{asked.path.file}"'
+        raise WrongRange(f"{path.name} has {path.stat().st_size:,} bytes: there is nothing from byte {begin:,} on")
+    disposition = f'attachment; filename="{path.name}"'
     return web.FileResponse(
         path, headers={"Content-Disposition": disposition, "Content-Type": "application/octet-stream"}
     )
@@ -77,13 +80,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink() and path.name[0] != ".")
 
 
-async def _described(path: Path) -> dict[str, Any]:
+async def described(path: Path, name: str) -> dict[str, Any]:
     """Block by block: whoever else needs a thread comes in between, and a caller who has gone costs no more."""
     found, size = hashlib.sha256(), 0
     while block := await asyncio.to_thread(_block, path, size):
         found.update(block)
         size += len(block)
-    return {"name": path.name, "bytes": size, "sha256": found.hexdigest()}
+    return {"name": name, "bytes": size, "sha256": found.hexdigest()}
 
 
 def _block(path: Path, offset: int) -> bytes:

@@ -165,7 +165,9 @@ class Link:
             self._send(Scored(extraction=extraction, scores=some))
 
     def given(self) -> dict[str, Any]:
-        """What the daemon says is left to do of a job of labelling or scoring: its ``given.json``."""
+        """What the daemon says is left to do of a job of labelling or scoring, or which labels a job is to publish: its
+        ``given.json``.
+        """
         found: dict[str, Any] = json.loads((self.run / "given.json").read_text(encoding="utf-8"))
         return found
 

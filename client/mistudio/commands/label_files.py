@@ -39,8 +39,10 @@ def export_all(call: Call, sae: str, file: Path | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @pass_call
 def import_all(call: Call, sae: str, file: Path) -> None:
-    """Take in labels that mistudio label export has written; a person's label here is never replaced."""
-    labels = read_lines(file)
+    """Take in labels that mistudio label export has written, or the feature_labels.json of an exported SAE; a person's
+    label here is never replaced.
+    """
+    labels = published(file) or read_lines(file)
     found: dict[str, Any] = {}
     for at in range(0, len(labels), _AT_ONCE):
         for name, value in call.client.import_labels(sae, labels[at : at + _AT_ONCE]).items():
@@ -49,6 +51,18 @@ def import_all(call: Call, sae: str, file: Path) -> None:
         output.data(found)
     else:
         output.note(f"{file}: {', '.join(f'{human.count(n)} {name}' for name, n in found.items())}")
+
+
+def published(file: Path) -> list[dict[str, Any]] | None:
+    """The labels of a feature_labels.json; None when it is no such file."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        labels = found["labels"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+    if not isinstance(labels, list) or not all(isinstance(one, dict) for one in labels):
+        return None
+    return [{name: value for name, value in one.items() if name != "score"} for one in labels]
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

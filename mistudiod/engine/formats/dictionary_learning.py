@@ -24,7 +24,7 @@ from mistudiod.engine.formats.base import (
     whole,
     words,
 )
-from mistudiod.engine.formats.hints import number_in
+from mistudiod.engine.formats.hints import is_post_normed, module_hook, number_in
 from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.formats.pickled import Pickled, weights_of
 from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, Rule, TopKRule
@@ -204,6 +204,8 @@ def _scaled(sae: SparseAutoencoder, factor: float) -> None:
 def _hook(trainer: Mapping[str, object], buffer: Mapping[str, object]) -> tuple[str | None, str | None]:
     """The hook, and what of it was guessed."""
     module = words(trainer.get("submodule_name")) or ""
+    if hook := module_hook(module, "in" if buffer.get("io") == "in" else "out", _post_normed(trainer)):
+        return hook, None
     layer = number(trainer.get("layer"))
     if layer is None and (found := number_in(module, r"(\d+)")) is not None:
         layer = float(found)
@@ -218,3 +220,7 @@ def _hook(trainer: Mapping[str, object], buffer: Mapping[str, object]) -> tuple[
     said = re.search(r"resid|attn|attention|mlp", module)
     guess = None if said else "Its config.json names no module: it is taken for what the block gives (hook_resid_post)."
     return f"blocks.{int(layer)}.{point}", guess
+
+
+def _post_normed(trainer: Mapping[str, object]) -> bool:
+    return is_post_normed(words(trainer.get("lm_name")))

@@ -1,4 +1,6 @@
-"""What is folded into the weights on import, exact in real arithmetic: afterwards no such step is left to forget."""
+"""What is folded into the weights, exact in real arithmetic: on import, so that no such step is left to forget, and on
+export, for a layout that has another one.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,9 @@ from torch import Tensor
 from mistudiod.engine.rules import GatedRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.tensor_files import spans
+
+_CENTRED = "This layout subtracts b_dec from what is read, and the SAE did not: b_enc has made up for it."
+_NOT_CENTRED = "The SAE subtracts b_dec from what it reads, and this layout does not: it is folded into b_enc."
 
 
 def fold_scale(sae: SparseAutoencoder, factor: float) -> None:
@@ -39,3 +44,21 @@ def fold_whitening(sae: SparseAutoencoder, mean: Tensor, matrix: Tensor, inverse
 def fold_centre(W_enc: Tensor, b_enc: Tensor, centre: Tensor) -> Tensor:
     """The biases when ``centre`` (d_in,) is no longer subtracted from what W_enc (d_in, d_sae) reads: (d_sae,)."""
     return b_enc - centre @ W_enc
+
+
+@torch.no_grad()
+def biases(sae: SparseAutoencoder, centred: bool) -> tuple[Tensor, Tensor | None, list[str]]:
+    """Of an SAE the biases b_enc (d_sae,), of a gated one b_mag too, as they are when b_dec is subtracted from what it
+    reads (``centred``), or is not; and what was done for it, in a sentence.
+    """
+    rule = sae.rule
+    magnitude = rule.b_mag if isinstance(rule, GatedRule) else None
+    if sae.centred is centred:
+        return sae.b_enc, magnitude, []
+    sign = 1.0 if centred else -1.0
+    b_dec, shift = sae.b_dec.double(), torch.empty_like(sae.b_enc)
+    for latents in spans(sae.d_sae, 8 * sae.d_in):
+        shift[latents] = (sign * (b_dec @ sae.W_enc[:, latents].double())).float()
+    if isinstance(rule, GatedRule):
+        magnitude = rule.b_mag + shift * rule.r_mag.exp()
+    return sae.b_enc + shift, magnitude, [_CENTRED if centred else _NOT_CENTRED]

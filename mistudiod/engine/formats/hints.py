@@ -9,7 +9,7 @@ _WIDTH = re.compile(r"width[_-]?(\d+)([km]?)", re.IGNORECASE)
 _LAYER = re.compile(r"(?:^|[/_.-])(?:layers?[_.-]?|h\.|l(?!0[_-])[_.-]?)(\d+)(?=$|[/_.-])", re.IGNORECASE)
 _L0 = re.compile(r"l0[_-](\d+(?:\.\d+)?)(?=$|[/_.-])", re.IGNORECASE)
 _HOOK = re.compile(r"blocks\.(\d+)\.((?:attn|mlp)\.)?hook_[a-z_]+")
-_MODULE = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)(?:\.([a-z_.]+))?$")
+_MODULE = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)(?:\.([a-z0-9_.]+))?$")
 # Of Hugging Face's modules inside a block, by family: what comes out of them, and what goes in.
 _OUT = {
     "": "hook_resid_post",

@@ -1,0 +1,193 @@
+"""The card of an SAE that is given to others: README.md, from what was measured and from nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mistudiod.specs import is_hub_id
+from mistudiod.worker.card_loading import as_code, loading
+from mistudiod.worker.shared import LABELS, SPARSITY, Shared, licence_of
+
+# Of the figures that there are: key, name, how it is written.
+_FIGURES = (
+    ("fvu", "FVU, the share of the variance that is not rebuilt", "{:.4g}"),
+    ("l0", "L0, latents that fire on a token", "{:.1f}"),
+    ("ce_delta", "ΔCE, what the language model loses with what is rebuilt, nats a token", "{:+.4f}"),
+    ("ce_recovered_zero", "of what zeros in its place cost, recovered", "{:.1%}"),
+    ("ce_recovered_mean", "of what the mean in its place costs, recovered", "{:.1%}"),
+    ("alive", "latents that fired on the held-out text", "{:.1%}"),
+    ("dead", "latents that training counted as dead", "{:.1%}"),
+    ("dense", "latents that fire on more than a tenth of the tokens", "{:.1%}"),
+    ("cosine", "cosine of what is rebuilt with what was read", "{:.4f}"),
+    ("pca_fvu", "FVU of as many principal components", "{:.4g}"),
+    ("random_fvu", "FVU of a random dictionary of the same width and k", "{:.4g}"),
+)
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#!&~])")
+_RECIPE = ("spec", "resolved")  # of recipe.json, what makes the SAE again
+
+
+def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
+    """The text of README.md. ``layout``: in which the SAE lies beside it; ``notes``: what was done to write it so."""
+    parts = [
+        _front(shared),
+        f"# {_plain(shared.name)}",
+        _what(shared),
+        _table("What it is", _identity(shared)),
+        *_measured(shared),
+        *_declared(shared),
+        _bullets("Written in this layout", notes),
+        "## How to load it\n\n" + loading(shared, layout),
+        _again(shared),
+        _licence(shared),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front(shared: Shared) -> str:
+    """What the Hub reads; JSON is YAML."""
+    about: dict[str, Any] = {
+        "library_name": "saelens",
+        "tags": ["sparse-autoencoder", "saelens", "mistudio"],
+        "base_model": shared.hub_model,
+        "license": licence_of(shared.imported or {}),
+    }
+    source = shared.dataset.get("source")
+    if isinstance(source, str) and is_hub_id(source):
+        about["datasets"] = [source]
+    lines = [f"{key}: {json.dumps(value)}" for key, value in about.items() if value]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _what(shared: Shared) -> str:
+    about, kind = shared.about, "transcoder" if shared.sae.transcodes else "autoencoder"
+    there = f" and rebuilds `{as_code(about.hook_out)}`" if shared.sae.transcodes else ""
+    return (
+        f"A sparse {kind} of {shared.sae.d_sae:,} latents ({shared.sae.rule.name}) that reads "
+        f"`{as_code(about.hook)}`{there} of {_plain(about.model or 'a model whose name is not known')}."
+    )
+
+
+def _identity(shared: Shared) -> Iterator[tuple[str, object]]:
+    recipe, sae, imported = shared.recipe, shared.sae, shared.imported
+    text = recipe.get("tokenization") or {}
+    yield "model", shared.hub_model or shared.model.get("name")
+    yield "hook", shared.about.hook
+    if sae.transcodes:
+        yield "hook of what it rebuilds", shared.about.hook_out
+    yield "width", f"{sae.d_sae:,} latents of {sae.d_in:,} numbers"
+    yield "k", getattr(sae.rule, "k", None) or (recipe.get("k") if imported is None else None)
+    source = shared.dataset.get("source")
+    yield "text", source if isinstance(source, str) and is_hub_id(source) else text.get("dataset")
+    yield "context, tokens", sae.metadata.get("context_size")
+    if imported is None:
+        yield "trained on, tokens", _count(recipe.get("tokens"))
+    else:
+        yield "from", _origin(imported)
+    labels = f"{len(shared.labels):,} of {sae.d_sae:,} features have a label ({LABELS})" if shared.labels else None
+    yield "labels", labels
+    yield "firing shares", SPARSITY if (shared.folder / SPARSITY).is_file() else None
+    yield "sha256 of the weights in the studio", shared.sha256
+
+
+def _origin(imported: dict[str, Any]) -> str | None:
+    """Of the Hub; a path or an upload is nobody else's affair."""
+    source = str(imported.get("source") or "")
+    repo, _, path = source.partition(":")
+    if not is_hub_id(repo):
+        return None
+    path = str(imported.get("path") or path)
+    revision = imported.get("revision")
+    return f"{repo}{f' {path}' if path else ''}{f' at {revision}' if revision else ''}"
+
+
+def _measured(shared: Shared) -> Iterator[str]:
+    """What was measured here: at the end of the training, and when it was certified."""
+    trained, certified = shared.recipe, shared.certificate
+    if trained.get("fvu") is not None:
+        tokens = _count(trained.get("held_out_tokens"))
+        yield _table(
+            "Measured", _figures(trained), f"On {tokens} held-out tokens, when its training ended." if tokens else ""
+        )
+        yield _bullets("", trained.get("verdict") or [])
+    declared = certified.get("declared")
+    if isinstance(declared, dict):
+        on = f"On {_count(certified.get('tokens'))} held-out tokens, as it lies here"
+        yield _table(
+            "Certificate", _figures(declared), f"{on}, {certified.get('at') or 'at a time that is not known'}."
+        )
+        yield _bullets("", certified.get("verdict") or [])
+    if trained.get("fvu") is None and not isinstance(declared, dict):
+        yield "## Measured\n\nNothing has been measured of it here."
+
+
+def _figures(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    for key, name, form in _FIGURES:
+        value = found.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, form.format(value)
+
+
+def _declared(shared: Shared) -> Iterator[str]:
+    """What its maker says, which is not what was measured."""
+    imported = shared.imported or {}
+    declared = imported.get("declared")
+    if isinstance(declared, dict) and any(value is not None for value in declared.values()):
+        yield _table("Declared by its maker, not measured here", iter(declared.items()))
+    yield _bullets("How it was read", imported.get("notes") or [])
+
+
+def _again(shared: Shared) -> str:
+    """The spec, as ``mistudio train start --recipe`` takes it."""
+    imported = shared.imported
+    if imported is not None:
+        source = str(imported.get("source") or "")
+        if not is_hub_id(source.partition(":")[0]) or not source.isprintable():
+            return ""
+        words = ["mistudio", "sae", "add", source, "--name", shared.name]
+        words += ["--revision", str(imported["revision"])] if imported.get("revision") else []
+        return f"## How to get it again\n\n```bash\n{shlex.join(words)}\n```"
+    recipe = {key: shared.recipe[key] for key in _RECIPE if key in shared.recipe}
+    versions = ", ".join(f"{name} {version}" for name, version in (shared.recipe.get("versions") or {}).items())
+    return (
+        "## How to make it again\n\n"
+        "Save this as recipe.json, with the model and the text of those names in the studio, then "
+        "`mistudio train start --recipe recipe.json`.\n\n"
+        f"```json\n{json.dumps(recipe, indent=1, allow_nan=False)}\n```\n\n"
+        f"Made with {_plain(versions or 'versions that are not known')}."
+    )
+
+
+def _licence(shared: Shared) -> str:
+    said = licence_of(shared.imported or {})
+    sae = f"Its maker's licence is {_plain(said)}." if said else "No licence of the SAE itself is stated."
+    others = [("model", shared.model), ("text", shared.dataset)]
+    of = [f"The licence of the {what} is {_plain(found)}." for what, about in others if (found := licence_of(about))]
+    return "## Licence\n\n" + " ".join([sae, *of])
+
+
+def _table(title: str, rows: Iterator[tuple[str, object]], before: str = "") -> str:
+    lines = [f"| {_plain(name)} | {_plain(str(value))} |" for name, value in rows if value is not None]
+    if not lines:
+        return ""
+    return "\n\n".join(part for part in (f"## {title}", before, "\n".join(["| | |", "|---|---|", *lines])) if part)
+
+
+def _bullets(title: str, sentences: Sequence[object]) -> str:
+    if not sentences:
+        return ""
+    lines = "\n".join(f"- {_plain(str(one))}" for one in sentences)
+    return f"## {title}\n\n{lines}" if title else lines
+
+
+def _plain(text: str) -> str:
+    """On one line, with nothing that Markdown or HTML would read as its own."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return _SPECIAL.sub(r"\\\1", " ".join(shown.split())[:500])
+
+
+def _count(n: object) -> str | None:
+    return f"{n:,}" if isinstance(n, int) and not isinstance(n, bool) else None
