@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mistudiod.errors import Invalid, NotFound, StoreError
 from mistudiod.jobs import ENDED, State
 from mistudiod.paths import Paths
-from mistudiod.specs import AddModel, Spec, is_hub_id
+from mistudiod.specs import AddModel, AddSae, PreviewSae, Spec, is_hub_id, is_sae_repo, sae_file, sae_place
 from mistudiod.store import Jobs
 from mistudiod.uploads import Uploads
 
@@ -40,14 +40,18 @@ async def resolve(spec: S, asked_by_same_user: bool, allowed: Collection[Path], 
     ``builtin:`` and ``upload:`` stay as they are, the worker knows both; so does a path of the daemon's own user. Of
     anybody else's path the links are followed, so that what was checked is what is opened.
     """
-    source = getattr(spec, "source", None)
+    source, is_sae = getattr(spec, "source", None), isinstance(spec, AddSae | PreviewSae)
     if source is None or source.startswith(BUILTIN):
         return spec
     if source.startswith(UPLOAD):
-        await _require_complete(source, uploads)
+        await _require_complete(sae_place(source)[0] if is_sae else source, uploads)
         return spec
     if asked_by_same_user:
         return spec
+    if is_sae:
+        if is_sae_repo(sae_place(source)[0]):
+            return spec
+        return spec.model_copy(update={"source": await asyncio.to_thread(_readable_sae, source, allowed, paths)})
     if is_hub_id(source.removeprefix(HUB_DATASET)):
         return spec if isinstance(spec, AddModel) else _of_the_hub(spec, source)
     return spec.model_copy(update={"source": str(await asyncio.to_thread(_readable, source, allowed, paths))})
@@ -74,11 +78,25 @@ def _refusal(message: str) -> Invalid:
     return Invalid(message, {"source": message})
 
 
-def _readable(source: str, allowed: Collection[Path], paths: Paths) -> Path:
-    """The path without links. The refusal is the same whether there is such a file or not: nobody can probe for it."""
+def _readable_sae(source: str, allowed: Collection[Path], paths: Paths) -> str:
+    """As ``_readable``, with what is named in the folder. Beside a file its configs are read: no link may lead out."""
+    place, named = sae_file(source)
+    path = _readable(place, allowed, paths, source)
+    if not path.is_dir():
+        may_read = _rule(allowed, paths)
+        if any(is_link and not may_read(Path(os.path.realpath(one))) for one, is_link, _ in _entries(path.parent)):
+            raise _refusal(f"beside {path} lies a link that leads out of what may be read: remove the link")
+    return str(path) if named is None else f"{path}:{named}"
+
+
+def _readable(source: str, allowed: Collection[Path], paths: Paths, shown: str | None = None) -> Path:
+    """The path without links. The refusal is the same whether there is such a file or not: nobody can probe for it.
+
+    ``shown``: what a refusal calls it.
+    """
     refusal = _refusal(
-        f"{source[:200]!r} may not be read from here: upload it, put it into {paths.incoming} on the studio's machine, "
-        "or have its folder added to the setting allowed_paths there"
+        f"{(shown or source)[:200]!r} may not be read from here: upload it, put it into {paths.incoming} on the "
+        "studio's machine, or have its folder added to the setting allowed_paths there"
     )
     if not source.startswith("/"):
         raise refusal
@@ -146,17 +164,22 @@ async def unfinished(jobs: Jobs) -> set[str]:
     for state in set(State) - ENDED:
         for job in await jobs.in_state(state):
             try:
-                found.add(str((await jobs.get(job))["spec"].get("source")))
+                found.add(_source_of(await jobs.get(job)))
             except NotFound:  # it was removed meanwhile
                 continue
     return found
+
+
+def _source_of(job: Mapping[str, Any]) -> str:
+    """Of an upload without what is named in it."""
+    return sae_place(str(job["spec"].get("source")))[0]
 
 
 async def sweep(uploads: Uploads, jobs: Jobs) -> list[str]:
     """Remove the uploads that jobs have used, and those that nobody has touched for 7 days; returns their ids."""
     if not await uploads.all():
         return []
-    done = {str(job["spec"].get("source")) for job in await jobs.newest(_NEWEST, state=State.DONE)}
+    done = {_source_of(job) for job in await jobs.newest(_NEWEST, state=State.DONE)}
     removed = await uploads.sweep(await unfinished(jobs), done)
     for id in removed:
         log.info("removed the upload %s", id)

@@ -14,7 +14,7 @@ from mistudio import Client
 from mistudio.routes import NOUNS, ROUTES, request
 from studio import running
 
-_METHODS = ("api.py", "features.py", "labellings.py", "sessions.py", "steerings.py", "routes.py")
+_METHODS = ("api.py", "features.py", "labellings.py", "library.py", "sessions.py", "steerings.py", "routes.py")
 
 
 @pytest.fixture(scope="module")

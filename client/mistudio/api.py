@@ -13,6 +13,7 @@ from mistudio.errors import ApiError
 from mistudio.exports import Exports
 from mistudio.features import Features
 from mistudio.labellings import Labellings
+from mistudio.library import Library
 from mistudio.pages import every, given
 from mistudio.sessions import Sessions
 from mistudio.steerings import Steerings
@@ -28,7 +29,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client(Access, Trainings, Features, Labellings, Steerings, Sessions, Exports):
+class Client(Access, Trainings, Features, Labellings, Library, Steerings, Sessions, Exports):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.

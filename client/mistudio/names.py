@@ -8,12 +8,25 @@ from pathlib import PurePath
 
 _LONGEST = 64
 ENDINGS = frozenset({".txt", ".md", ".py", ".json", ".jsonl", ".csv", ".parquet", ".arrow", ".gz", ".zst"})
+SAE_ENDINGS = frozenset({".npz", ".safetensors", ".pt", ".pth"})
 
 
 def from_source(source: str, noun: str) -> str:
     """``builtin:python`` → python, ``/books/My Diary.txt`` → My-Diary; ``noun`` when nothing is left."""
     path = PurePath(source.removeprefix("builtin:"))
     return clean(path.stem if path.suffix.lower() in ENDINGS else path.name, noun)
+
+
+def of_published(place: str, path: str | None) -> str:
+    """``google/gemma-scope-2b-pt-res``, ``layer_12/width_16k`` → gemma-scope-2b-pt-res-layer_12-width_16k; of what is
+    too long the end, which tells it from its siblings.
+    """
+    parts = [
+        part.removesuffix(PurePath(part).suffix) if PurePath(part).suffix in SAE_ENDINGS else part
+        for part in (PurePath(place).name, *PurePath(path or "").parts)
+    ]
+    name = "-".join(part for part in parts if part not in ("params", "ae"))
+    return clean(name[-_LONGEST:], "sae")
 
 
 def of_tokenization(dataset: str, model: str) -> str:

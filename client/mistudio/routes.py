@@ -36,6 +36,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "artifact": ("GET", "/api/{noun}s/{ref}"),
     "remove": ("DELETE", "/api/{noun}s/{ref}"),
     "preview_dataset": ("POST", "/api/datasets/preview"),
+    "preview_sae": ("POST", "/api/saes/preview"),
     "sample": ("GET", "/api/datasets/{ref}/sample"),
     "preview_tokens": ("POST", "/api/models/{ref}/tokens"),
     "cached_models": ("GET", "/api/cache/models"),

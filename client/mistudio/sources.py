@@ -41,6 +41,33 @@ def looked_at(client: Client, source: str) -> str:
     return found
 
 
+def settled_sae(client: Client, source: str, name: str, told: Callable[[int, int], None] | None = None) -> str:
+    """As ``settled``, of the source of an SAE: what is named in it behind a colon stays."""
+    place, path = sae_parts(source)
+    found = source if place.startswith(_NO_PATHS) else settled(client, place, name, told)
+    return found if path is None or found == source else f"{found}:{path}"
+
+
+def looked_at_sae(client: Client, source: str) -> str:
+    """As ``looked_at``, of the source of an SAE."""
+    place, path = sae_parts(source)
+    found = source if place.startswith(_NO_PATHS) else _in_place(client, place)
+    if found is None:
+        raise ValueError(
+            f"the studio cannot read {place} here: mistudio sae add uploads it, and lists what it holds when one is to "
+            "be named; a path on the studio's own machine takes --remote-path"
+        )
+    return found if path is None or found == source else f"{found}:{path}"
+
+
+def sae_parts(source: str) -> tuple[str, str | None]:
+    """Repository, upload or path, and what is named in it; None when nothing is."""
+    from mistudiod.specs import sae_file, sae_place
+
+    place, path = sae_place(source)
+    return sae_file(source) if path is None or os.path.lexists(source) else (place, path)
+
+
 def _in_place(client: Client, source: str) -> str | None:
     """The source as a studio takes it that can read it where it is; None when it has to be uploaded."""
     if source.startswith(_NO_PATHS):
@@ -48,7 +75,7 @@ def _in_place(client: Client, source: str) -> str | None:
     from mistudiod.specs import is_hub_id
 
     path = Path(source).expanduser()
-    if is_hub_id(source) and not path.exists() and path.suffix.lower() not in names.ENDINGS:
+    if is_hub_id(source) and not path.exists() and path.suffix.lower() not in names.ENDINGS | names.SAE_ENDINGS:
         return source
     if not path.exists():
         raise FileNotFoundError(

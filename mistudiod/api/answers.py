@@ -255,6 +255,11 @@ class Sae(Artifact):
     l0: float | None = Field(None, description="latents active on a token, on average")
     alive: float | None = Field(None, description="share of latents that fire at all")
     tokens: int | None = None
+    imported: dict[str, Any] | None = Field(
+        None,
+        description="of one that was brought in: source, revision, path, format, files with their sha256, the model, "
+        "context and bos that its maker says, declared, notes, pickle, licence",
+    )
 
 
 class ModelPage(Page):

@@ -22,7 +22,7 @@ from mistudiod.peer import same_user
 from mistudiod.preview import PreviewFailed, preview
 from mistudiod.secret import SecretsUnusable
 from mistudiod.sources import resolve
-from mistudiod.specs import PreviewDataset, PreviewTokens, SampleDataset, Spec
+from mistudiod.specs import PreviewDataset, PreviewSae, PreviewTokens, SampleDataset, Spec
 from mistudiod.tokens import Scope
 
 
@@ -58,6 +58,29 @@ class DatasetPreview(Described):
     text_columns: list[str] | None = Field(None, description="those that hold text")
     text_column: str | None = Field(None, description="the one that would be taken; null: name one")
     rows: list[dict[str, Any]] | None = Field(None, description="the first rows")
+
+
+class PublishedSae(Fields):
+    """Null is what its files do not say, or only its weights would."""
+
+    path: str = Field(description="in the source; what is named is source:path")
+    format: str = Field(description="whose layout it is")
+    layer: int | None
+    width: int | None = Field(description="how many latents")
+    l0: float | None = Field(description="latents active on a token, as its maker says")
+    hook: str | None = Field(description="what it reads, by TransformerLens' name")
+    model: str | None = Field(description="as its maker calls it")
+    pickle: bool = Field(description="it is brought in only with allow_pickle")
+    bytes: int = Field(description="of the files that are fetched for it")
+
+
+class SaePreview(Described):
+    source: str
+    revision: str | None = Field(None, description="commit on the Hub")
+    licence: str | None = None
+    count: int = Field(0, description="how many SAEs there are")
+    saes: list[PublishedSae] = Field(default_factory=list, description="by layer, width and L0")
+    left_out: int = Field(0, description="how many of them the answer had no room for")
 
 
 class TextTokens(Fields):
@@ -101,10 +124,16 @@ class TextBody(Fields):
 )  # fmt: skip
 async def preview_dataset(asked: Asked[None]) -> Any:
     """Look at a source before anything of it is stored: its columns, its first rows, how large it is."""
-    app = asked.app
-    spec = await resolve(asked.body, same_user(asked.request), app[SETTINGS].allowed_folders, app[PATHS], app[UPLOADS])
-    secrets = await asyncio.to_thread(app[SECRETS].for_kind, spec.kind)
-    return await _previewed(asked, spec, secrets)
+    return await _source_previewed(asked)
+
+
+@route(
+    "POST", "/api/saes/preview", scope=Scope.WRITE, body=PreviewSae, answer=SaePreview,
+    refusals=(TooMany, PreviewFailed, SecretsUnusable),
+)  # fmt: skip
+async def preview_sae(asked: Asked[None]) -> Any:
+    """List the SAEs of a source before any of them is fetched: by layer, width and L0, with what their files say."""
+    return await _source_previewed(asked)
 
 
 @route(
@@ -145,9 +174,16 @@ def _shown(model: hub_cache.CachedModel) -> dict[str, Any]:
     }
 
 
+async def _source_previewed(asked: Asked[None]) -> dict[str, Any]:
+    app = asked.app
+    spec = await resolve(asked.body, same_user(asked.request), app[SETTINGS].allowed_folders, app[PATHS], app[UPLOADS])
+    secrets = await asyncio.to_thread(app[SECRETS].for_kind, getattr(spec, "kind"))  # noqa: B009 - Spec has none
+    return await _previewed(asked, spec, secrets)
+
+
 async def _previewed(asked: Asked[Any], spec: Spec, secrets: Mapping[str, str] | None = None) -> dict[str, Any]:
     app = asked.app
     return await preview(spec, app[PATHS], app[SETTINGS].preview_limit_s, app[COMMAND], secrets)
 
 
-ROUTES = (preview_dataset, sample_dataset, preview_tokens, list_cached_models)
+ROUTES = (preview_dataset, preview_sae, sample_dataset, preview_tokens, list_cached_models)

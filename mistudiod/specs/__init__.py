@@ -9,7 +9,7 @@ from pydantic import Field
 from mistudiod.specs.base import Name, Priority, Spec, check_name
 from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
-from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push
+from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, is_sae_repo, sae_file, sae_place
 from mistudiod.specs.many import Many
 from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
 from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
@@ -61,7 +61,10 @@ __all__ = [
     "Train",
     "check_name",
     "is_hub_id",
+    "is_sae_repo",
     "names_made",
+    "sae_file",
+    "sae_place",
 ]
 
 AnySpec = Annotated[

@@ -24,6 +24,11 @@ def is_hub_id(source: str) -> bool:
     return _HUB_ID.fullmatch(source) is not None
 
 
+def is_revision(text: str) -> bool:
+    """Whether it can be the name of a branch or tag, or the sha of a commit."""
+    return _REVISION.fullmatch(text) is not None
+
+
 class AddModel(Spec):
     """Register a language model."""
 
@@ -41,7 +46,7 @@ class AddModel(Spec):
     @field_validator("revision")
     @classmethod
     def _revision_of_the_hub(cls, revision: str | None, info: ValidationInfo) -> str | None:
-        if revision is not None and not _REVISION.fullmatch(revision):
+        if revision is not None and not is_revision(revision):
             raise ValueError("must be the name of a branch or tag, or the sha of a commit")
         source = info.data.get("source")  # absent when it was wrong itself
         if revision is not None and source is not None and not is_hub_id(source):

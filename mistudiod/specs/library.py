@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from mistudiod.specs.base import Name, Spec
+from mistudiod.specs.data import is_revision
 
 SAE_SOURCE = (
     "owner/name of a repository of the Hub, also owner/name:path of one SAE in it; a folder or file of the studio's "
@@ -15,6 +17,43 @@ SAE_SOURCE = (
 )
 Format = Literal["saelens", "sparsify", "dictionary_learning", "gemma_scope_npz", "neuronpedia", "zip"]
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+_PLACE = re.compile(rf"(upload:[0-9a-f]{{32}}|{_REPO.pattern})(?::(.*))?", re.DOTALL)
+
+
+def sae_place(source: str) -> tuple[str, str | None]:
+    """A source's repository or upload, and what is named in it; of a path of a disk all, and None: see ``sae_file``."""
+    match = _PLACE.fullmatch(source)
+    return (match[1], match[2]) if match else (source, None)
+
+
+def sae_file(source: str) -> tuple[str, str | None]:
+    """A source's folder or file on this machine, ``~`` as it stands, and what is named in it: ``/saes/gpt2:layer_3``.
+
+    What comes after a colon is part of a name that there is.
+    """
+    place, colon, path = source.rpartition(":")
+    try:
+        return (place, path) if colon and not os.path.lexists(os.path.expanduser(source)) else (source, None)
+    except ValueError:  # a NUL in it
+        return source, None
+
+
+def is_sae_repo(place: str) -> bool:
+    return _REPO.fullmatch(place) is not None
+
+
+def _revision(revision: str | None, info: ValidationInfo) -> str | None:
+    if revision is not None and not is_revision(revision):
+        raise ValueError("must be the name of a branch or tag, or the sha of a commit")
+    source = info.data.get("source")  # absent when it was wrong itself
+    if revision is not None and source is not None and not is_sae_repo(sae_place(source)[0]):
+        raise ValueError("is for a repository of the Hub: leave it out")
+    return revision
+
+
+Revision = Annotated[str | None, AfterValidator(_revision)]
 
 
 def _repo(text: str) -> str:
@@ -35,7 +74,7 @@ class AddSae(Spec):
     hook: str | None = Field(
         None, max_length=200, description="TransformerLens' name of what it reads, where the files do not say it"
     )
-    revision: str | None = Field(None, max_length=200, description="branch, tag or commit of a repository of the Hub")
+    revision: Revision = Field(None, max_length=200, description="branch, tag or commit of a repository of the Hub")
     allow_pickle: bool = Field(
         False, description="also .pt and .pth: converted in a process of their own, and never executed"
     )
@@ -46,7 +85,7 @@ class PreviewSae(Spec):
 
     kind: Literal["preview_sae"] = "preview_sae"
     source: str = Field(min_length=1, max_length=4096, description=SAE_SOURCE)
-    revision: str | None = Field(None, max_length=200, description="branch, tag or commit of a repository of the Hub")
+    revision: Revision = Field(None, max_length=200, description="branch, tag or commit of a repository of the Hub")
 
 
 class Certify(Spec):

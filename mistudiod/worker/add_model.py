@@ -11,8 +11,6 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-from huggingface_hub.repocard import metadata_load
 from tokenizers import Tokenizer
 
 import mistudiod.demo
@@ -20,6 +18,7 @@ from mistudiod.facts import UnknownModel, hook_names, read_facts
 from mistudiod.specs import AddModel, is_hub_id
 from mistudiod.worker.hub_files import refuse_unknown
 from mistudiod.worker.hub_model import in_cache
+from mistudiod.worker.licence import licence_in
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.uploaded import is_upload, keep, place
@@ -58,7 +57,7 @@ def describe(folder: Path, spec: AddModel, revision: str | None) -> dict[str, ob
         raise Refused(str(error), field="source") from error
     _check_tokenizer(folder)
     known = {"name": spec.name, "source": spec.source, "revision": revision, "path": str(folder)}
-    return known | asdict(facts) | {"licence": _licence(folder), "hooks": hook_names(facts)}
+    return known | asdict(facts) | {"licence": licence_in(folder), "hooks": hook_names(facts)}
 
 
 def _found(spec: AddModel, link: Link) -> tuple[Path, str | None]:
@@ -82,17 +81,6 @@ def _folder(source: str, place: str) -> Path:
     if not os.path.isdir(path):
         raise Refused(f"{source} is not a folder on this machine", field="source")
     return Path(path).resolve()
-
-
-def _licence(folder: Path) -> str | None:
-    """The licence that the model card states; of "other" its name."""
-    try:
-        card = metadata_load(folder / "README.md") or {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # no card, or none that can be read
-        return None
-    licence = card.get("license_name") if card.get("license") == "other" else None
-    licence = licence or card.get("license")
-    return licence[:200] if isinstance(licence, str) else None
 
 
 def _check_tokenizer(folder: Path) -> None:

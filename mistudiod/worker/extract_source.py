@@ -38,7 +38,13 @@ class Source:
 
 def find_source(spec: Extract, trained: Trained, link: Link) -> Source:
     """Raises Refused."""
-    name = spec.tokenization or trained.recipe["spec"]["tokenization"]
+    name = spec.tokenization or trained.recipe["spec"].get("tokenization")
+    if name is None:
+        raise Refused(
+            f"{spec.sae} was brought in and says nothing of a text: name one that is tokenized for "
+            f"{trained.model['name']}, with --tokenization",
+            "tokenization",
+        )
     folder = link.paths.artifact("tokenization", name)
     try:
         windows = TokenWindows(folder)

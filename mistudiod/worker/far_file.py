@@ -11,7 +11,7 @@ from typing import BinaryIO
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from mistudiod.worker.hub import HTTP_ERROR, TIMEOUT_S, Gone, answered, endpoint, persisted, refusal
+from mistudiod.worker.hub import HTTP_ERROR, TIMEOUT_S, Gone, Kind, answered, endpoint, persisted, refusal
 from mistudiod.worker.link import Link
 
 _LEAST_BYTES, _MOST_BYTES = 1 << 16, 8 << 20  # of one request
@@ -22,10 +22,10 @@ _BUFFER_BYTES = 1 << 15
 
 
 class FarFiles:
-    """The files of a dataset at one of its commits. Opening and reading them raise Refused and, at once, Asked."""
+    """The files of a repository at one of its commits. Opening and reading them raise Refused and, at once, Asked."""
 
-    def __init__(self, id: str, revision: str, link: Link) -> None:
-        self._id, self._revision, self._link = id, revision, link
+    def __init__(self, id: str, revision: str, link: Link, kind: Kind = "dataset") -> None:
+        self._id, self._revision, self._link, self._kind = id, revision, link, kind
         self._token = link.secret("hf")
         self._name = ""  # of the file that was opened last
         self._kept: dict[tuple[int, int], bytes] = {}  # of it: files are looked at first, and then read from the start
@@ -37,31 +37,32 @@ class FarFiles:
         def fetch(start: int, end: int) -> bytes:
             data = self._kept.get((start, end)) if name == self._name else None
             if data is None:
-                data = self._fetch(name, start, end)
+                data = self.fetch(name, start, end)
                 if name == self._name and sum(map(len, self._kept.values())) < _KEPT_BYTES:
                     self._kept[start, end] = data
             return data
 
         return io.BufferedReader(FarFile(size, fetch), _BUFFER_BYTES)
 
-    def _fetch(self, name: str, start: int, end: int) -> bytes:
+    def fetch(self, name: str, start: int, end: int) -> bytes:
+        """The bytes of a file from ``start`` on, ``end`` excluded."""
+        repo_type = "dataset" if self._kind == "dataset" else None
+        url = hf_hub_url(self._id, name, repo_type=repo_type, revision=self._revision, endpoint=endpoint())
+
         def fetched(gone: threading.Event) -> bytes:
-            return _fetched(self._id, self._revision, name, self._token, start, end, gone)
+            return _fetched(url, self._token, start, end, gone)
 
         try:
             return answered(self._link, fetched)
         except (HTTP_ERROR, OSError) as error:
-            refused = refusal(error, "dataset", self._id, self._token)
+            refused = refusal(error, self._kind, self._id, self._token)
             if refused is None:
                 raise
             raise refused from error
 
 
-def _fetched(
-    id: str, revision: str, name: str, token: str | None, start: int, end: int, gone: threading.Event
-) -> bytes:
+def _fetched(url: str, token: str | None, start: int, end: int, gone: threading.Event) -> bytes:
     """After a cut connection only what is missing is asked for again."""
-    url = hf_hub_url(id, name, repo_type="dataset", revision=revision, endpoint=endpoint())
     headers = build_hf_headers(token=token or False) | {"Accept-Encoding": "identity"}
     come = bytearray()
 

@@ -31,7 +31,7 @@ FIRST_WAIT_S = 0.5  # before the second try; twice as long before each further o
 _LONGEST_WAIT_S = 300.0  # that a rate limit may ask for
 _PASSING = {408, 429, 500, 502, 503, 504}
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "SAE"]
 T = TypeVar("T")
 
 

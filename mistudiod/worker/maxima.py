@@ -36,7 +36,9 @@ def maxima_of(name: str, known: LoadedSae, loaded: Loaded, at: str) -> Sequence[
 
 def held_out_windows(name: str, known: LoadedSae, loaded: Loaded, at: str) -> Tensor:
     """Text that the SAE was not trained on, as it was tokenized for that: (n, T) ids. Raises Refused."""
-    tokenization = known.trained.recipe["spec"]["tokenization"]
+    tokenization = known.trained.recipe["spec"].get("tokenization")
+    if tokenization is None:
+        raise Refused(f"{name} was brought in, and which text it was trained on is not known here", at)
     folder = loaded.link.paths.artifact("tokenization", tokenization)
     try:
         windows = TokenWindows(folder)

@@ -15,9 +15,11 @@ import transformers
 import mistudiod
 from mistudiod.engine.tokens import TOKENS
 from mistudiod.specs import Train
+from mistudiod.worker.link import Link
 
 HASHED_BYTES = 1 << 30  # files up to here, together, are named by their sha256, larger ones by their size alone
 SOURCES = Path(mistudiod.__file__).parent
+MODEL_FACTS = ("name", "source", "revision", "path", "family", "dtype", "parameters")  # of model.json
 MADE_BY = ("engine", "worker", "specs")  # folders of the code that makes an SAE
 
 
@@ -50,8 +52,7 @@ def origins(tokenization: dict[str, Any], tokens: Path, model: dict[str, Any]) -
     ``tokens``: the folder of the tokenization. The same for all SAEs of a job; reads the files.
     """
     folder = Path(model["path"])
-    kept = ("name", "source", "revision", "path", "family", "dtype", "parameters")
-    named = {name: model[name] for name in kept if name in model}
+    named = {name: model[name] for name in MODEL_FACTS if name in model}
     return {
         "tokenization": tokenization,
         "data": _hashed([tokens / TOKENS]),
@@ -67,6 +68,11 @@ def origins(tokenization: dict[str, Any], tokens: Path, model: dict[str, Any]) -
         },
         "machine": {"cpu": _cpu(), "system": platform.platform()},
     }
+
+
+def job_number(link: Link) -> int | None:
+    """The job's id, which its folder is named after; None when the folder is not one of the daemon's."""
+    return int(link.run.name) if link.run.name.isdigit() else None
 
 
 def code_sha256() -> str:

@@ -19,7 +19,7 @@ from mistudiod.engine.trainer import View
 from mistudiod.specs import One, Train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
-from mistudiod.worker.recipe import metadata, sha256_of
+from mistudiod.worker.recipe import job_number, metadata, sha256_of
 from mistudiod.worker.train_begin import Pass
 from mistudiod.worker.train_measure import MEASURES, Bench, measured
 
@@ -131,11 +131,6 @@ def own_recipe(one: One, spec: Train, link: Link) -> dict[str, Any] | None:
     if not mine:
         raise Refused(f"there is already an SAE called {one.name}: choose another name, or delete it", field="name")
     return written
-
-
-def job_number(link: Link) -> int | None:
-    """The job's id, which its folder is named after; None when the folder is not one of the daemon's."""
-    return int(link.run.name) if link.run.name.isdigit() else None
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -8,6 +8,7 @@ import click
 
 from mistudio import human, output
 from mistudio.commands.artifact import add_list_show_rm
+from mistudio.commands.sae_add import add, preview, show_sae
 from mistudio.commands.sae_push import push
 from mistudio.completion import named
 from mistudio.options import Call, Noun, pass_call
@@ -34,7 +35,11 @@ add_list_show_rm(
         "ALIVE": lambda s: human.share(s.get("alive")),
         "MADE": lambda s: human.ago(s["created_at"]),
     },
+    show_sae,
 )
+sae.add_command(add)
+sae.add_command(preview)
+sae.add_command(push)
 
 
 @sae.command("download")
@@ -52,6 +57,3 @@ def download(call: Call, ref: str, folder: Path | None) -> None:
         output.data({"sae": found["name"], "folder": str(made.absolute())})
     else:
         output.text(str(made))
-
-
-sae.add_command(push)
