@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -21,7 +22,7 @@ import torch
 from hub import Hub, served_hub  # noqa: F401
 from hub_repos import Repo
 from huggingface_hub import snapshot_download
-from pushing import CARD, NAMES, SENDING, WEIGHTS, add_sae
+from pushing import CARD, NAMES, SENDING, WEIGHTS, add_sae, give
 from test_model_from_hub import until
 
 from mistudiod.engine.sae import SparseAutoencoder
@@ -98,7 +99,7 @@ def test_what_was_pushed_is_pulled_byte_for_byte(hub: Hub, data: Path, tmp_path:
     assert states(found) == dict.fromkeys(NAMES, "new")
     pulled = Path(snapshot_download("org/s", endpoint=hub.url, cache_dir=tmp_path / "other", token=False))
     assert pulled.name == found["commit"]
-    for name in NAMES - {CARD}:
+    for name in (WEIGHTS, "sparsity.safetensors"):
         assert (pulled / name).read_bytes() == (data / "saes" / "s" / name).read_bytes()
     mine, theirs = (SparseAutoencoder.load(folder) for folder in (data / "saes" / "s", pulled))
     x = torch.randn(20, mine.d_in)
@@ -140,10 +141,13 @@ def test_nothing_becomes_public_that_was_to_be_private(hub: Hub, data: Path) -> 
     assert content(hub) == before
 
 
-def test_the_card_says_what_is_known_and_no_path_of_this_machine(hub: Hub, data: Path) -> None:
+def test_labels_and_a_card_go_with_it_and_no_path_of_this_machine(hub: Hub, data: Path) -> None:
     push(data)
-    card = content(hub)[CARD].decode()
-    assert "base_model" in card and "org/model" in card and "/nobody/else" not in card
+    found = {name: what.decode(errors="replace") for name, what in content(hub).items()}
+    assert "is about imports" in found["feature_labels.json"]
+    assert "base_model" in found[CARD] and "org/model" in found[CARD]
+    assert not [name for name, text in found.items() if "/nobody/else" in text or str(data) in text]
+    assert [path.name for path in data.glob("exports/*")] == []
 
 
 def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(hub: Hub, data: Path) -> None:
@@ -159,17 +163,17 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(hub: Hub, data: Pat
     push(data)
     add_sae(data, seed=1)
     assert states(push(data, dry_run=True, overwrite=True))[WEIGHTS] == "other"
-    assert refused(data, dry_run=True).startswith(f"org/s has other files in the place of {WEIGHTS}")
+    assert re.match(f"org/s has other files in the place of .*{WEIGHTS}.*: publish", refused(data, dry_run=True))
     assert {one.method for one in hub.seen if "commit" in one.path} == {"POST"} and len(repo_of(hub).commits) == 2
 
 
 def test_progress_is_told_in_bytes_and_with_a_time(hub: Hub, data: Path) -> None:
     add_sae(data, d_in=40_000)
     hub.bytes_per_s = 10_000_000
-    told = [one for one in events(data) if one.get("stage") == "upload"]
-    total = sum(path.stat().st_size for path in (data / "saes" / "s").iterdir() if path.name in NAMES)
+    said = events(data)
+    told, total = [one for one in said if one.get("stage") == "upload"], said[-1]["result"]["sent_bytes"]
     assert {one["unit"] for one in told} == {"bytes"}
-    assert told[-1]["done"] == told[-1]["total"] == total + (data / CARD).stat().st_size
+    assert told[-1]["done"] == told[-1]["total"] == total > (data / "saes" / "s" / WEIGHTS).stat().st_size
     assert [one["done"] for one in told] == sorted(one["done"] for one in told)
     assert any(one.get("eta_s") for one in told)
 
@@ -340,7 +344,7 @@ def spoil_weights(folder: Path) -> None:
     ("fields", "spoil", "sentence"),
     [
         ({"sae": "t"}, None, "there is no SAE called t"),
-        ({}, lambda folder: (folder / "cfg.json").unlink(), "s cannot be published without its cfg.json"),
+        ({}, lambda folder: (folder / "cfg.json").unlink(), "DATA/saes/s is not an SAE: it has no cfg.json"),
         ({}, spoil_weights, "the weights of s are not those of its recipe"),
         ({"repo": "org/a--b"}, None, "org/a--b cannot be a repository of the Hub"),
         ({"path": "../x"}, None, "must be a plain folder of the repository"),
@@ -353,7 +357,7 @@ def test_what_cannot_be_published_is_said_before_anybody_is_asked(
 ) -> None:
     if spoil:
         spoil(data / "saes" / "s")
-    assert refused(data, **fields).startswith(sentence)
+    assert refused(data, **fields).startswith(sentence.replace("DATA", str(data)))
     assert hub.seen == []
 
 
@@ -366,12 +370,13 @@ class Worker:
     def __init__(self, data: Path, **fields: Any) -> None:
         self.run = data / "runs" / "1"
         self.run.mkdir(parents=True, exist_ok=True)
+        give(self.run)
         spec = {"kind": "push", "sae": "s", "repo": "org/s", **fields}
         (self.run / "spec.json").write_text(json.dumps({"job": 1, "data": str(data), "spec": spec}))
         self._said, said = os.pipe()
-        given, give = os.pipe()
-        os.write(give, json.dumps({"hf": TOKEN}).encode())
-        os.close(give)
+        given, giving = os.pipe()
+        os.write(giving, json.dumps({"hf": TOKEN}).encode())
+        os.close(giving)
         environ = os.environ | {EVENTS_FD: str(said), SECRETS_FD: str(given), DAEMON_PID: str(os.getpid())}
         with (self.run / "log.txt").open("wb") as log:
             command = [sys.executable, "-m", "mistudiod.worker", str(self.run)]

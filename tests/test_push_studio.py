@@ -44,6 +44,7 @@ class Studio:
         self.reader.start()
         self.environ["MISTUDIO_HOST"] = f"unix:{self.data / 'mistudiod.sock'}"
         self.run("secret", "set", "hf", typed=TOKEN)
+        assert self.run("label", "set", "s", "3", "is about imports").returncode == 0
 
     def _read(self) -> None:
         assert self.daemon.stderr is not None

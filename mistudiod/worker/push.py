@@ -7,7 +7,7 @@ seen: what somebody else has put there meanwhile is not lost.
 from __future__ import annotations
 
 import os
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -18,7 +18,8 @@ from mistudiod.specs import Push
 from mistudiod.worker.hub import page
 from mistudiod.worker.hub_push import Outgoing, Repository, outgoing
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.push_files import CARD, published, recipe_of
+from mistudiod.worker.push_files import published
+from mistudiod.worker.shared import CARD
 
 _FORBIDDEN = (".", "..", ".git", ".cache")  # names in a path of a repository
 
@@ -34,16 +35,14 @@ def run(spec: Push, link: Link) -> None:
     _check_repo(spec.repo)
     top = _top(spec.path)
     repository = Repository(spec.repo, link)
-    files = {str(top / name): place for name, place in published(spec.sae, link).items()}
-    card = files[str(top / CARD)].read_text(encoding="utf-8")
-    with outgoing(files, link) as ours:
-        _check_weights(spec.sae, ours, link)
+    with published(spec.sae, link) as folder, outgoing(_named(folder, top), link) as ours:
         link.progress("ask the Hub", 0, 1)
         repository.require_token()
         found = repository.look()
         states = _states(ours, found)
         _refuse(spec, found, states)
         if spec.dry_run:
+            card = (folder / CARD).read_text(encoding="utf-8")
             link.result({**_result(spec, ours, states, found), "card": card})
             return
         if found is None:
@@ -125,18 +124,13 @@ def _check_repo(id: str) -> None:
         raise Refused(f"{id} cannot be a repository of the Hub: {error}", "repo") from error
 
 
+def _named(folder: Path, top: PurePosixPath) -> dict[str, Path]:
+    """Name in the repository → file."""
+    return {str(top / place.name): place for place in sorted(folder.iterdir())}
+
+
 def _top(path: str) -> PurePosixPath:
     """The folder in the repository."""
     if any(name in _FORBIDDEN for name in path.split("/")) or "\\" in path or "\0" in path or path.startswith("/"):
         raise Refused("must be a plain folder of the repository, as sae/blocks.8, or be left out for its top", "path")
     return PurePosixPath(path)
-
-
-def _check_weights(sae: str, ours: list[Outgoing], link: Link) -> None:
-    """What a training replaces while it is read, or the disk has damaged, is not published."""
-    known = recipe_of(sae, link).get("sae_sha256")
-    weights = next(one for one in ours if one.title.endswith("sae_weights.safetensors"))
-    if known and known != weights.sha256:
-        raise Refused(
-            f"the weights of {sae} are not those of its recipe: let its training come to an end, then retry", "sae"
-        )

@@ -1,48 +1,44 @@
-"""What of an SAE is published: its files as they lie, and its card."""
+"""What of an SAE is published: SAELens' folder, what its features are called, and its card."""
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from mistudiod.specs import is_hub_id
+from mistudiod.paths import PARTIAL, require_space
+from mistudiod.worker.export import write_card_too
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.recipe import sha256_of
+from mistudiod.worker.shared import open_shared
 
-CARD = "README.md"
-_NEEDED = ("cfg.json", "sae_weights.safetensors")
-_KNOWN = ("sparsity.safetensors",)  # where it is known
-_FACTS = ("architecture", "hook", "hook_out", "width", "k", "l0", "fvu", "alive", "tokens")
-
-
-def published(sae: str, link: Link) -> dict[str, Path]:
-    """Name in the repository → file. The card is written into the run folder. Raises Refused."""
-    folder, recipe = link.paths.artifact("sae", sae), recipe_of(sae, link)
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    if missing:
-        raise Refused(f"{sae} cannot be published without its {' and its '.join(missing)}: make it again", "sae")
-    card = link.run / CARD
-    card.write_text(_card(sae, recipe), encoding="utf-8")
-    found = {name: folder / name for name in (*_NEEDED, *_KNOWN) if (folder / name).is_file()}
-    return found | {CARD: card}
+_MORE_BYTES = 64 << 20  # than the weights take: labels and card
 
 
-def recipe_of(sae: str, link: Link) -> dict[str, Any]:
-    """recipe.json. Raises Refused."""
+@contextmanager
+def published(sae: str, link: Link) -> Iterator[Path]:
+    """A folder with what is published, which is gone afterwards. Raises Refused, DiskFull."""
+    folder = link.paths.exports / f"{PARTIAL}push-{sae}-{os.getpid()}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        found: dict[str, Any] = json.loads((link.paths.artifact("sae", sae) / "recipe.json").read_text())
-    except FileNotFoundError:
-        raise Refused(f"there is no SAE called {sae}: train one or add one first", "sae") from None
-    except ValueError as error:
-        raise Refused(f"the recipe.json of {sae} is damaged ({error}): make it again", "sae") from error
-    return found
+        _write(sae, folder, link)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _card(sae: str, recipe: dict[str, Any]) -> str:
-    source = str((recipe.get("model") or {}).get("source") or "")
-    about: dict[str, Any] = {"library_name": "saelens", "tags": ["sparse-autoencoder", "saelens", "mistudio"]}
-    if is_hub_id(source):
-        about["base_model"] = source
-    facts = [f"- {name.replace('_', ' ')}: {recipe[name]}" for name in _FACTS if recipe.get(name) is not None]
-    head = "\n".join(f"{name}: {json.dumps(value)}" for name, value in about.items())  # JSON is YAML
-    return "\n".join(["---", head, "---", f"# {sae}", "", "A sparse autoencoder.", "", *facts, ""])
+def _write(sae: str, folder: Path, link: Link) -> None:
+    shared = open_shared(sae, link.given()["labels"], link)
+    weights = shared.folder / "sae_weights.safetensors"
+    known = shared.recipe.get("sae_sha256")
+    if known and known != sha256_of(weights):  # replaced by its training while it is read, or damaged
+        raise Refused(
+            f"the weights of {sae} are not those of its recipe: let its training come to an end, then retry the job",
+            "sae",
+        )
+    require_space(folder.parent, weights.stat().st_size + _MORE_BYTES)
+    link.progress("write", 0, 1)
+    write_card_too(shared, "saelens", folder)
+    link.progress("write", 1, 1)
