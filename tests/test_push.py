@@ -23,11 +23,14 @@ from hub import Hub, served_hub  # noqa: F401
 from hub_repos import Repo
 from huggingface_hub import snapshot_download
 from pushing import CARD, NAMES, SENDING, WEIGHTS, add_sae, give
+from run_job import run_job
 from test_model_from_hub import until
+from tiny_models import LINES, tiny_model
 
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.paths import Paths
-from mistudiod.specs import Push
+from mistudiod.specs import Extract, Push
+from mistudiod.worker import extract
 from mistudiod.worker import push as job
 from mistudiod.worker.link import DAEMON_PID, EVENTS_FD, EXIT_STOPPED, SECRETS_FD, Link, Refused
 
@@ -106,6 +109,25 @@ def test_what_was_pushed_is_pulled_byte_for_byte(hub: Hub, data: Path, tmp_path:
     assert torch.equal(mine.encode(x), theirs.encode(x))
     for one in found["files"]:
         assert hashlib.sha256((pulled / one["file"]).read_bytes()).hexdigest() == one["sha256"]
+
+
+def test_another_studio_adds_what_was_pushed_and_steers_with_it(hub: Hub, data: Path, tmp_path: Path) -> None:
+    push(data)
+    hub.add_model("org/model", tiny_model("llama", tmp_path / "model"))
+    other = tmp_path / "other"
+    run_job(other, "add_model", source="org/model", name="m")
+    run_job(other, "add_sae", source="org/s", name="pulled")
+    pulled = other / "saes" / "pulled"
+    assert (pulled / WEIGHTS).read_bytes() == (data / "saes" / "s" / WEIGHTS).read_bytes()
+    (tmp_path / "text.txt").write_text("\n\n".join(LINES) * 20)
+    run_job(other, "add_dataset", source=str(tmp_path / "text.txt"), name="d")
+    run_job(other, "tokenize", name="t", dataset="d", model="m", context=16)
+    run = other / "runs" / "4"
+    run.mkdir(parents=True)
+    extract.run(Extract(sae="pulled", tokenization="t", tokens=1000, examples=2), Link(run, Paths(other)))
+    steering = [{"feature": 3, "strength": 2.0}]
+    steered = run_job(other, "steer", sae="pulled", prompt="def f(", steering=steering, max_tokens=4)
+    assert steered["baseline"] is not None
 
 
 def test_all_files_come_in_one_commit_under_the_message_that_was_given(hub: Hub, data: Path) -> None:
