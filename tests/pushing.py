@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from steered import sae_of
 
-from mistudiod.worker.recipe import sha256_of
+from mistudiod.worker.read_recipe import sha256_of
 
 WEIGHTS, CARD = "sae_weights.safetensors", "README.md"
 NAMES = {"cfg.json", WEIGHTS, "sparsity.safetensors", "feature_labels.json", CARD}

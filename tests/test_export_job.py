@@ -21,24 +21,18 @@ from published import Here
 from run_job import folders, run_job, start_job
 from saelens import PYTHON, ask_saelens, needs_saelens
 from safetensors.torch import load_file
-from tiny_models import LINES, tiny_model
+from trained_saes import HOOK, WIDTH, change, make_saes
 
 from mistudiod.engine.formats import FolderListing, find, read
-from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.neuronpedia import read as neuronpedia
 from mistudiod.neuronpedia.validate import validate
 from mistudiod.paths import Paths
-from mistudiod.specs import Export, Extract, Train
-from mistudiod.worker import export, export_neuronpedia, extract
+from mistudiod.specs import Export, Train
+from mistudiod.worker import export, export_neuronpedia
 from mistudiod.worker.link import Asked, Link, Refused
 from mistudiod.worker.recipe import sha256_of
 
-HOOK, WIDTH, K = "blocks.1.hook_resid_post", 96, 4
-TRAIN: dict[str, Any] = {
-    "tokenization": "t", "hook": HOOK, "width": WIDTH, "k": K, "steps": 40, "batch_tokens": 128, "buffer_tokens": 2048,
-}  # fmt: skip
-TRANSCODER = {"hook": "blocks.1.mlp.hook_in", "hook_out": "blocks.1.hook_mlp_out"}
 LABEL = {
     "explanation": None, "confidence": None, "provider": "person", "model": None, "template": None, "score": 0.75,
     "created_at": "2026-01-02T00:00:00.000Z", "status": "accepted",
@@ -58,31 +52,7 @@ LABELS = [{"feature": n, "text": text, **LABEL} for n, text in enumerate(HOSTILE
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with SAEs of several kinds, and the features of one."""
-    home = tmp_path_factory.mktemp("export")
-    tiny_model("llama", home / "model")
-    (home / "text.txt").write_text("\n\n".join(LINES) * 40)
-    data = home / "data"
-    run_job(data, "add_model", source=str(home / "model"), name="m")
-    run_job(data, "add_dataset", source=str(home / "text.txt"), name="d")
-    run_job(data, "tokenize", name="t", dataset="d", model="m", context=16)
-    run_job(data, "train", name="topk", architecture="topk", **TRAIN)
-    run_job(data, "train", name="batchtopk", architecture="batchtopk", **TRAIN)
-    run_job(data, "train", name="transcoder", architecture="topk_transcoder", **{**TRAIN, **TRANSCODER})
-    largest(data / "saes" / "transcoder")
-    run = data / "runs" / "7"
-    run.mkdir(parents=True)
-    spec = Extract.model_validate({"sae": "batchtopk", "tokens": 2000, "examples": 6, "context": "5,4"})
-    extract.run(spec, Link(run, Paths(data)))
-    return data
-
-
-def largest(folder: Path) -> None:
-    """A transcoder that takes the k largest, as those of sparsify do: those that are trained here have a threshold."""
-    sae = SparseAutoencoder.load(folder)
-    sae.rule = TopKRule(K)
-    sae.save(folder)
-    change(folder / "recipe.json", sae_sha256=sha256_of(folder / "sae_weights.safetensors"))
+    return make_saes(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture
@@ -104,10 +74,6 @@ def exported(data: Path, sae: str, format: str) -> tuple[Path, dict[str, Any]]:
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert result["files"] == found and result["bytes"] == sum((folder / name).stat().st_size for name in found)
     return folder, result
-
-
-def change(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def blocks(card: str, language: str) -> list[str]:
@@ -181,7 +147,7 @@ def test_the_card_says_what_was_measured_and_how_to_make_it_again(data: Path, tm
 
 
 def test_nothing_that_was_not_measured_is_in_the_card_of_an_imported_sae(data: Path) -> None:
-    source = {"source": "somebody/saes:a/b", "revision": "main", "path": "a/b", "format": "saelens", "licence": "mit"}
+    source = {"source": "somebody/saes", "revision": "main", "path": "a/b", "format": "saelens", "licence": "mit"}
     declared = {"l0": 12.5, "variance_explained": None}
     recipe = json.loads((data / "saes/topk/recipe.json").read_text())
     kept = {name: recipe[name] for name in ("model", "hook", "spec", "resolved", "sae_sha256", "width")}
@@ -193,6 +159,7 @@ def test_nothing_that_was_not_measured_is_in_the_card_of_an_imported_sae(data: P
     assert "## Declared by its maker, not measured here" in card and "| l0 | 12.5 |" in card
     assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
     assert "mistudio sae add somebody/saes:a/b --name topk --revision main" in card
+    assert "| somebody/saes a/b at main |" in card
     assert r"A row was folded \| and \<b\>said\</b\>." in card
 
 

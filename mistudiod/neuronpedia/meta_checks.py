@@ -42,6 +42,8 @@ def _read(folder: Path, name: str, findings: Findings) -> Row:
         return Row()
     if count != 1:
         findings.add("meta", path.name, None, f"has {count:,} lines, not one")
+    elif not first:
+        findings.add("meta", path.name, 1, "says nothing")
     return first
 
 

@@ -86,22 +86,25 @@ def _identity(shared: Shared) -> Iterator[tuple[str, object]]:
     if imported is None:
         yield "trained on, tokens", _count(recipe.get("tokens"))
     else:
-        yield "from", _origin(imported)
+        yield "from", _from(imported)
     labels = f"{len(shared.labels):,} of {sae.d_sae:,} features have a label ({LABELS})" if shared.labels else None
     yield "labels", labels
     yield "firing shares", SPARSITY if (shared.folder / SPARSITY).is_file() else None
     yield "sha256 of the weights in the studio", shared.sha256
 
 
-def _origin(imported: dict[str, Any]) -> str | None:
-    """Of the Hub; a path or an upload is nobody else's affair."""
-    source = str(imported.get("source") or "")
-    repo, _, path = source.partition(":")
-    if not is_hub_id(repo):
-        return None
-    path = str(imported.get("path") or path)
+def _from(imported: dict[str, Any]) -> str | None:
+    """A repository of the Hub, what of it, which commit; a path or an upload is nobody else's affair."""
+    repo, path = _origin(imported)
     revision = imported.get("revision")
-    return f"{repo}{f' {path}' if path else ''}{f' at {revision}' if revision else ''}"
+    return repo and f"{repo}{f' {path}' if path else ''}{f' at {revision}' if revision else ''}"
+
+
+def _origin(imported: dict[str, Any]) -> tuple[str | None, str]:
+    """The repository of the Hub, None when it is from elsewhere, and the path in it."""
+    repo, _, path = str(imported.get("source") or "").partition(":")
+    path = str(imported.get("path") or path)
+    return (repo if is_hub_id(repo) else None), path if path.isprintable() else ""
 
 
 def _measured(shared: Shared) -> Iterator[str]:
@@ -144,9 +147,10 @@ def _again(shared: Shared) -> str:
     """The spec, as ``mistudio train start --recipe`` takes it."""
     imported = shared.imported
     if imported is not None:
-        source = str(imported.get("source") or "")
-        if not is_hub_id(source.partition(":")[0]) or not source.isprintable():
+        repo, path = _origin(imported)
+        if repo is None:
             return ""
+        source = f"{repo}:{path}" if path else repo
         words = ["mistudio", "sae", "add", source, "--name", shared.name]
         words += ["--revision", str(imported["revision"])] if imported.get("revision") else []
         return f"## How to get it again\n\n```bash\n{shlex.join(words)}\n```"

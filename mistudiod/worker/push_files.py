@@ -11,7 +11,7 @@ from pathlib import Path
 from mistudiod.paths import PARTIAL, require_space
 from mistudiod.worker.export import write_card_too
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.recipe import sha256_of
+from mistudiod.worker.read_recipe import sha256_of
 from mistudiod.worker.shared import open_shared
 
 _MORE_BYTES = 64 << 20  # than the weights take: labels and card

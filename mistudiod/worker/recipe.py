@@ -16,6 +16,7 @@ import mistudiod
 from mistudiod.engine.tokens import TOKENS
 from mistudiod.specs import Train
 from mistudiod.worker.link import Link
+from mistudiod.worker.read_recipe import sha256_of
 
 HASHED_BYTES = 1 << 30  # files up to here, together, are named by their sha256, larger ones by their size alone
 SOURCES = Path(mistudiod.__file__).parent
@@ -100,11 +101,3 @@ def weights_of(folder: Path) -> dict[str, dict[str, object]]:
 def _hashed(files: list[Path]) -> dict[str, dict[str, object]]:
     hashed = sum(file.stat().st_size for file in files) <= HASHED_BYTES
     return {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file) if hashed else None} for file in files}
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -14,8 +14,7 @@ from mistudiod.engine.formats.writers import check, write
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.specs import is_hub_id
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.recipe import sha256_of
-from mistudiod.worker.trained import read_recipe
+from mistudiod.worker.read_recipe import read_recipe, sha256_of
 
 CARD, LABELS, SPARSITY = "README.md", "feature_labels.json", "sparsity.safetensors"
 _PATHS = ("model_source", "dataset_path")  # of cfg.json's metadata, what may be a path of this machine

@@ -17,7 +17,7 @@ from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.facts import UnknownModel
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.recipe import sha256_of
+from mistudiod.worker.read_recipe import read_recipe, sha256_of
 from mistudiod.worker.train_source import STORED
 
 
@@ -40,17 +40,6 @@ class Trained:
     def sha256(self) -> str:
         """Of the weights, as the recipe has it; an old one does not."""
         return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
-
-
-def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
-    """recipe.json of an SAE. Raises Refused, naming the field ``at``, when there is none."""
-    try:
-        found: dict[str, Any] = json.loads((link.paths.artifact("sae", name) / "recipe.json").read_text())
-    except FileNotFoundError:
-        raise Refused(f"there is no SAE called {name}: train one first", at) from None
-    except ValueError as error:
-        raise Refused(str(error), at) from error
-    return found
 
 
 def open_trained(name: str, link: Link, at: str = "sae") -> Trained:

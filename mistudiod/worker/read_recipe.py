@@ -1,0 +1,29 @@
+"""The recipe of an SAE read again, and files told apart by their content; without the libraries that recipes name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mistudiod.worker.link import Link, Refused
+
+
+def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
+    """recipe.json of an SAE. Raises Refused, naming the field ``at``, when there is none."""
+    try:
+        found: dict[str, Any] = json.loads((link.paths.artifact("sae", name) / "recipe.json").read_text())
+    except FileNotFoundError:
+        raise Refused(f"there is no SAE called {name}: train one first", at) from None
+    except ValueError as error:
+        raise Refused(str(error), at) from error
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
