@@ -39,8 +39,8 @@ from mistudiod.worker.link import Link, Refused
 CONFIGS = (".json", ".yaml", ".yml")
 _BUFFER_BYTES = 1 << 15
 _AT_ONCE = 16  # files that are looked into
-_SMALL_BYTES, _MOST_SMALL = 1 << 16, 2 * LOOKED_INTO
-# What readers look at of a file of weights; of a large repository, at a few of its files only.
+_SMALL_BYTES = 1 << 16
+# What readers look at of a file of weights.
 _LOOKS: dict[str, Callable[[Listing, str], object]] = {
     ".safetensors": tensors_of,
     ".npz": Npz,
@@ -111,18 +111,15 @@ class HubListing:
         return as_text(name, self.read(name, 0, limit + 1), limit)
 
     def look_ahead(self, names: Sequence[str]) -> None:
-        """Ask at once for what readers will ask one after the other: a repository answers each in tenths of a second.
-
-        What is wrong with a file they will find out.
+        """Ask at once for what readers may ask one after the other, each answered in tenths of a second: of each kind
+        of file the first, as many as they look into at most. What is wrong with a file they will find out.
         """
         tasks: list[Callable[[], object]] = []
         for suffix, look in _LOOKS.items():
-            found = [name for name in names if name.endswith(suffix)]
-            tasks += [partial(look, self, name) for name in found] if len(found) <= LOOKED_INTO else []
-        small = [
-            name for name in names if name.endswith((".json", ".yaml", ".yml")) and self.size(name) <= _SMALL_BYTES
-        ]
-        tasks += [partial(self.text, name) for name in small] if len(small) <= _MOST_SMALL else []
+            found = sorted(name for name in names if name.endswith(suffix))
+            tasks += [partial(look, self, name) for name in found[:LOOKED_INTO]]
+        small = sorted(name for name in names if name.endswith(CONFIGS) and self.size(name) <= _SMALL_BYTES)
+        tasks += [partial(self.text, name) for name in small[:LOOKED_INTO]]
         with ThreadPoolExecutor(_AT_ONCE, "look ahead") as pool:
             for done in [pool.submit(task) for task in tasks]:
                 with contextlib.suppress(ValueError):
