@@ -1,4 +1,4 @@
-"""A Hub of our own: so much of the Hugging Face Hub's HTTP API that the real clients download from it.
+"""A Hub of our own: so much of the Hugging Face Hub's HTTP API that the real clients download from it and push to it.
 
 Facts of the API: https://huggingface.co/docs/hub/api, https://huggingface.co/.well-known/openapi.json and what
 huggingface_hub's clients ask for. Large files are redirected to another origin, as the Hub's are to its CDN.
@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 import pytest
 from aiohttp import web
 from hub_repos import File, Repo, entries, info
+from hub_uploads import Uploads
 
 _PIECE_BYTES = 64 << 10
 _API = re.compile(r"/api/(models|datasets)/(.+?)(?:/(revision|tree|paths-info|refs)(?:/(.*))?)?")
@@ -64,6 +65,7 @@ class Hub:
         self._cuts: dict[str, list[int]] = {}
         self._refusals: list[tuple[re.Pattern[str], int, str]] = []
         self._loop = asyncio.new_event_loop()
+        self.uploads = Uploads(self)
 
     # What a test says
 
@@ -103,6 +105,7 @@ class Hub:
         self._served.clear()
         self._cuts.clear()
         self._refusals.clear()
+        self.uploads.forget()
         self.page_size, self.bytes_per_s, self.hangs, self.is_portal, self.knows_ranges = 1000, None, False, False, True
 
     def environ(self, home: Path, token: str | None = None) -> dict[str, str]:
@@ -114,6 +117,9 @@ class Hub:
     def repos(self) -> list[Repo]:
         """What there is, for a test that spoils it."""
         return list(self._repos.values())
+
+    def repo(self, kind: str, id: str) -> Repo | None:
+        return self._repos.get((kind, id))
 
     # How it runs
 
@@ -128,6 +134,7 @@ class Hub:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(10)
         self._loop.close()
+        self.uploads.close()
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -171,6 +178,8 @@ class Hub:
         try:
             if raw == "/api/whoami-v2":
                 return self._whoami(request)
+            if request.method == "POST" and (uploaded := await self.uploads.answer(request, self._token(request))):
+                return uploaded
             if match := _API.fullmatch(raw):
                 return await self._api(request, *match.groups())
             if match := _RESOLVE.fullmatch(raw):
@@ -187,9 +196,12 @@ class Hub:
         self.seen.append(Seen(request.method, request.path, headers.get("Authorization"), headers.get("Range"), at_cdn))
 
     def _whoami(self, request: web.BaseRequest) -> web.Response:
-        if self._token(request) is None:
+        token = self._token(request)
+        if token is None:
             raise Refusal(401, None, "Invalid username or password.")
-        return web.json_response({"type": "user", "name": "somebody", "auth": {"type": "access_token"}})
+        access = {"displayName": "a token", "role": self.uploads.role(token)}
+        about = {"type": "access_token", "accessToken": access}
+        return web.json_response({"type": "user", "name": "somebody", "orgs": [], "auth": about})
 
     def _token(self, request: web.BaseRequest) -> str | None:
         given = request.headers.get("Authorization")
@@ -277,6 +289,8 @@ class Hub:
         self._note(request, at_cdn=True)
         while self.hangs:
             await asyncio.sleep(0.05)
+        if request.method == "PUT":
+            return await self.uploads.put(request)
         for repo in self._repos.values():
             for sha, files in repo.commits.items():
                 for file in files.values():

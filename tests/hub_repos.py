@@ -55,7 +55,12 @@ class Repo:
     gated: bool = False
     private: bool = False
     commits: dict[str, dict[str, File]] = field(default_factory=dict)  # sha → path → file
+    messages: dict[str, str] = field(default_factory=dict)  # sha → first line of the commit's message
     refs: dict[str, str] = field(default_factory=dict)  # branch or tag → sha
+
+    @property
+    def owner(self) -> str:
+        return self.id.partition("/")[0]
 
     def commit(self, revision: str) -> str | None:
         sha = self.refs.get(revision, revision)
@@ -64,22 +69,32 @@ class Repo:
     def add(self, folder: Path) -> str:
         """Commit what ``folder`` holds to main; returns the sha."""
         places = sorted(place for place in folder.rglob("*") if place.is_file())
-        files = {str(place.relative_to(folder)): _file(folder, place) for place in places}
-        listing = json.dumps([self.id, [(path, file.etag) for path, file in files.items()]])
+        files = {path: file_at(path, place) for place in places for path in [str(place.relative_to(folder))]}
+        return self.commit_files(files)
+
+    def newest(self) -> tuple[str, dict[str, File]]:
+        """The sha of main's commit, and a copy of its files."""
+        sha = self.refs["main"]
+        return sha, dict(self.commits[sha])
+
+    def commit_files(self, files: dict[str, File], message: str = "") -> str:
+        """Let main be a commit of these files; returns the sha."""
+        listing = json.dumps([self.id, [(path, file.etag) for path, file in files.items()], *filter(None, [message])])
         sha = hashlib.sha1(listing.encode()).hexdigest()
-        self.commits[sha] = files
+        self.commits[sha], self.messages[sha] = files, message
         self.refs["main"] = sha
         return sha
 
 
-def _file(folder: Path, place: Path) -> File:
+def file_at(path: str, place: Path) -> File:
+    """The file of a repository that lies on this machine at ``place``."""
     size = place.stat().st_size
     sha1, sha256 = hashlib.sha1(b"blob %d\0" % size), hashlib.sha256()
     with place.open("rb") as opened:
         while piece := opened.read(1 << 20):
             sha1.update(piece)
             sha256.update(piece)
-    return File(str(place.relative_to(folder)), place, size, sha1.hexdigest(), sha256.hexdigest())
+    return File(path, place, size, sha1.hexdigest(), sha256.hexdigest())
 
 
 def entries(files: dict[str, File], top: str, recursive: bool) -> list[dict[str, Any]]:

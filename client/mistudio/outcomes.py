@@ -10,6 +10,7 @@ from mistudio import human, inspected, output, steered
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
+_THERE = {"new": "no", "same": "the same", "other": "another"}
 _WORTH: dict[str, tuple[str, Callable[[Result], object]]] = {  # the field that a column is of, and how it is shown
     "METHOD": ("method", lambda one: one["method"]),
     "JUDGE": ("judge", lambda one: one["judge"]),
@@ -71,6 +72,25 @@ def show_scored(result: Result) -> None:
     show_worth([{"method": method, **worth} for method, worth in result["methods"].items()])
 
 
+def show_published(result: Result, say: Callable[[str], None] = output.text) -> None:
+    """What is, or after a dry run would be, where; of a dry run the card too."""
+    would_be = "would be " if result["dry_run"] else ""
+    if card := result.get("card"):
+        for line in [*card.rstrip("\n").split("\n"), "──"]:
+            say(line)
+    output.record(
+        {
+            "repository": result["url"] + f" ({would_be}made)" * bool(result["made"]),
+            "seen by": "those who may see it (private)" if result["private"] else "everybody",
+            f"{would_be}sent": human.size(result["sent_bytes"]),
+            **({"commit": result["commit"]} if result.get("commit") else {}),
+        },
+        say,
+    )
+    rows = [[one["file"], human.size(one["bytes"]), _THERE[one["state"]]] for one in result["files"]]
+    output.table(["FILE", "SIZE", "THERE BEFORE"], rows, say)
+
+
 def show_worth(scores: Sequence[Result]) -> None:
     """A line for each method and judge: the mean over all labels, with its interval of 95 %."""
     columns = {title: about for title, about in _WORTH.items() if any(about[0] in one for one in scores)}
@@ -112,6 +132,7 @@ OF_KIND: dict[str, Callable[[Result], None]] = {
     "extract": show_extracted,
     "inspect": show_inspected,
     "label": show_labelled,
+    "push": show_published,
     "score": show_scored,
     "steer": show_steered,
 }

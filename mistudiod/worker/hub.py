@@ -78,7 +78,7 @@ def persisted(work: Callable[[], T], gone: threading.Event, has_come: Callable[[
         try:
             return work()
         except HTTP_ERROR as error:
-            status = _status(error)
+            status = status_of(error)
             if isinstance(error, HfHubHTTPError) and status not in _PASSING:
                 raise
             tries = 1 if has_come() > come else tries + 1
@@ -92,7 +92,7 @@ def persisted(work: Callable[[], T], gone: threading.Event, has_come: Callable[[
 
 def is_unreachable(error: Exception) -> bool:
     """Whether there was no answer of the Hub's at all."""
-    return isinstance(error, HTTP_ERROR) and _status(error) is None
+    return isinstance(error, HTTP_ERROR) and status_of(error) is None
 
 
 def refusal(error: Exception, kind: Kind, id: str, token: str | None) -> Refused | None:
@@ -156,7 +156,7 @@ def _near(kind: Kind) -> str:
 
 
 def _answer(error: Exception, where: str, token: str | None) -> str:
-    status = _status(error)
+    status = status_of(error)
     if status is None:
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return (
@@ -176,15 +176,20 @@ def _answer(error: Exception, where: str, token: str | None) -> str:
         return f"the Hub takes no more requests from here for {wait_s:.0f} s: retry the job after that{more}"
     if status >= 500:
         return f"the Hub answers with the error {status}: retry the job in some minutes; what has come so far is kept"
-    said = _header(error, "X-Error-Message")  # not the error's own text, in which there may be a signed address
-    return f"the Hub answers the request for {where} with the error {status}" + (f" ({_line(said)})" if said else "")
+    said = said_by(error)
+    return f"the Hub answers the request for {where} with the error {status}" + (f" ({said})" if said else "")
+
+
+def said_by(error: Exception) -> str:
+    """The Hub's own words; not the error's text, in which there may be a signed address."""
+    return _line(_header(error, "X-Error-Message"))
 
 
 def _line(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()[:300]
 
 
-def _status(error: Exception) -> int | None:
+def status_of(error: Exception) -> int | None:
     """Status of the Hub's answer; None when none came."""
     response: Any = getattr(error, "response", None)
     return None if response is None else int(response.status_code)

@@ -9,6 +9,7 @@ import click
 from mistudio import human, output
 from mistudio.commands.artifact import add_list_show_rm
 from mistudio.commands.sae_add import add, preview, show_sae
+from mistudio.commands.sae_push import push
 from mistudio.completion import named
 from mistudio.options import Call, Noun, pass_call
 from mistudio.watch import sending
@@ -38,6 +39,7 @@ add_list_show_rm(
 )
 sae.add_command(add)
 sae.add_command(preview)
+sae.add_command(push)
 
 
 @sae.command("download")
