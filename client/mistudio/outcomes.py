@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mistudio import human, inspected, output, steered
+from mistudio.certified import show_certified
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
@@ -101,6 +102,7 @@ def _show_failures(result: Result) -> None:
 
 
 OF_KIND: dict[str, Callable[[Result], None]] = {
+    "certify": show_certified,
     "extract": show_extracted,
     "inspect": show_inspected,
     "label": show_labelled,
