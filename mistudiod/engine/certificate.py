@@ -42,9 +42,11 @@ def figures(tried: Tried, loss: Loss | None = None) -> dict[str, Any]:
 
 
 def sentences(
-    outcome: Outcome, said: Mapping[str, float], losses: tuple[Loss | None, Loss | None], repair: str
+    outcome: Outcome, said: Mapping[str, float], by: str, losses: tuple[Loss | None, Loss | None], repair: str
 ) -> list[str]:
-    """The verdict. ``losses``: of the declared way and of the best; ``repair``: what is to be done about it."""
+    """The verdict. ``by``: who has said what is ``said``; ``losses``: of the declared way and of the best; ``repair``:
+    what is to be done about it.
+    """
     declared, best, others = outcome.declared, outcome.best, len(outcome.tried) - 1
     if holds(outcome) == "other":
         found = [f"as declared FVU {_fvu(declared)}; {best.way.words} {_fvu(best)}", repair]
@@ -57,18 +59,21 @@ def sentences(
         ]
     else:
         found = [f"as declared FVU {_fvu(declared)}, and none of {others} other ways is clearly better: it holds"]
-    return [*found, *_beside(best, said), *_costs(losses, best is declared)]
+        lowest = min(outcome.tried, key=lambda one: one.fvu)
+        if lowest is not declared:
+            found.append(f"{lowest.way.words} FVU {_fvu(lowest)}, which is not enough to tell")
+    return [*found, *_beside(best, said, by), *_costs(losses, best is declared)]
 
 
-def _beside(best: Tried, said: Mapping[str, float]) -> list[str]:
+def _beside(best: Tried, said: Mapping[str, float], by: str) -> list[str]:
     """What was measured beside what is said."""
     found = []
     if l0 := said.get("l0"):
         far = ", which is far off" if off(best.l0, l0) > FAR_OFF else ""
-        found.append(f"{best.l0:.1f} latents fire on a token, and its card says {l0:.1f}{far}")
+        found.append(f"{best.l0:.1f} latents fire on a token, and {by} says {l0:.1f}{far}")
     if (fvu := said.get("fvu")) is not None:
         far = ", which is far off" if abs(best.fvu - fvu) > _FAR_FVU else ""
-        found.append(f"FVU is {_fvu(best)}, and its card says {fvu:.2g}{far}")
+        found.append(f"FVU is {_fvu(best)}, and {by} says {fvu:.2g}{far}")
     return found
 
 

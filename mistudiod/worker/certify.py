@@ -40,11 +40,12 @@ def run(spec: Certify, link: Link) -> None:
     """
     job = _Certification(spec, link)
     certificate = job.certificate()
+    keep(job.trained.folder, certificate)
     if spec.repair and certificate["holds"] == "other":
         written_as_meant(spec, job.bench, job.outcome, job.trained, certificate, link)
-        certificate["repaired"] = spec.repaired
         link.artifact("sae", spec.repaired)
-    keep(job.trained.folder, certificate)
+        certificate["repaired"] = spec.repaired
+        keep(job.trained.folder, certificate)
     link.artifact("sae", spec.sae)
     link.result({name: certificate[name] for name in RESULT})
 
@@ -88,11 +89,12 @@ class _Certification:
         outcome, trained, losses = self.outcome, self.trained, self._losses
         folder = self._link.paths.artifact("tokenization", self._name)
         found = origins(self._tokenization, folder, trained.model)
+        by = "its card" if "imported" in trained.recipe else "its training"
         return {
             "format": FORMAT,
             "sae": self._spec.sae,
             "holds": holds(outcome),
-            "verdict": sentences(outcome, self.stated, losses, self._repair()),
+            "verdict": sentences(outcome, self.stated, by, losses, self._repair()),
             "declared": figures(outcome.declared, losses[0]),
             "best": figures(outcome.best, losses[1]),
             "stated": self.stated,
