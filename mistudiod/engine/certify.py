@@ -236,11 +236,12 @@ def certify(bench: Bench, l0: float | None) -> Outcome:
 def clearly_better(one: Tried, other: Tried, l0: float | None) -> bool:
     """Whether a way is so much better than another that the other cannot have been meant.
 
-    Both are measured on the same tokens, so chance has little say; but a hook nearby, another BOS or a lower threshold
-    may explain a tenth more or less of an SAE that is right as it is, while one that is read wrongly explains a small
-    part of what it could. So FVU must be a fifth lower. More latents explain more by themselves: where more than twice
-    as many fire, FVU must be halved. Where the maker says an L0, a way that is off by more than a factor of two must
-    not be further from it.
+    Both are measured on the same tokens, so chance has little say; but of an SAE that is right as it is a hook nearby
+    or another BOS may change FVU by as little as 2 to 5 % (the bundled model), and a b_dec near 0 by 14 %: with so
+    little between them either may have been meant, and it matters little. What matters costs a multiple. So FVU must
+    be a fifth lower. More latents explain more by themselves: where more than twice as many
+    fire, FVU must be halved. Where the maker says an L0, a way that is off by more than a factor of two must not be
+    further from it.
     """
     needed = HALVED if one.l0 > MORE_LATENTS * other.l0 else CLEARLY
     if not (math.isfinite(one.fvu) and one.fvu <= needed * other.fvu):
