@@ -40,6 +40,7 @@ class Hearing:
         self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
         self._written = written
         self._labelled: str | None = job["spec"]["sae"] if job["kind"] in _OF_LABELS else None
+        self._certified: str | None = job["spec"]["sae"] if job["kind"] == "certify" else None
         self._said = Said(_saes(job), self._labelled is not None)
         self._counted = {"labels": 0, "scores": 0}  # of what has been written
         self._over = asyncio.Event()
@@ -103,4 +104,5 @@ class Hearing:
         if info is None:
             log.error("job %s told of a %s %r that is not there", self._job, noun, name)
             return
-        await self._written(lambda: self._index.add(noun, name, info, self._job))
+        maker = None if (noun, name) == ("sae", self._certified) else self._job  # it was there before
+        await self._written(lambda: self._index.add(noun, name, info, maker))

@@ -30,6 +30,8 @@ _FILES = {
     "sae": "recipe.json",
     "features": "manifest.json",
 }
+CERTIFICATE = "certificate.json"  # beside an SAE's recipe
+_CERTIFIED = ("at", "holds", "verdict", "best", "tokens", "tokenization", "repaired")  # of it
 # Where an artifact says which other one it cannot do without: {noun of the other: {its own noun: path in the JSON}}.
 _NEEDED_BY = {
     "model": {"tokenization": "$.model", "sae": "$.model.name"},
@@ -47,7 +49,7 @@ class Index:
         self._database, self._paths = database, paths
 
     async def add(self, noun: str, name: str, info: dict[str, Any], job: int | None) -> Artifact:
-        """Raises Invalid for a name that is none."""
+        """``job``: which has made it; None leaves what is known of that. Raises Invalid for a name that is none."""
         if not is_name(noun, name):
             raise Invalid(f"{name!r} is no name of a {noun}", {"name": "is no name"})
 
@@ -144,7 +146,7 @@ class Index:
     def _put(self, db: sqlite3.Connection, noun: str, name: str, info: dict[str, Any], job: int | None) -> Artifact:
         db.execute(
             """insert into artifacts (noun, name, job, created_at, info) values (?,?,?,?,?)
-               on conflict (noun, name) do update set info = excluded.info, job = excluded.job""",
+               on conflict (noun, name) do update set info = excluded.info, job = coalesce(excluded.job, job)""",
             (noun, name, job, _created(self._paths.artifact(noun, name)), json.dumps(info)),
         )
         row = db.execute("select * from artifacts where noun = ? and name = ?", (noun, name)).fetchone()
@@ -211,14 +213,25 @@ def _finite(text: str) -> float | None:
 
 
 def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
-    """What an artifact's folder says about itself; None when it is not whole, or the name is none."""
+    """What an artifact's folder says about itself; None when it is not whole, or the name is none.
+
+    Of an SAE with a certificate, also what that says in short.
+    """
     if not is_name(noun, name):
         return None
+    folder = paths.artifact(noun, name)
+    info = _read_object(folder / _FILES[noun])
+    if info is not None and noun == "sae" and (found := _read_object(folder / CERTIFICATE)):
+        info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
+    return info
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        info = read_json(paths.artifact(noun, name) / _FILES[noun])
+        found = read_json(path)
     except (OSError, ValueError):
         return None
-    return info if isinstance(info, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def scan(paths: Paths, noun: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -162,7 +162,8 @@ def _from_spec(run: Path, number: int) -> Record:
     if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
         raise ValueError(f"{SPEC} is damaged")
     kind, touched = spec["kind"], _touched(run)
-    noun = MAKES.get(kind)
+    names = _names(spec)
+    name = spec.get("name") or next(iter(names), None)
     known = {name: order[name] for name in IN_SPEC if name in order}
     again = "to go on from its last checkpoint" if newest_checkpoint(run) is not None else "to do it again"
     message = f"the database was lost, and with it how this job went; retry {again}"
@@ -170,7 +171,7 @@ def _from_spec(run: Path, number: int) -> Record:
         {"attempts": 1, "created_at": touched, "started_at": touched, **known}
         | {"id": number, "kind": kind, "state": State.STOPPED, "spec": spec}
         | {"ended_at": touched, "error": {"code": "restored", "message": message}}
-        | {"makes": {"noun": noun, "name": spec.get("name"), "names": _names(spec)} if noun else None}
+        | {"makes": {"noun": MAKES[kind], "name": name, "names": names} if kind in MAKES and name else None}
     )
 
 

@@ -72,12 +72,12 @@ class Jobs:
             if key and (known := known_under(db, key)):
                 return known, False
             spec, kind = request.spec, request.spec.kind
-            noun, names = MAKES.get(kind), names_made(spec)
-            if noun:
-                refuse_taken(db, noun, names)
+            names = names_made(spec)
+            if names:
+                refuse_taken(db, MAKES[kind], names)
             job = add_job(db, (kind, lane or LANES[kind], spec.model_dump_json(), request.priority))
-            if noun:
-                claim_names(db, job, noun, names)
+            if names:
+                claim_names(db, job, MAKES[kind], names)
             for needed in sorted(set(after)):
                 require_usable(db, needed)
                 db.execute("insert into dependencies values (?, ?)", (job, needed))

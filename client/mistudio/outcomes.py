@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mistudio import human, inspected, output, steered
+from mistudio.certified import show_certified
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
@@ -128,6 +129,7 @@ def show_exported(result: Result) -> None:
 
 
 OF_KIND: dict[str, Callable[[Result], None]] = {
+    "certify": show_certified,
     "export": show_exported,
     "extract": show_extracted,
     "inspect": show_inspected,

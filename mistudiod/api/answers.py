@@ -246,6 +246,17 @@ class Tokenization(Artifact):
     same_as: str | None = Field(None, description="another tokenization whose windows this one shares")
 
 
+class Certificate(Described):
+    """Of the latest certification of an SAE; ``certificate.json`` beside it has all of it."""
+
+    at: str | None = None
+    holds: str | None = Field(None, description="declared: it is read as it was meant; other: another way is; none")
+    verdict: list[str] | None = None
+    tokens: int | None = Field(None, description="held-out tokens that it was run on")
+    tokenization: str | None = None
+    repaired: str | None = Field(None, description="the SAE as it was meant")
+
+
 class Sae(Artifact):
     architecture: str | None = None
     hook: str | None = None
@@ -260,6 +271,7 @@ class Sae(Artifact):
         description="of one that was brought in: source, revision, path, format, files with their sha256, the model, "
         "context and bos that its maker says, declared, notes, pickle, licence",
     )
+    certificate: Certificate | None = None
 
 
 class ModelPage(Page):

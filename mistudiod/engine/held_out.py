@@ -44,7 +44,7 @@ def harvest_held_out(
 
     ``heard`` is told how many tokens have come so far.
     """
-    chosen, text = _with_text(harvest.windows, numbers, tokens)
+    chosen, text = with_text(harvest.windows, numbers, tokens)
     apart = text >= APART_FROM and len(chosen) > 1
     parts, came = [], 0
     for some in (chosen[0::2], chosen[1::2]) if apart else (chosen,):
@@ -57,7 +57,7 @@ def harvest_held_out(
     return HeldOut(parts[0], parts[-1], apart, 1 - came / text if text else 0.0)
 
 
-def _with_text(windows: Windows, numbers: NDArray[np.integer], tokens: int) -> tuple[NDArray[np.integer], int]:
+def with_text(windows: Windows, numbers: NDArray[np.integer], tokens: int) -> tuple[NDArray[np.integer], int]:
     """Windows of ``numbers``, drawn, with up to ``tokens`` text tokens, one at least, and how many those are."""
     found, text = [], 0
     for number in np.random.default_rng(0).permutation(numbers):

@@ -128,7 +128,14 @@ class JobRequest(Spec):
 
 # Which noun each kind makes, under the names of ``names_made``, and which artifacts it reads: {field: noun}. A field
 # that is not given reads nothing.
-MAKES = {"add_model": "model", "add_dataset": "dataset", "tokenize": "tokenization", "train": "sae", "add_sae": "sae"}
+MAKES = {
+    "add_model": "model",
+    "add_dataset": "dataset",
+    "tokenize": "tokenization",
+    "train": "sae",
+    "add_sae": "sae",
+    "certify": "sae",
+}
 USES: dict[str, dict[str, str]] = {
     "add_model": {},
     "add_dataset": {},
@@ -157,7 +164,12 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 
 def names_made(spec: Spec) -> list[str]:
-    """What a job calls what it makes: its ``name``, or one of each SAE of a training; nothing when it makes nothing."""
+    """What a job calls what it makes: its ``name``, or one of each SAE of a training; nothing when it makes nothing.
+
+    A certification makes the repaired SAE, when it is asked to.
+    """
     if isinstance(spec, Train):
         return [one.name for one in spec.saes()]
+    if isinstance(spec, Certify):
+        return [spec.repaired] if spec.repair else []
     return [str(getattr(spec, "name"))] if getattr(spec, "kind") in MAKES else []  # noqa: B009 - Spec has neither

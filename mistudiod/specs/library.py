@@ -6,9 +6,9 @@ import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from mistudiod.specs.base import Name, Spec
+from mistudiod.specs.base import Name, Spec, check_name
 from mistudiod.specs.data import is_revision
 
 SAE_SOURCE = (
@@ -97,6 +97,23 @@ class Certify(Spec):
         None, description="the text; that of its training when not given, else the newest of its model"
     )
     tokens: int = Field(4096, ge=512, le=1_000_000, description="held-out tokens to run it on")
+    repair: bool = Field(
+        False, description="where another way holds, also write the SAE as it was meant, under its name with -repaired"
+    )
+
+    @property
+    def repaired(self) -> str:
+        """What the SAE as it was meant is called."""
+        return f"{self.sae}-repaired"
+
+    @model_validator(mode="after")
+    def _has_room_for_the_name(self) -> Certify:
+        if self.repair:
+            try:
+                check_name(self.repaired)
+            except ValueError:
+                raise ValueError(f"{self.repaired} would be too long a name for the SAE as it was meant") from None
+        return self
 
 
 class Export(Spec):

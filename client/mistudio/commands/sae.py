@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mistudio import human, output
+from mistudio.certified import show_sae
 from mistudio.commands.artifact import add_list_show_rm
 from mistudio.commands.sae_add import add, preview, show_sae
 from mistudio.commands.sae_push import push
 from mistudio.completion import named
-from mistudio.options import Call, Noun, pass_call
-from mistudio.watch import sending
+from mistudio.options import Call, Noun, SpecVerb, pass_call
+from mistudio.watch import sending, start
 
 
 @click.group("sae", cls=Noun)
@@ -40,6 +42,14 @@ add_list_show_rm(
 sae.add_command(add)
 sae.add_command(preview)
 sae.add_command(push)
+
+
+@sae.command("certify", cls=SpecVerb, kind="certify")
+@click.argument("sae", shell_complete=named("sae"))
+@pass_call
+def certify(call: Call, /, sae: str, **fields: Any) -> None:
+    """Run an SAE on held-out text in each way in which it may have been meant, and say which holds."""
+    start(call, "certify", {"sae": sae, **fields})
 
 
 @sae.command("download")

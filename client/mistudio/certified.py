@@ -1,0 +1,40 @@
+"""What certifying an SAE has found, as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mistudio import human, output
+
+_SHOWN = 8  # ways of reading it, those of the lowest FVU
+
+
+def show_certified(result: Mapping[str, Any]) -> None:
+    """The ways that were tried, the declared one first, then the verdict."""
+    declared, *others = result["tried"]
+    others.sort(key=lambda one: float("inf") if one["fvu"] is None else one["fvu"])
+    rows = [_row(one) for one in [declared, *others[:_SHOWN]]]
+    output.table(["READ", "FVU", "L0", "ALIVE"], rows)
+    if len(others) > _SHOWN:
+        output.text(f"and {len(others) - _SHOWN} more with a higher FVU")
+    output.text("")
+    for sentence in result["verdict"]:
+        output.text(sentence)
+
+
+def show_sae(sae: Mapping[str, Any]) -> None:
+    """Its fields, then what its certificate says."""
+    output.record({name: value for name, value in sae.items() if name != "certificate"})
+    certificate = sae.get("certificate")
+    if not certificate:
+        return
+    output.text("")
+    text = f"on {human.count(certificate.get('tokens'))} tokens of {certificate.get('tokenization')}"
+    output.text(f"certified {human.ago(certificate.get('at'))}, {text}:")
+    for sentence in certificate.get("verdict") or []:
+        output.text(str(sentence))
+
+
+def _row(one: Mapping[str, Any]) -> list[object]:
+    return [one["words"], human.number(one["fvu"], 3), human.number(one["l0"], 1), human.share(one["alive"])]
