@@ -23,9 +23,8 @@ def show_certified(result: Mapping[str, Any]) -> None:
         output.text(sentence)
 
 
-def show_sae(sae: Mapping[str, Any]) -> None:
-    """Its fields, then what its certificate says."""
-    output.record({name: value for name, value in sae.items() if name != "certificate"})
+def show_certificate(sae: Mapping[str, Any]) -> None:
+    """What an SAE's certificate says, if it has one."""
     certificate = sae.get("certificate")
     if not certificate:
         return

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from mistudio import human, output
-from mistudio.certified import show_sae
 from mistudio.commands.artifact import add_list_show_rm
 from mistudio.commands.sae_add import add, preview, show_sae
 from mistudio.commands.sae_push import push

@@ -10,6 +10,7 @@ import click
 
 from mistudio import human, names, output
 from mistudio.api import Artifact
+from mistudio.certified import show_certificate
 from mistudio.options import Call, SpecVerb, pass_call, source_argument
 from mistudio.sources import sae_parts, settled_sae
 from mistudio.watch import sending, showing, start
@@ -93,10 +94,16 @@ def _example(found: Mapping[str, Any]) -> str:
 
 
 def show_sae(sae: Artifact) -> None:
-    imported = sae.get("imported")
-    if not imported:
-        output.record(sae)
-        return
+    """Its fields, of one that was brought in where from, then what its certificate says."""
+    if sae.get("imported"):
+        _show_imported(sae)
+    else:
+        output.record({name: value for name, value in sae.items() if name != "certificate"})
+    show_certificate(sae)
+
+
+def _show_imported(sae: Artifact) -> None:
+    imported = sae["imported"]
     declared = imported.get("declared") or {}
     output.record(
         {
