@@ -118,7 +118,7 @@ def put(data: Path, sae: SparseAutoencoder, hook: str = HOOK, bos: bool = True, 
         "model": {"name": "m"},
         "spec": {"hook": hook, "hook_out": None, "tokenization": None},
         "resolved": {},
-        "imported": {"source": "somewhere", "declared": {"l0": K}, "notes": []},
+        "imported": {"source": "somewhere", "path": "", "format": "saelens", "declared": {"l0": K}, "notes": []},
     }
     (folder / "recipe.json").write_text(json.dumps(recipe | more))
     return folder
