@@ -145,6 +145,13 @@ def test_a_preview_groups_by_layer_and_width_and_says_how_to_go_on(run: Run) -> 
     assert [one["path"] for one in found["saes"]] == ["width_96/layers.0", "width_96/layers.1"]
 
 
+def test_a_preview_has_a_dash_where_no_l0_is_said(run: Run, tmp_path: Path) -> None:
+    gemma_scope(tmp_path / "mine")
+    shown = run("sae", "preview", str(tmp_path / "mine"))
+    assert shown.exit_code == 0, shown.output
+    assert ["—", str(F), "—"] in [line.split()[:3] for line in shown.stdout.splitlines()]
+
+
 def test_an_sae_is_added_and_shown_with_where_it_is_from(run: Run, tmp_path: Path) -> None:
     several = run("sae", "add", "org/saes")
     assert several.exit_code and "org/saes holds 4 SAEs: say which, as org/saes:width_96/layers.0" in several.stderr

@@ -64,7 +64,8 @@ def _groups(saes: Sequence[Row]) -> list[list[Row]]:
 
 def _l0s(group: Sequence[Row]) -> str:
     known = [f"{one['l0']:g}" for one in group if one["l0"] is not None]
-    return ", ".join(known[:_L0S]) + f" … {known[-1]}" * (len(known) > _L0S) or human.UNKNOWN
+    more = f" … {known[-1]}" if len(known) > _L0S else ""
+    return ", ".join(known[:_L0S]) + more or human.UNKNOWN
 
 
 def _path(group: Sequence[Row]) -> str:
