@@ -88,8 +88,9 @@ async def test_inspecting_a_text_takes_it_too_and_not_from_one_that_holds_it(stu
 
 async def test_a_queued_job_takes_it_from_a_busy_one_after_the_grace_and_all_who_ask_are_told(studio: Studio) -> None:
     writing = asyncio.create_task(ask(studio, steer(**SLOW)))
-    waiting = asyncio.create_task(ask(studio, steer()))
     await until_state(studio, "busy")
+    waiting = asyncio.create_task(ask(studio, steer()))
+    await asyncio.sleep(0.2)  # until it stands in line
     began = time.monotonic()
     job = await queued(studio, "slow-a")
     for asked in (writing, waiting):
