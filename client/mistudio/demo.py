@@ -96,12 +96,14 @@ class Demo:
             self._drawing.line(f"{label}: {said(about)}", human.part(about), False)
 
         self._drawing.line(f"{label}: starting", None, True)
-        [range] = self._client.calibrate(sae, [feature], draw)["ranges"]
+        began = time.monotonic()
+        known = self._client.ranges(sae, [feature])
+        [range] = known or self._client.calibrate(sae, [feature], draw)["ranges"]
         steer = self._client.steer(
             sae, PROMPT, {feature: 1.0}, on_progress=draw, sweep=[strength(range, "low"), strength(range, "high")],
             max_tokens=WRITTEN_TOKENS, temperature=0.7, seed=0,
         )  # fmt: skip
-        self._drawing.line(f"{label}: done", 1.0, True)
+        self._drawing.line(f"{label}: done in {human.duration(time.monotonic() - began)}", 1.0, True)
         return range, steer
 
     def _shown(self, sae: str) -> list[dict[str, Any]]:
