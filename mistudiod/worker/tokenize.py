@@ -26,6 +26,7 @@ from mistudiod.paths import PARTIAL
 from mistudiod.specs import Tokenize
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
+from mistudiod.worker.read_recipe import sha256_of
 from mistudiod.worker.stored_dataset import StoredDataset, stored_dataset
 from mistudiod.worker.tokenize_batches import batches, piece_count
 from mistudiod.worker.tokenize_pieces import Encoding
@@ -33,7 +34,6 @@ from mistudiod.worker.tokenize_processes import in_order
 from mistudiod.worker.tokenize_vocabulary import (
     TokenizedModel,
     read_tokenizer,
-    sha256_of,
     tokenized_model,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +54,3 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return open_tokenizer(path)
     except Exception as error:  # the library raises nothing more precise
         raise Refused(f"{path} does not hold a tokenizer: {error}", "model") from error
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
