@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from mistudiod.errors import Conflict, Invalid, NotFound
 from mistudiod.index import Index
-from mistudiod.specs import KINDS, USES, Label, Score, Spec
+from mistudiod.specs import Label, Score, Spec, read_by
 from mistudiod.store import Jobs
-
-_EXTRACTIONS: dict[str, dict[str, str]] = {kind: {} for kind in KINDS} | {"extract": USES["extract"]}
 
 
 async def needed(spec: Spec, kind: str, index: Index, store: Jobs) -> set[int]:
     """Raises Invalid, with the fields, for what neither is there nor will be; Conflict when no features will be."""
     jobs, missing = set(), {}
-    for field, noun in USES[kind].items():
-        if (name := getattr(spec, field)) is None:
-            continue
+    for field, noun, name in read_by(kind, spec.model_dump()):
         try:
             await index.get(noun, name)
         except NotFound:
@@ -27,7 +23,7 @@ async def needed(spec: Spec, kind: str, index: Index, store: Jobs) -> set[int]:
     if missing:
         raise Invalid("; ".join(missing.values()), missing)
     if isinstance(spec, Label | Score) and await index.newest_features(spec.sae) is None:
-        extracting = await store.users_of("sae", spec.sae, _EXTRACTIONS)
+        extracting = await store.users_of("sae", spec.sae, ("extract",))
         if not extracting:
             raise Conflict(
                 f"no features of {spec.sae} have been extracted yet; run: mistudio feature extract {spec.sae}",

@@ -16,7 +16,7 @@ from mistudiod.index import read_json
 from mistudiod.jobs import ENDED, State
 from mistudiod.paths import newest_checkpoint
 from mistudiod.readings import Metric, add_metrics
-from mistudiod.specs import KINDS, LANES, MAKES, USES, names_made
+from mistudiod.specs import KINDS, LANES, MAKES, USES, names_made, read_by
 from mistudiod.statements import claim_names, told
 
 SPEC, RECORD, METRICS = "spec.json", "job.json", "metrics.jsonl"
@@ -67,11 +67,8 @@ class Record(BaseModel):
     def _can_be_run_again(self) -> Record:
         if self.kind not in KINDS or self.spec.get("kind") != self.kind:
             raise ValueError(f"there is no kind of job {self.kind!r}")
-        if not all(
-            isinstance(self.spec.get(field), str)
-            for field in USES[self.kind]
-            if KINDS[self.kind].model_fields[field].is_required()
-        ):
+        named = {field for field, _, _ in read_by(self.kind, self.spec)}
+        if any(field not in named and KINDS[self.kind].model_fields[field].is_required() for field in USES[self.kind]):
             raise ValueError("its spec does not name what it reads")
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mistudiod.errors import Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
 from mistudiod.label_statements import Found
 from mistudiod.readings import Live, Metric, live_of, metrics_page, record
-from mistudiod.specs import LANES, MAKES, JobRequest, names_made
+from mistudiod.specs import LANES, MAKES, JobRequest, names_made, read_by
 from mistudiod.statements import (
     Job,
     Key,
@@ -102,15 +102,16 @@ class Jobs:
         """The unfinished job that will make an artifact, if there is one."""
         return await self._database.read(lambda db: maker(db, noun, name))
 
-    async def users_of(self, noun: str, name: str, uses: dict[str, dict[str, str]]) -> list[int]:
-        """Unfinished jobs whose spec names the artifact."""
+    async def users_of(self, noun: str, name: str, kinds: Collection[str] | None = None) -> list[int]:
+        """Unfinished jobs, of some kinds or of any, whose spec names the artifact."""
 
         def select(db: sqlite3.Connection) -> list[int]:
             rows = db.execute(f"select id, kind, spec from jobs where state not in ({marks(ENDED)})", values(ENDED))
             return [
                 row["id"]
                 for row in rows
-                if any(n == noun and json.loads(row["spec"]).get(f) == name for f, n in uses[row["kind"]].items())
+                if (kinds is None or row["kind"] in kinds)
+                and any((n, called) == (noun, name) for _, n, called in read_by(row["kind"], json.loads(row["spec"])))
             ]
 
         return await self._database.read(select)

@@ -13,7 +13,6 @@ from mistudiod.api.fields import Page
 from mistudiod.api.keys import INDEX, JOBS
 from mistudiod.api.route import Asked, Route
 from mistudiod.errors import Conflict, NotFound
-from mistudiod.specs import USES
 from mistudiod.tokens import Scope
 
 _NAMED = 10  # of those that need something, in a sentence
@@ -37,7 +36,7 @@ def of_noun(noun: str, one: type[answers.Artifact], page: type[Page]) -> Iterato
     async def remove(asked: Asked[None]) -> None:
         artifact = await asked.app[INDEX].get(noun, asked.path.ref)
         name = artifact["name"]
-        if users := await asked.app[JOBS].users_of(noun, name, USES):
+        if users := await asked.app[JOBS].users_of(noun, name):
             raise Conflict(f"job {users[0]} uses the {noun} {name!r}; stop it first or wait for its end")
         if needing := await asked.app[INDEX].needing(noun, name):
             raise Conflict(f"the {noun} {name!r} is needed by {_listed(needing)}; remove what needs it first")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from mistudiod.specs.base import Name, Priority, Spec, check_name
 from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
-from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, is_sae_repo, sae_file, sae_place
+from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, Upload, is_sae_repo, sae_file, sae_place
 from mistudiod.specs.many import Many
+from mistudiod.specs.measure import Compare, Evaluate, sae_and_step
 from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
 from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
 from mistudiod.specs.train import PRESETS, One, Train
@@ -33,8 +35,10 @@ __all__ = [
     "AnySpec",
     "Calibrate",
     "Certify",
+    "Compare",
     "Complete",
     "Edit",
+    "Evaluate",
     "Export",
     "Extract",
     "Inspect",
@@ -59,10 +63,13 @@ __all__ = [
     "Steer",
     "Tokenize",
     "Train",
+    "Upload",
     "check_name",
     "is_hub_id",
     "is_sae_repo",
     "names_made",
+    "read_by",
+    "sae_and_step",
     "sae_file",
     "sae_place",
 ]
@@ -79,8 +86,11 @@ AnySpec = Annotated[
     | Score
     | Steer
     | Certify
+    | Evaluate
+    | Compare
     | Export
-    | Push,
+    | Push
+    | Upload,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Spec]] = {
@@ -97,8 +107,11 @@ KINDS: dict[str, type[Spec]] = {
         Score,
         Steer,
         Certify,
+        Evaluate,
+        Compare,
         Export,
         Push,
+        Upload,
     )
 }
 PREVIEWS: dict[str, type[Spec]] = {
@@ -111,8 +124,10 @@ PREVIEWS: dict[str, type[Spec]] = {
 RESIDENT: dict[str, type[Spec]] = {"session": Session}  # kinds of workers that stay and are asked
 ASKED: dict[str, type[Spec]] = {"load": Load, "steer": Steer, "calibrate": Calibrate, "complete": Complete}  # of them
 LANES = {
-    **dict.fromkeys(("add_model", "add_dataset", "add_sae", "tokenize", "label", "score", "export", "push"), "io"),
-    **dict.fromkeys(("train", "extract", "inspect", "steer", "certify"), "gpu"),
+    **dict.fromkeys(
+        ("add_model", "add_dataset", "add_sae", "tokenize", "label", "score", "export", "push", "upload"), "io"
+    ),
+    **dict.fromkeys(("train", "extract", "inspect", "steer", "certify", "evaluate", "compare"), "gpu"),
 }
 
 
@@ -127,7 +142,7 @@ class JobRequest(Spec):
 
 
 # Which noun each kind makes, under the names of ``names_made``, and which artifacts it reads: {field: noun}. A field
-# that is not given reads nothing.
+# that is not given reads nothing, one that is a list reads each of it.
 MAKES = {
     "add_model": "model",
     "add_dataset": "dataset",
@@ -148,8 +163,11 @@ USES: dict[str, dict[str, str]] = {
     "score": {"sae": "sae"},
     "steer": {"sae": "sae"},
     "certify": {"sae": "sae", "tokenization": "tokenization"},
+    "evaluate": {"sae": "sae", "tokenization": "tokenization"},
+    "compare": {"saes": "sae", "tokenization": "tokenization"},
     "export": {"sae": "sae"},
     "push": {"sae": "sae"},
+    "upload": {"sae": "sae"},
 }
 
 # Names of the secrets that a kind's worker is handed; no other worker gets any.
@@ -160,7 +178,17 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "add_sae": ("hf",),
     "preview_sae": ("hf",),
     "push": ("hf",),
+    "upload": ("neuronpedia",),
 }
+
+
+def read_by(kind: str, spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What a spec names, as JSON has it: (field, noun, name) of each artifact that its job reads."""
+    for field, noun in USES[kind].items():
+        named = spec.get(field)
+        for name in named if isinstance(named, list) else [named]:
+            if isinstance(name, str):
+                yield field, noun, sae_and_step(name)[0] if noun == "sae" else name
 
 
 def names_made(spec: Spec) -> list[str]:

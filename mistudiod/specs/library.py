@@ -136,3 +136,21 @@ class Push(Spec):
     message: str | None = Field(None, min_length=1, max_length=500, description="of the commit")
     overwrite: bool = Field(False, description="take the place of files of another content")
     dry_run: bool = Field(False, description="only say what would be uploaded")
+
+
+class Upload(Spec):
+    """Put the newest features of an SAE, with their labels, on Neuronpedia by its own interface."""
+
+    kind: Literal["upload"] = "upload"
+    sae: Name = Field(description="name of the SAE")
+    model_id: str | None = Field(
+        None,
+        min_length=2,
+        max_length=32,
+        description="what Neuronpedia calls the model; by its name when not given",
+    )
+    set: str | None = Field(
+        None, min_length=1, max_length=64, description="set of sources there; made of hook and SAE when not given"
+    )
+    description: str | None = Field(None, min_length=1, max_length=128, description="of the set, where it is made")
+    labels: bool = Field(True, description="what its features are called goes with it")
