@@ -39,7 +39,7 @@ pytestmark = [
 HOOK = "blocks.3.hook_resid_post"
 WAIT_MS = 20_000
 # What Chromium itself says when a studio does not answer, or refuses what was asked on purpose.
-EXPECTED = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of (409|429))")
+EXPECTED = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of (400|409|429))")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
     asked: set[str] = set()
     contexts, urls = [], []
 
-    def visit(url: str, **options: Any) -> Page:
+    def visit(url: str, place: str = "jobs", **options: Any) -> Page:
         contexts.append(context := chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options}))
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
@@ -66,7 +66,7 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.add(request.url))
         urls.append(url)
-        page.goto(url)
+        page.goto(f"{url}/#/{place}")
         return page
 
     yield visit
@@ -130,6 +130,17 @@ def known(page: Page, signal_name: str) -> Any:
     )
 
 
+def known_artifacts(page: Page, noun: str) -> Any:
+    return page.evaluate(
+        "async (noun) => JSON.parse(JSON.stringify([...(await import('/state.js')).artifacts[noun].value]))", noun
+    )
+
+
+def go_to(page: Page, panel: str) -> None:
+    page.get_by_role("navigation").get_by_role("link", name=panel, exact=True).click()
+    expect(page.get_by_role("main").get_by_role("heading", level=2).first).to_contain_text(panel)
+
+
 # -- what is there ---------------------------------------------------------------------------------------------------
 
 
@@ -137,7 +148,6 @@ def test_an_empty_studio_says_how_to_begin(studio: str, open_page: OpenPage) -> 
     page = open_page(studio)
     expect(section(page, "Running")).to_contain_text("Nothing has run yet")
     expect(section(page, "Running").get_by_text("mistudio demo", exact=True)).to_be_visible()
-    expect(section(page, "SAEs")).to_contain_text("No SAE is here yet")
     expect(page.get_by_role("region", name="Waiting")).to_have_count(0)
     expect(section(page, "The studio's machine")).to_contain_text(re.compile(r"CPU\d+%"))
     assert page.title() == "miStudio"
@@ -145,7 +155,7 @@ def test_an_empty_studio_says_how_to_begin(studio: str, open_page: OpenPage) -> 
 
 def test_a_training_is_followed_from_queued_to_done(studio: str, open_page: OpenPage) -> None:
     page = open_page(studio)
-    expect(section(page, "SAEs")).to_contain_text("No SAE")
+    expect(section(page, "Running")).to_contain_text("Nothing has run yet")
     job = training(studio)
     expect(row(page, "Waiting", "Train SAE stories-l3")).to_contain_text("Queued behind job")
     card = section(page, "Running").get_by_role("article", name="Train SAE stories-l3")
@@ -157,17 +167,18 @@ def test_a_training_is_followed_from_queued_to_done(studio: str, open_page: Open
     expect(row(page, "Ended", "Train SAE stories-l3")).to_contain_text(
         f"FVU {ended['result']['fvu']:.3f} at L0 {ended['result']['l0']:.1f}"
     )
-    cells = section(page, "SAEs").get_by_role("row").nth(1).get_by_role("cell")
-    expect(cells).to_have_text(
-        ["stories-l3", "pico", HOOK, "2,048", "32", "0.065", "31.0", "88%", re.compile("ago|now")]
-    )
     expect(section(page, "Running")).to_contain_text("Nothing is running")
+    go_to(page, "SAEs")
+    cells = page.get_by_role("table", name="SAEs").get_by_role("row").nth(1).get_by_role("cell")
+    expect(cells).to_have_text(
+        ["stories-l3", "pico", HOOK, "2,048", "32", "0.065", "31.0", "88%", re.compile("ago|now"), "Delete"]
+    )
     assert page.title() == "miStudio"
 
 
 def test_what_is_told_aloud_is_each_state_once(studio: str, open_page: OpenPage) -> None:
     page = open_page(studio)
-    expect(section(page, "SAEs")).to_contain_text("No SAE")
+    expect(section(page, "Running")).to_contain_text("Nothing has run yet")
     page.evaluate(
         "() => { window.told = []; new MutationObserver(() => told.push(said.textContent))"
         ".observe(said, { childList: true, characterData: true, subtree: true }); }"
@@ -254,10 +265,9 @@ def test_two_pages_and_the_command_line_agree_after_a_restart_to_the_last_number
         ended, saes = call(url, f"/api/jobs/{job}"), call(url, "/api/saes")["saes"]
         assert ended["attempts"] == 2
         assert json.loads(cli.communicate(timeout=30)[0]) == ended
-        expect(section(second, "SAEs")).to_contain_text("stories-l3")
         for page in (first, second):
             assert dict(known(page, "jobs"))[job] == ended
-            assert [{**sae, "noun": "sae"} for _, sae in known(page, "saes")] == [
+            assert [{**sae, "noun": "sae"} for _, sae in known_artifacts(page, "sae")] == [
                 {**sae, "noun": "sae"} for sae in saes
             ]
         shown = [
@@ -353,8 +363,67 @@ def test_the_keyboard_reaches_every_button_and_shows_where_it_is(studio: str, op
         assert button.evaluate("(b) => getComputedStyle(b).outline") == "rgb(11, 95, 208) solid 2px"
 
 
-def test_the_page_has_its_landmarks(studio: str, open_page: OpenPage) -> None:
+def test_the_page_has_its_landmarks_and_each_panel_its_heading(studio: str, open_page: OpenPage) -> None:
     page = open_page(studio)
     expect(section(page, "Running")).to_be_visible()
     expect(page.get_by_role("banner").get_by_role("heading", level=1)).to_have_text("miStudio")
-    expect(page.get_by_role("main").get_by_role("heading", level=2)).to_have_text(["Running", "SAEs"])
+    expect(page.get_by_role("contentinfo")).to_contain_text("Nothing runs")
+    for panel in ("Datasets", "Models", "SAEs", "Training", "Features", "Steering", "System"):
+        go_to(page, panel)
+        expect(page.get_by_role("main").get_by_role("heading", level=2)).to_have_count(1)
+        expect(page.get_by_role("main").get_by_role("heading", level=2)).to_be_focused()
+        page.reload()
+        expect(page.get_by_role("main").get_by_role("heading", level=2)).to_contain_text(panel)
+
+
+# -- panels ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_a_dataset_and_its_tokens_are_made_by_mouse(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio, "models")
+    page.get_by_role("button", name="Add model").click()
+    page.get_by_label("Where it comes from").fill("/models/pico")
+    expect(page.get_by_label("What to call it")).to_have_value("pico")
+    page.get_by_role("dialog").get_by_role("button", name="Add").click()
+    expect(page.get_by_role("table", name="Models")).to_contain_text("pico")
+    go_to(page, "Datasets")
+    page.get_by_role("button", name="Add dataset").click()
+    page.get_by_label("Where it comes from").fill("/text/stories.jsonl")
+    expect(page.get_by_label("What to call it")).to_have_value("stories")
+    page.get_by_role("dialog").get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Tokenize stories").click()
+    expect(page.get_by_label("What to call it")).to_have_value("stories-pico")
+    page.get_by_role("dialog").get_by_role("button", name="Tokenize").click()
+    expect(page.get_by_role("table", name="Tokenizations")).to_contain_text("stories-pico")
+    spec = next(job["spec"] for job in call(studio, "/api/jobs")["jobs"] if job["kind"] == "tokenize")
+    assert (spec["dataset"], spec["model"], spec["context"]) == ("stories", "pico", 128)
+
+
+def test_what_is_wrong_with_a_field_stands_at_the_field_and_what_was_typed_stays(
+    studio: str, open_page: OpenPage
+) -> None:
+    page = open_page(studio, "datasets")
+    page.get_by_role("button", name="Add dataset").click()
+    page.get_by_label("Where it comes from").fill("/text/stories.jsonl")
+    page.get_by_label("What to call it").fill("no/name")
+    page.get_by_role("dialog").get_by_role("button", name="Add").click()
+    expect(page.get_by_role("alert")).to_contain_text("must be 1 to 64 letters")
+    expect(page.get_by_label("What to call it")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Where it comes from")).to_have_value("/text/stories.jsonl")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert call(studio, "/api/jobs")["jobs"] == []
+
+
+def test_deleting_asks_first_says_what_goes_and_shows_a_refusal(studio: str, open_page: OpenPage) -> None:
+    until(studio, training(studio), "done")
+    page = open_page(studio, "models")
+    page.get_by_role("button", name="Delete the model pico").click()
+    expect(page.get_by_role("dialog")).to_contain_text("What was made with it has to go first")
+    page.get_by_role("button", name="Keep").click()
+    assert [one["name"] for one in call(studio, "/api/models")["models"]] == ["pico"]
+    go_to(page, "SAEs")
+    page.get_by_role("button", name="Delete the SAE stories-l3").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No SAE is here yet")).to_be_visible()
+    assert call(studio, "/api/saes")["saes"] == []

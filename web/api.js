@@ -1,18 +1,26 @@
 // The studio's HTTP API: JSON in, JSON out.
 
-/** A request that the studio refuses: its status, and its sentence. */
+/** A request that the studio refuses: its status, its sentence, what is wrong with which field, and all that it says. */
 export class ApiError extends Error {
-  constructor(status, message) {
+  constructor(status, message, fields = {}, about = {}) {
     super(message);
     this.status = status;
+    this.fields = fields;
+    this.about = about;
   }
 }
 
 /** GET as JSON. Throws ApiError; TypeError when no studio answers. */
 export const get = (path) => ask("GET", path);
 
-/** POST without a body. Throws as get() does. */
-export const post = (path) => ask("POST", path);
+/** POST, PATCH or PUT of a body, DELETE without one. They throw as get() does. */
+export const post = (path, body) => ask("POST", path, body);
+export const patch = (path, body) => ask("PATCH", path, body);
+export const put = (path, body) => ask("PUT", path, body);
+export const remove = (path) => ask("DELETE", path);
+
+/** Queue a job: its spec → the job. Throws as get() does; the fields that are at fault are those of the spec. */
+export const submit = (spec) => post("/api/jobs", { spec });
 
 /** The whole list `noun` at `path` (which has a query), page after page. Throws as get() does. */
 export async function pages(path, noun) {
@@ -26,18 +34,21 @@ export async function pages(path, noun) {
   return list;
 }
 
-async function ask(method, path) {
-  const response = await fetch(path, { method, cache: "no-store" });
+async function ask(method, path, body) {
+  const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  const response = await fetch(path, { method, cache: "no-store", ...sent });
   const text = await response.text();
-  if (response.ok) return JSON.parse(text);
-  throw new ApiError(response.status, sentence(text) ?? `the studio answered ${response.status}`);
+  if (response.ok) return text ? JSON.parse(text) : null;
+  throw refused(response.status, text);
 }
 
-/** The sentence in the API's error; what stands between us and the studio may answer something else. */
-function sentence(text) {
+/** The error that an answer's text tells of; what stands between us and the studio may answer something else. */
+export function refused(status, text) {
+  let error = {};
   try {
-    return JSON.parse(text).error.message;
+    error = JSON.parse(text).error ?? {};
   } catch {
-    return null;
+    // no JSON: the status says all there is
   }
+  return new ApiError(status, error.message ?? `the studio answered ${status}`, error.fields ?? {}, error);
 }

@@ -7,7 +7,7 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { jobs, loss, metrics, phase, replaceJobs, replaceSaes, sample, take } from "./state.js";
+import { artifacts, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, take } from "./state.js";
 
 const TOPICS = ["job", "progress", "metric", "artifact", "system"];
 const CHECK_MS = 5000;
@@ -59,12 +59,13 @@ async function connected(turn) {
   heardAt = performance.now();
   held = [];
   try {
-    const asked = [everyJob(), pages("/api/saes?limit=1000", "saes"), get("/api/system")];
-    const [everything, list, reading] = await Promise.all(asked);
+    const nouns = Object.keys(artifacts);
+    const asked = nouns.map((noun) => pages(`/api/${noun}s?limit=1000`, `${noun}s`));
+    const [everything, reading, ...lists] = await Promise.all([everyJob(), get("/api/system"), ...asked]);
     if (turn !== loading) return;
     batch(() => {
       replaceJobs(everything);
-      replaceSaes(list);
+      nouns.forEach((noun, at) => replaceArtifacts(noun, lists[at]));
       sample.value = reading;
       take(held);
       phase.value = "live";

@@ -15,8 +15,13 @@ export const jobs = signal(new Map());
 export const metrics = signal(new Map());
 /** Id of a job → how fast it goes (lib/pace.js). */
 export const paces = signal(new Map());
-/** Name → SAE. */
-export const saes = signal(new Map());
+/** Noun → name → what is there of it. */
+export const artifacts = {
+  dataset: signal(new Map()),
+  model: signal(new Map()),
+  tokenization: signal(new Map()),
+  sae: signal(new Map()),
+};
 /** The newest reading of the machine; null when there is none. */
 export const sample = signal(null);
 /** Id of a job → why the studio did not do what was asked of it. */
@@ -32,8 +37,14 @@ export function replaceJobs(list) {
   jobs.value = new Map(list.map((job) => [job.id, job]));
 }
 
-export function replaceSaes(list) {
-  saes.value = new Map(list.map((sae) => [sae.name, sae]));
+export function replaceArtifacts(noun, list) {
+  artifacts[noun].value = new Map(list.map((one) => [one.name, one]));
+}
+
+/** Those of a noun, the newest first. */
+export function newest(noun) {
+  const made = (one) => one.created_at ?? "";
+  return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
 /** Take in events, [topic, data] each, in their order; nothing is drawn between them. */
@@ -57,8 +68,9 @@ const TAKE = {
     metrics.value = along(metrics.value, id, measuresAfter(metrics.value.get(id), metric));
   },
   artifact(artifact) {
-    if (artifact.noun !== "sae") return;
-    saes.value = artifact.removed ? without(saes.value, artifact.name) : along(saes.value, artifact.name, artifact);
+    const all = artifacts[artifact.noun];
+    if (!all) return;
+    all.value = artifact.removed ? without(all.value, artifact.name) : along(all.value, artifact.name, artifact);
   },
   system(reading) {
     sample.value = reading;

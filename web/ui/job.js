@@ -15,7 +15,7 @@ export function LiveJob({ job }) {
   const part = done(job);
   const figures = job.kind === "train" && quality(job);
   return html`<article class="working" aria-labelledby=${`job-${job.id}`}>
-    <div class="what"><${Title} job=${job} level="h3" /><${Details} job=${job} /></div>
+    <div class="what"><${Title} job=${job} level="h4" /><${Details} job=${job} /></div>
     <${Bar} share=${part} label=${`Progress of job ${job.id}`} />
     <p class="way">
       <span><b>${job.state === "running" ? name : `${job.state}…`}</b> ${joined([how, speed(job)])}</span>

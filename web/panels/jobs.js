@@ -1,21 +1,23 @@
 import { useState } from "preact/hooks";
 import { groups, jobs } from "../state.js";
-import { Command } from "./command.js";
-import { html } from "./html.js";
-import { EndedJob, LiveJob, WaitingJob } from "./job.js";
+import { Command } from "../ui/command.js";
+import { html } from "../ui/html.js";
+import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
+import { Panel } from "../ui/panel.js";
 
 const FEW = 6; // ended jobs that are shown at first
 
 /** What runs, what will, and what has ended. */
 export function Jobs() {
   const { live, waiting, ended } = groups.value;
-  return html`
+  return html`<${Panel} title="Jobs">
     <section aria-labelledby="running">
-      <h2 id="running">Running</h2>
+      <h3 id="running">Running</h3>
       ${live.length ? live.map((job) => html`<${LiveJob} job=${job} key=${job.id} />`) : html`<${Idle} />`}
     </section>
     <${List} title="Waiting" jobs=${waiting} row=${WaitingJob} />
-    <${List} title="Ended" jobs=${ended} row=${EndedJob} few=${FEW} />`;
+    <${List} title="Ended" jobs=${ended} row=${EndedJob} few=${FEW} />
+  </${Panel}>`;
 }
 
 function Idle() {
@@ -36,7 +38,7 @@ function List({ title, jobs, row: Row, few = jobs.length }) {
   const shown = all ? jobs : jobs.slice(0, few);
   const more = jobs.length - shown.length;
   return html`<section aria-labelledby=${id}>
-    <h2 id=${id}>${title} <span class="number">${jobs.length}</span></h2>
+    <h3 id=${id}>${title} <span class="number">${jobs.length}</span></h3>
     <ul class="rows ${id}">${shown.map((job) => html`<${Row} job=${job} key=${job.id} />`)}</ul>
     ${more > 0 && html`<button class="quiet" onClick=${() => setAll(true)}>Show ${more} more</button>`}
   </section>`;

@@ -1,0 +1,20 @@
+// The place that the page shows, as a signal; the browser's back and reload work because the address says all of it.
+
+import { signal } from "@preact/signals";
+import { parse, place } from "./lib/route.js";
+
+export const route = signal(parse(location.hash));
+
+addEventListener("hashchange", () => (route.value = parse(location.hash)));
+
+/** Go to a place, as a link to it does. */
+export function go(panel, open = [], query = {}) {
+  location.hash = place(panel, open, query);
+}
+
+/** Show the place that is shown otherwise, without a step for the browser's back. */
+export function show(query) {
+  const { panel, open, query: was } = route.peek();
+  history.replaceState(null, "", place(panel, open, { ...was, ...query }));
+  route.value = parse(location.hash);
+}

@@ -1,0 +1,30 @@
+import { useEffect, useRef } from "preact/hooks";
+import { html } from "./html.js";
+
+/** A dialog that is open for as long as it is drawn; `onClose` is told when a person has closed it. */
+export function Dialog({ title, onClose, children }) {
+  const dialog = useRef(null);
+  useEffect(() => {
+    dialog.current.showModal();
+    dialog.current.querySelector("input, select, [data-first]")?.focus();
+  }, []);
+  return html`<dialog ref=${dialog} aria-labelledby="dialog" onClose=${onClose}>
+    <header>
+      <h2 id="dialog">${title}</h2>
+      <button type="button" class="quiet" aria-label="Close" onClick=${() => dialog.current.close()}>✕</button>
+    </header>
+    ${children}
+  </dialog>`;
+}
+
+/** Ask before something is deleted. `loses`: what goes with it, in a sentence. */
+export function Sure({ title, verb, loses, failed, onYes, onClose }) {
+  return html`<${Dialog} title=${title} onClose=${onClose}>
+    <p class="loses">${loses}</p>
+    ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
+    <footer class="verbs">
+      <button type="button" data-first onClick=${onClose}>Keep</button>
+      <button type="button" class="bad" onClick=${onYes}>${verb}</button>
+    </footer>
+  </${Dialog}>`;
+}

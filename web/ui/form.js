@@ -1,0 +1,80 @@
+import { useState } from "preact/hooks";
+import { ApiError } from "../api.js";
+import { Dialog } from "./dialog.js";
+import { html } from "./html.js";
+
+/** What is said of a request that did not go through. */
+export const said = (error) =>
+  error instanceof ApiError ? error.message : "the studio does not answer; try again when it is back";
+
+/**
+ * A form in a dialog. `fields`: what `Field` takes, each with the name that the studio has for it; `start`: their first
+ * values; `send`: values → a promise, whose failure is shown at the field that is at fault. It closes when that is kept.
+ */
+export function Form({ title, verb, fields, start = {}, send, onClose, children }) {
+  const [values, setValues] = useState(start);
+  const [failed, setFailed] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const set = (changed) => setValues((was) => ({ ...was, ...changed }));
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      await send(given(values));
+      onClose();
+    } catch (error) {
+      setFailed({ message: said(error), fields: error.fields ?? {} });
+      setBusy(false);
+    }
+  };
+  const shown = fields.filter(({ when = () => true }) => when(values));
+  const placed = failed && shown.some(({ name }) => failed.fields[name]);
+  return html`<${Dialog} title=${title} onClose=${onClose}>
+    <form onSubmit=${submit}>
+      ${shown.map((field) => html`<${Field} key=${field.name} ...${field} value=${values[field.name] ?? ""}
+        error=${failed?.fields[field.name]} set=${(value) => set(field.also ? field.also(value, values) : { [field.name]: value })} />`)}
+      ${typeof children === "function" ? children(values, set) : children}
+      ${failed && !placed && html`<p class="refusal" role="alert">${failed.message}</p>`}
+      <footer class="verbs">
+        <button type="button" onClick=${onClose}>Cancel</button>
+        <button type="submit" class="first" disabled=${busy}>${busy ? "Sending…" : verb}</button>
+      </footer>
+    </form>
+  </${Dialog}>`;
+}
+
+/** Values that somebody has given: no empty text, which means that the studio chooses. */
+function given(values) {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "" && value !== null));
+}
+
+/**
+ * One field. `kind`: text, number, choice (with `choices`, [value, words] each) or switch; `help`: what it is, in a few
+ * words; `error`: what is wrong with it.
+ */
+export function Field({ name, label, help, error, kind = "text", choices, value, set, needed, list, ...more }) {
+  const id = `field-${name}`;
+  const about = [help && `${id}-help`, error && `${id}-error`].filter(Boolean).join(" ") || undefined;
+  const common = { id, name, required: needed, "aria-describedby": about, "aria-invalid": error ? "true" : undefined };
+  return html`<div class="field" data-kind=${kind}>
+    <label for=${id}>${label}</label>
+    ${control(kind, common, choices, value, set, list, more)}
+    ${list && html`<datalist id=${`${id}-list`}>${list.map((one) => html`<option value=${one} key=${one} />`)}</datalist>`}
+    ${help && html`<p class="help" id=${`${id}-help`}>${help}</p>`}
+    ${error && html`<p class="refusal" role="alert" id=${`${id}-error`}>${error}</p>`}
+  </div>`;
+}
+
+function control(kind, common, choices, value, set, list, more) {
+  if (kind === "choice") {
+    return html`<select ...${common} value=${value} onChange=${(event) => set(event.target.value)}>
+      ${choices.map(([of, words]) => html`<option value=${of} key=${of} selected=${of === value}>${words}</option>`)}</select>`;
+  }
+  if (kind === "switch") {
+    return html`<input type="checkbox" ...${common} checked=${value === true} onChange=${(event) => set(event.target.checked)} />`;
+  }
+  const number = kind === "number";
+  const heard = ({ target }) => set(number && target.value !== "" ? Number(target.value) : target.value);
+  return html`<input ...${common} ...${more} type=${number ? "number" : "text"} step=${number ? "any" : undefined}
+    list=${list ? `${common.id}-list` : undefined} autocomplete="off" spellcheck=${false} value=${value} onInput=${heard} />`;
+}
