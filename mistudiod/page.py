@@ -22,16 +22,8 @@ from mistudiod.errors import NotFound
 
 _HERE = Path(__file__).resolve().parent
 _PACKED, _CHECKOUT = _HERE / "static", _HERE.parent / "web"  # in an installed wheel; beside the sources
-_PATTERNS = (
-    "*.js",
-    "lib/*.js",
-    "panels/*.js",
-    "ui/*.js",
-    "vendor/*.js",
-    "css/*.css",
-    "icon.svg",
-    "vendor/LICENSES.txt",
-)
+_FOLDERS = ("", "lib/", "panels/", "ui/", "vendor/")
+_PATTERNS = (*(f"{one}*.js" for one in _FOLDERS), "css/*.css", "vendor/*.css", "icon.svg", "vendor/LICENSES.txt")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

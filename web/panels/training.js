@@ -6,9 +6,11 @@ import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { isEnded, isLive } from "../lib/jobs.js";
 import { NewTraining } from "./new_training.js";
+import { Run } from "./run.js";
 
 /** Trainings, the newest first: what runs, what waits, what has ended. */
 export function Training({ open, query }) {
+  if (/^\d+$/.test(open[0])) return html`<${Run} id=${Number(open[0])} key=${open[0]} />`;
   const runs = [...jobs.value.values()].filter((job) => job.kind === "train").sort((a, b) => b.id - a.id);
   const live = runs.filter(isLive);
   const others = runs.filter((job) => !isLive(job));

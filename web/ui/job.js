@@ -4,6 +4,7 @@ import { about, ago, amount, between, count, elapsed, number, share } from "../l
 import { details, done, isBad, isTraining, outcome, reason, stage, title, verbs, wait } from "../lib/jobs.js";
 import { mean, measured } from "../lib/measures.js";
 import { rate } from "../lib/pace.js";
+import { place } from "../lib/route.js";
 import { clock, jobs, metrics, paces, phase, refusals, refuse, slowClock } from "../state.js";
 import { Bar } from "./bar.js";
 import { html } from "./html.js";
@@ -86,7 +87,8 @@ export function EndedJob({ job }) {
 
 function Title({ job, level = "p" }) {
   const [verb, name] = title(job);
-  return html`<${level} class="title" id=${`job-${job.id}`}><span class="verb">${verb}</span> ${name}</${level}>`;
+  return html`<${level} class="title" id=${`job-${job.id}`}><span class="verb">${verb}</span> ${
+    job.kind === "train" ? html`<a href=${place("training", [job.id])}>${name}</a>` : name}</${level}>`;
 }
 
 function Details({ job }) {
