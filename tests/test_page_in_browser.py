@@ -427,3 +427,39 @@ def test_deleting_asks_first_says_what_goes_and_shows_a_refusal(studio: str, ope
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("No SAE is here yet")).to_be_visible()
     assert call(studio, "/api/saes")["saes"] == []
+
+
+def test_a_first_visit_goes_the_whole_way_with_one_click(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio, "")
+    page.get_by_role("button", name="Try it on the bundled model").click()
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    expect(row(page, "Ended", "Train SAE pico-demo")).to_be_visible()
+    kinds = [job["kind"] for job in reversed(call(studio, "/api/jobs")["jobs"])]
+    assert kinds == ["add_model", "add_dataset", "tokenize", "train", "extract", "label", "score"]
+    go_to(page, "Datasets")
+    expect(page.get_by_role("button", name="Try it on the bundled model")).to_have_count(0)
+
+
+def test_a_training_is_opened_and_its_charts_say_what_the_studio_measured(studio: str, open_page: OpenPage) -> None:
+    job = training(studio)
+    until(studio, job, "done")
+    page = open_page(studio, f"training/{job}")
+    chart = page.get_by_role("figure", name="FVU")
+    chart.get_by_text("Show data").click()
+    metrics = call(studio, f"/api/jobs/{job}/metrics")["metrics"]
+    newest = [one for one in metrics if "fvu" in one["values"]][-1]
+    expect(chart.get_by_role("row").last).to_have_text(f"{newest['step']}{newest['values']['fvu']:.3f}")
+    page.get_by_role("button", name="Run again").click()
+    expect(page.get_by_role("status")).to_contain_text("does the same, as stories-l3-2")
+
+
+def test_the_first_load_is_light_and_asks_for_little(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio, "")
+    expect(page.get_by_role("heading", name="Datasets")).to_be_visible()
+    loads = page.evaluate(
+        "performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))"
+        ".map((one) => [one.name, one.transferSize])"
+    )
+    files = [(name, size) for name, size in loads if "/api/" not in name]
+    assert len(files) <= 45, [name for name, _ in files]
+    assert sum(size for _, size in files) <= 100 * 1000

@@ -2,12 +2,13 @@ import { useState } from "preact/hooks";
 import { post, submit } from "../api.js";
 import { ago, count, share, size } from "../lib/format.js";
 import { datasetName, freeName, tokenizationName } from "../lib/names.js";
-import { artifacts, newest, slowClock } from "../state.js";
+import { artifacts, jobs, newest, slowClock } from "../state.js";
 import { Form, said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
+import { FirstVisit } from "./first_visit.js";
 
 const made = (one) => html`<time datetime=${one.created_at}>${ago(one.created_at, slowClock.value)}</time>`;
 
@@ -18,7 +19,9 @@ export function Datasets() {
   const list = newest("dataset");
   const tokenized = newest("tokenization");
   const add = html`<button class="first" onClick=${() => setOpen("add")}>Add dataset</button>`;
+  const isNew = Object.values(artifacts).every(({ value }) => !value.size) && !jobs.value.size;
   return html`<${Panel} title="Datasets" count=${list.length} verbs=${add}>
+    ${isNew && html`<${FirstVisit} />`}
     ${list.length
       ? html`<${Table} label="Datasets" columns=${columns(setOpen)} rows=${list} />`
       : html`<${Empty} line="mistudio dataset add builtin:python">

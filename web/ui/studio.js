@@ -1,13 +1,6 @@
+import { effect, signal } from "@preact/signals";
 import { open } from "../events.js";
 import { timeOfDay } from "../lib/format.js";
-import { Datasets } from "../panels/datasets.js";
-import { Features } from "../panels/features.js";
-import { Jobs } from "../panels/jobs.js";
-import { Models } from "../panels/models.js";
-import { Saes } from "../panels/saes.js";
-import { Steering } from "../panels/steering.js";
-import { System } from "../panels/system.js";
-import { Training } from "../panels/training.js";
 import { route } from "../route.js";
 import { loss, phase } from "../state.js";
 import { html } from "./html.js";
@@ -15,23 +8,47 @@ import { JobBar } from "./jobbar.js";
 import { Nav } from "./nav.js";
 import { Strip } from "./strip.js";
 
-const PANELS = { datasets: Datasets, models: Models, saes: Saes, training: Training, features: Features, steering: Steering, system: System, jobs: Jobs };
+// Each panel is fetched when it is first come to.
+const PANELS = {
+  datasets: () => import("../panels/datasets.js").then((found) => found.Datasets),
+  models: () => import("../panels/models.js").then((found) => found.Models),
+  saes: () => import("../panels/saes.js").then((found) => found.Saes),
+  training: () => import("../panels/training.js").then((found) => found.Training),
+  features: () => import("../panels/features.js").then((found) => found.Features),
+  steering: () => import("../panels/steering.js").then((found) => found.Steering),
+  system: () => import("../panels/system.js").then((found) => found.System),
+  jobs: () => import("../panels/jobs.js").then((found) => found.Jobs),
+};
+const fetched = signal({});
+const failed = signal("");
+
+effect(() => {
+  const { panel } = route.value;
+  if (fetched.peek()[panel]) return;
+  PANELS[panel]().then(
+    (found) => (fetched.value = { ...fetched.peek(), [panel]: found }),
+    () => (failed.value = panel),
+  );
+});
 
 /** The whole page. */
 export function Studio() {
   const is = phase.value;
-  const { panel, open, query } = route.value;
+  const { panel, open: opened, query } = route.value;
+  const Shown = fetched.value[panel];
   return html`<div class="studio ${is}">
     <header class="top">
       <h1><img src="/icon.svg" alt="" width="24" height="24" /> miStudio</h1>
       <${Strip} />
     </header>
-    <${Nav} panels=${Object.keys(PANELS).filter((one) => one !== "jobs")} />
+    <${Nav} />
     <main aria-busy=${is === "loading"}>
       ${is === "lost" && html`<${Lost} />`}
       ${is === "loading"
         ? html`<p class="empty late">Asking the studio how things stand.</p>`
-        : html`<${PANELS[panel] ?? Datasets} open=${open} query=${query} key=${panel} />`}
+        : Shown
+          ? html`<${Shown} open=${opened} query=${query} key=${panel} />`
+          : failed.value === panel && html`<p class="empty">This part of the page could not be fetched: reload it.</p>`}
     </main>
     ${is !== "loading" && html`<${JobBar} />`}
   </div>`;

@@ -1,0 +1,32 @@
+import { useState } from "preact/hooks";
+import { submit } from "../api.js";
+import { demo } from "../lib/demo.js";
+import { go } from "../route.js";
+import { artifacts } from "../state.js";
+import { Command } from "../ui/command.js";
+import { said } from "../ui/form.js";
+import { html } from "../ui/html.js";
+
+/** What stands in an empty studio: the whole way in one click, on a model and a text that need no download. */
+export function FirstVisit() {
+  const [failed, setFailed] = useState("");
+  const [busy, setBusy] = useState(false);
+  const begin = async () => {
+    setBusy(true);
+    try {
+      for (const spec of demo((noun, name) => artifacts[noun].value.has(name))) await submit(spec);
+      go("jobs");
+    } catch (error) {
+      setFailed(said(error));
+      setBusy(false);
+    }
+  };
+  return html`<section class="card first-visit" aria-labelledby="first-visit">
+    <h3 id="first-visit">New here?</h3>
+    <p>A sparse autoencoder (SAE) takes a model's activations apart into features that a person can read. The bundled model goes
+    the whole way in a few minutes, without a download: a text, its tokens, an SAE, its features and their labels.</p>
+    <p class="verbs"><button class="first" disabled=${busy} onClick=${begin}>Try it on the bundled model</button></p>
+    ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
+    <${Command} line="mistudio demo" />
+  </section>`;
+}
