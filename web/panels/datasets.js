@@ -9,6 +9,7 @@ import { Empty, Panel } from "../ui/panel.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
 import { FirstVisit } from "./first_visit.js";
+import { HubToken } from "./hub_token.js";
 
 const made = (one) => html`<time datetime=${one.created_at}>${ago(one.created_at, slowClock.value)}</time>`;
 
@@ -80,7 +81,7 @@ function Add({ onClose }) {
   ];
   const send = ({ named, ...spec }) => submit({ kind: "add_dataset", ...spec });
   return html`<${Form} title="Add a dataset" verb="Add" fields=${fields} send=${send} onClose=${onClose}>
-    ${(values, set) => html`<${Preview} source=${values.source} take=${set} />`}
+    ${(values) => html`<${Preview} source=${values.source} /><${HubToken} source=${values.source} />`}
   </${Form}>`;
 }
 

@@ -10,6 +10,7 @@ import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Tokens, around } from "../ui/tokens.js";
 import { Feature } from "./feature.js";
+import { LabelFeatures } from "./label.js";
 
 const ROW_PX = 36;
 const TYPED_MS = 200;
@@ -45,7 +46,10 @@ export function Features({ open, query }) {
 function List({ saes, sae, query }) {
   const asked = { sort: query.sort ?? "-max", filter: query.filter ?? "", q: query.q ?? "" };
   const [found, setFound] = useState({ total: null, failed: null });
-  return html`<${Panel} title="Features" count=${found.total}>
+  const [labelling, setLabelling] = useState(false);
+  const verbs = found.total !== null && html`<button onClick=${() => setLabelling(true)}>Label features</button>`;
+  return html`<${Panel} title="Features" count=${found.total} verbs=${verbs}>
+    ${labelling && html`<${LabelFeatures} sae=${sae} onClose=${() => setLabelling(false)} />`}
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <label>SAE <select onChange=${(event) => go("features", [event.target.value])}>
         ${saes.map((one) => html`<option key=${one.name} selected=${one.name === sae.name}>${one.name}</option>`)}</select></label>

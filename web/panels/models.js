@@ -9,6 +9,7 @@ import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
+import { HubToken } from "./hub_token.js";
 import { Model } from "./model.js";
 
 const COLUMNS = [
@@ -61,5 +62,7 @@ function Add({ onClose }) {
       when: ({ source = "" }) => /^[\w.-]+\/[\w.-]+$/.test(source) },
   ];
   const send = ({ named, ...spec }) => submit({ kind: "add_model", ...spec });
-  return html`<${Form} title="Add a model" verb="Add" fields=${fields} send=${send} onClose=${onClose} />`;
+  return html`<${Form} title="Add a model" verb="Add" fields=${fields} send=${send} onClose=${onClose}>
+    ${(values) => html`<${HubToken} source=${values.source} />`}
+  </${Form}>`;
 }
