@@ -36,15 +36,16 @@ def evaluated(found: Mapping[str, Any]) -> list[str]:
         if interval and interval[0] <= 0 <= interval[1]:
             sentences.append(f"on this text its FVU cannot be told from that of {what}")
     if figures["dead"]["value"] >= MANY_DEAD:
+        more = "more of them (--tokens)" if tokens > found["asked"] / 2 else "more held-out text"
         sentences.append(
-            f"{_percent(figures['dead']['value'])} of the latents never fired on these {tokens:,} tokens: more of them "
-            "(--tokens) would tell the rare ones from the dead"
+            f"{_percent(figures['dead']['value'])} of the latents never fired on these {tokens:,} tokens: {more} would "
+            "tell the rare ones from the dead"
         )
-    documents = found["documents"]
-    if documents["units"] < documents["least"]:
+    units, least = found["documents"]["units"], found["documents"]["least"]
+    if units < least:
         sentences.append(
-            f"no intervals: they are drawn from the documents, and the held-out text has {documents['units']}; "
-            f"tokenize text of {documents['least']} or more held-out documents"
+            f"no intervals: they come of drawing documents anew, and of the {units} here too few differ; tokenize text "
+            f"with {least} held-out documents or more"
         )
     return sentences
 
