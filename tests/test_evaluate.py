@@ -420,6 +420,8 @@ def test_the_verdict_says_what_cannot_be_told_and_why_there_are_no_intervals() -
     assert "more of them (--tokens) would" in evaluated(found)[2]
     found["documents"]["units"] = 10
     figures["pca_margin"]["interval"], figures["dead"]["value"] = [0.001, 0.03], 0.01
+    assert evaluated(found)[1] == "the intervals come of 10 documents only, so they are rough, and rather too narrow"
+    found["documents"]["units"] = 40
     assert len(evaluated(found)) == 1
 
 
