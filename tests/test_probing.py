@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from probed import CAPITAL, CONTEXT, D_IN, VOCABULARY, by_window, harvest, random_sae, sample, spell, true_sae
 
 from mistudiod.engine.harvest import Harvest, NoActivations
-from mistudiod.engine.logistic import PENALTY, fit
+from mistudiod.engine.logistic import PENALTIES, PENALTY, fit, fit_chosen
 from mistudiod.engine.probe_sample import LEAST_DOCUMENTS, NoSample, parted, take
 from mistudiod.engine.probe_tasks import TASKS
 from mistudiod.engine.probes import probes
@@ -47,6 +47,21 @@ def test_a_probe_of_classes_that_a_line_parts_is_finite_and_right() -> None:
     x = torch.linspace(-1, 1, 100)[:, None]
     found = fit(x, (x > 0).long(), PENALTY)
     assert found.weights.isfinite().all() and ((found.scores(x) > 0) == (x > 0)).all()
+
+
+@pytest.mark.parametrize(("inputs", "strength"), [(400, 1.0), (4, 1.0), (400, 0.0)])
+def test_a_probe_of_many_inputs_does_not_learn_few_tokens_by_heart(inputs: int, strength: float) -> None:
+    random = torch.Generator().manual_seed(1)
+    y = torch.arange(2400)[:, None] % 2
+    x = torch.randn(2400, inputs, generator=random) + strength * (y - 0.5)
+    x[:, 1:] -= strength * (y - 0.5)  # one of them tells, the others are noise
+    train, test = slice(0, 400), slice(400, None)
+    right = {
+        penalty: ((fit(x[train], y[train], penalty).scores(x[test]) > 0) == (y[test] > 0)).double().mean().item()
+        for penalty in PENALTIES
+    }
+    found = ((fit_chosen(x[train], y[train]).scores(x[test]) > 0) == (y[test] > 0)).double().mean().item()
+    assert found in right.values() and found >= max(right.values()) - 0.03
 
 
 def dense(taken, sae: SparseAutoencoder) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mistudiod.engine.by_document import Bootstrap, Figure, Floats, difference, divided
-from mistudiod.engine.logistic import fit
+from mistudiod.engine.logistic import Probe, fit, fit_chosen
 from mistudiod.engine.probe_sample import Sample
 from mistudiod.engine.probe_tasks import TASKS, Task
 
@@ -106,9 +106,8 @@ def best(apart: Floats, k: int) -> NDArray[np.int64]:
     return np.argsort(-np.abs(apart), kind="stable")[:k]
 
 
-def hits(sample: Sample, drawn: Drawn, train: Tensor, test: Tensor) -> Hits:
-    """Of a probe of inputs (tokens, d) that is trained on the train part and tried on the test part."""
-    probe = fit(train, torch.from_numpy(drawn.train_yes)[:, None])
+def hits(sample: Sample, drawn: Drawn, probe: Probe, test: Tensor) -> Hits:
+    """Of a probe on its inputs of the test part, (tokens, d)."""
     says, yes = probe.scores(test)[:, 0].numpy() > 0, drawn.test_yes > 0
     units = sample.units[drawn.test]
 
@@ -125,11 +124,13 @@ def probed(sample: Sample, drawn: Drawn, d_sae: int) -> tuple[dict[str, Hits], l
     yes = drawn.train_yes.astype(np.float64)
     sums: list[Floats] = [one.numpy() for one in (torch.from_numpy(yes) @ x, x.sum(0), x.square().sum(0))]
     of_numbers = best(standardised(sums[0], sums[1], sums[2], int(yes.sum()), len(x)), max(K))
-    found = {"all": hits(sample, drawn, x, x_test)}
+    y = torch.from_numpy(drawn.train_yes)[:, None]
+    found = {"all": hits(sample, drawn, fit_chosen(x, y), x_test)}
     train, test = sample.columns(of_latents, drawn.train), sample.columns(of_latents, drawn.test)
     for k in K:
-        found[f"latents {k}"] = hits(sample, drawn, train[:, :k], test[:, :k])
-        found[f"numbers {k}"] = hits(sample, drawn, x[:, of_numbers[:k]], x_test[:, of_numbers[:k]])
+        some = of_numbers[:k]
+        found[f"latents {k}"] = hits(sample, drawn, fit(train[:, :k], y), test[:, :k])
+        found[f"numbers {k}"] = hits(sample, drawn, fit(x[:, some], y), x_test[:, some])
     return found, of_latents.tolist()
 
 
