@@ -22,7 +22,7 @@ def of(found, letter):
 def test_a_planted_absorption_is_found_by_its_latent_its_token_and_its_share() -> None:
     sae = true_sae(absorbs=True)
     taken = sample(sae, windows=600)
-    found = absorption(taken, sae)
+    found = absorption(taken, sae, print)
     assert [one["letter"] for one in found["letters"]] == list(LETTERS)
     absorbing = of(found, "l")
     assert absorbing["main"] == [L] and absorbing["probe_f1"] > 0.95
@@ -43,7 +43,7 @@ def test_a_planted_absorption_is_found_by_its_latent_its_token_and_its_share() -
 
 def test_where_none_is_planted_none_is_found() -> None:
     for sae in (true_sae(), random_sae()):
-        found = absorption(sample(sae, windows=600), sae)
+        found = absorption(sample(sae, windows=600), sae, print)
         assert found["measured"] == 4 and found["rate"]["value"] < 0.03
         assert {"a", "b"} <= set(found["left_out"]) and "words to train on" in found["left_out"]["a"]
 
@@ -51,7 +51,7 @@ def test_where_none_is_planted_none_is_found() -> None:
 def test_a_word_whose_latent_does_not_write_the_letter_is_not_absorbed_only_silent() -> None:
     sae = true_sae(absorbs=True)
     sae.W_dec = true_sae().W_dec  # the word's latent writes the word alone: the letter is lost there
-    found = of(absorption(sample(sae, windows=600), sae), "l")
+    found = of(absorption(sample(sae, windows=600), sae, print), "l")
     assert found["silent"]["value"] > 0.01 and found["rate"]["value"] == 0 and found["absorbing"] == []
 
 
@@ -68,7 +68,7 @@ def test_a_letter_that_two_latents_share_is_split_and_not_absorbed() -> None:
     train = np.flatnonzero((taken.letters >= 0) & taken.train)
     main, f1 = main_latents(taken, train, L, sae.d_sae)
     assert sorted(main) == [L, spare] and f1 > 0.9
-    found = absorption(taken, sae)
+    found = absorption(taken, sae, print)
     assert of(found, "l")["rate"]["value"] == 0 and found["split"] == 0.25
 
 
@@ -101,5 +101,5 @@ def test_absorption_is_its_definition_word_by_word() -> None:
 
 def test_of_a_transcoder_nothing_is_measured_and_it_is_said_why() -> None:
     sae = replace(true_sae(), transcodes=True)
-    found = absorption(sample(sae, windows=30), sae)
+    found = absorption(sample(sae, windows=30), sae, print)
     assert found["measured"] == 0 and found["rate"] is None and "a transcoder writes" in found["left_out"]["l"]

@@ -11,6 +11,7 @@ absorption is not looked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
@@ -65,9 +66,10 @@ class Letter:
     found: Absorbed
 
 
-def absorption(sample: Sample, sae: SparseAutoencoder) -> dict[str, Any]:
+def absorption(sample: Sample, sae: SparseAutoencoder, heard: Callable[[int], None]) -> dict[str, Any]:
     """Every letter that the sample has words for, JSON-ready; ``left_out`` says why of the others.
 
+    ``heard`` is told how many letters are done.
     Of a transcoder nothing: its latents write elsewhere than the probes read.
     """
     letters: list[Letter] = []
@@ -75,7 +77,7 @@ def absorption(sample: Sample, sae: SparseAutoencoder) -> dict[str, Any]:
         why = "a transcoder writes at another place than it reads, where the letters' directions are not known"
         left_out = dict.fromkeys(ascii_lowercase, why)
     else:
-        letters, left_out = measured(sample, sae)
+        letters, left_out = measured(sample, sae, heard)
     bootstrap = Bootstrap(sample.test_units)
     rates = [_rate(sample, one.found, one.found.absorbed) for one in letters]
     silents = [_rate(sample, one.found, one.found.silent) for one in letters]
@@ -106,7 +108,9 @@ def absorption(sample: Sample, sae: SparseAutoencoder) -> dict[str, Any]:
     }
 
 
-def measured(sample: Sample, sae: SparseAutoencoder) -> tuple[list[Letter], dict[str, str]]:
+def measured(
+    sample: Sample, sae: SparseAutoencoder, heard: Callable[[int], None]
+) -> tuple[list[Letter], dict[str, str]]:
     """The letters that can be measured, and why the others cannot."""
     train, test = (np.flatnonzero((sample.letters >= 0) & (sample.train == part)) for part in (True, False))
     left_out = _too_few(sample, train, test)
@@ -117,6 +121,7 @@ def measured(sample: Sample, sae: SparseAutoencoder) -> tuple[list[Letter], dict
     says = probe.scores(sample.activations(test)).numpy() > 0
     found = []
     for column, letter in enumerate(wanted):
+        heard(letter)
         yes = sample.letters[test] == letter
         f1 = _f1(says[:, column], yes)
         if f1 < LEAST_F1:

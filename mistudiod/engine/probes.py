@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from mistudiod.engine.absorption import absorption
 from mistudiod.engine.harvest import Harvest
-from mistudiod.engine.probe_sample import NoSample, Spell, Units, take
+from mistudiod.engine.probe_sample import TOKENS, NoSample, Spell, Units, take
+from mistudiod.engine.probe_tasks import TASKS
 from mistudiod.engine.probing import sparse_probing
 from mistudiod.engine.sae import SparseAutoencoder
 
@@ -22,20 +24,23 @@ def probes(
     sae: SparseAutoencoder,
     spell: Spell,
     documents: Units,
-    heard: Callable[[int], None],
+    told: Callable[[str, int, int], None],
 ) -> dict[str, Any]:
     """``{"said", "probing", "absorption"}`` of an SAE on held-out windows ``numbers``, JSON-ready.
 
     ``columns``: what it reads of the harvest; ``spell``: the bytes of tokens; ``documents``: of windows (n,) the
-    document of each token (n, context); ``heard`` is told how many tokens have come. ``probing`` is as
+    document of each token (n, context); ``told`` hears of a stage how much is done and of how much. ``probing`` is as
     ``sparse_probing`` gives it, ``absorption`` as ``absorption`` does; both are None, and ``said`` has why, where no
     sample can be taken. Raises NoActivations when activations are not finite.
     """
     try:
-        sample = take(harvest, numbers, columns, sae, spell, documents, heard)
+        sample = take(
+            harvest, numbers, columns, sae, spell, documents, lambda n: told("take tokens for probes", n, TOKENS)
+        )
     except NoSample as error:
         return {"said": [f"no probes: {error}"], "probing": None, "absorption": None}
-    probing, absorbing = sparse_probing(sample, sae.d_sae), absorption(sample, sae)
+    probing = sparse_probing(sample, sae.d_sae, lambda n: told("probe latents", n, len(TASKS)))
+    absorbing = absorption(sample, sae, lambda n: told("look for absorption", n, len(ascii_lowercase)))
     return {"said": sentences(probing, absorbing), "probing": probing, "absorption": absorbing}
 
 
@@ -57,7 +62,8 @@ def sentences(probing: Mapping[str, Any], absorbing: Mapping[str, Any]) -> list[
             f"another one writes it, over {absorbing['measured']} letters that could be measured"
         )
     else:
-        said.append("absorption could not be measured: no letter has words enough that a probe finds it in")
+        [why, *others] = set(absorbing["left_out"].values())
+        said.append(f"no absorption: {'no letter has words enough that a probe finds it in' if others else why}")
     return said
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ MAJORITY = 0.5  # the accuracy of whoever always says the same, as yes and no ar
 MEANING = (
     "accuracy of a yes-or-no probe that sees only the k latents that tell most, on text it was not trained on: 0.5 is "
     "chance, 'all' is a probe of the whole activation, 'numbers' one of the k best numbers of the activation itself; "
-    "latents that are no better than those have found no concept of these"
+    "latents that are no better than those have found no concept of these; an interval is of other documents or "
+    "windows (the unit) to try the same probes on"
 )
 LIMIT = (
     "a light form, on questions that this text sets by itself: compare SAEs of one model, hook and text; do not "
@@ -139,11 +140,15 @@ def mean(figures: Sequence[Figure]) -> Figure:
     return lambda weights: np.mean([figure(weights) for figure in figures], axis=0)
 
 
-def sparse_probing(sample: Sample, d_sae: int) -> dict[str, Any]:
-    """Every question that the sample has tokens for, JSON-ready; ``left_out`` says why of the others."""
+def sparse_probing(sample: Sample, d_sae: int, heard: Callable[[int], None]) -> dict[str, Any]:
+    """Every question that the sample has tokens for, JSON-ready; ``left_out`` says why of the others.
+
+    ``heard`` is told how many questions are done.
+    """
     bootstrap = Bootstrap(sample.test_units)
     tasks, left_out, all_hits = [], {}, []
     for number, task in enumerate(TASKS):
+        heard(number)
         drawn = draw(sample, number)
         if isinstance(drawn, str):
             left_out[task.name] = drawn
