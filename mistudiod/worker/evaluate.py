@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from mistudiod.engine.extract import spread
 from mistudiod.engine.harvest import Harvest, outlier_norms
 from mistudiod.engine.held_out import with_text
 from mistudiod.engine.lm import PASS_TOKENS
+from mistudiod.engine.probes import probes
 from mistudiod.engine.splice import PASSES, Splice, Units
+from mistudiod.engine.token_bytes import token_bytes
 from mistudiod.engine.verdict import evaluated
 from mistudiod.facts import check_hook
 from mistudiod.specs import Evaluate
@@ -73,7 +76,9 @@ class _Evaluation:
         """What is kept, JSON-ready. Raises Refused."""
         trained, name = self.trained, self._found.name
         try:
-            found, losses = self._measured(), self._losses()
+            harvest, hooks = self._harvest()
+            found, losses = self._measured(harvest, hooks), self._losses()
+            probed = self._probed(harvest, hooks) if self._spec.probes else None
         except ValueError as error:
             raise Refused(f"{self._spec.sae} on {name}: {error}", "sae") from error
         found["figures"] |= losses.pop("figures")
@@ -92,7 +97,7 @@ class _Evaluation:
             **found,
             "formulas": {name: {"unit": unit, "formula": formula} for name, (unit, formula) in FORMULAS.items()},
             "interval": {"level": LEVEL, "draws": RESAMPLES, "of": "documents, with replacement"},
-            "probes": None,  # what spec.probes asks for
+            "probes": probed,
             "hook": trained.hook,
             "hook_out": trained.hook_out,
             "bos": self._bos,
@@ -108,9 +113,8 @@ class _Evaluation:
         first = self._found.manifest["policy"]["bos"] if begins else lm.leading
         return Body(self._found.windows, begins, lm.facts.context - bos, first if bos else None), bos
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self, harvest: Harvest, hooks: list[str]) -> dict[str, Any]:
         sae, link, trained = self.trained.sae, self._link, self.trained
-        harvest, hooks = self._harvest()
         columns = dict(zip(hooks, harvest.columns(), strict=True))
         rebuilt = columns[trained.hook_out if sae.transcodes else trained.hook]
         text = Text(harvest, self._numbers, columns[trained.hook], rebuilt, self._units, int(self._bos))
@@ -158,6 +162,15 @@ class _Evaluation:
         self._norms = dict(zip(hooks, harvest.outlier_norms, strict=True)) if harvest.outlier_norms else {}
         self._lm_tokens = lm_tokens
         return harvest, hooks
+
+    def _probed(self, harvest: Harvest, hooks: list[str]) -> dict[str, Any]:
+        def told(stage: str, done: int, of: int) -> None:
+            self._link.check()
+            self._link.progress(stage, done, of)
+
+        columns = dict(zip(hooks, harvest.columns(), strict=True))[self.trained.hook]
+        spell = partial(token_bytes, self._lm.tokenizer)
+        return probes(harvest, self._numbers, columns, self.trained.sae, spell, self._units.rows, told)
 
     def _losses(self) -> dict[str, Any]:
         trained, link = self.trained, self._link
