@@ -77,12 +77,12 @@ class Settings:
         return [Path(text.strip()).expanduser() for text in self.allowed_paths.split(",") if text.strip()]
 
     @property
-    def known_endpoints(self) -> dict[str, known_endpoints.Endpoint]:
-        return known_endpoints.parse(self.endpoints)
-
-    @property
     def neuronpedia(self) -> known_endpoints.Endpoint:
         return known_endpoints.neuronpedia(self.neuronpedia_url)
+
+    @property
+    def known_endpoints(self) -> dict[str, known_endpoints.Endpoint]:
+        return known_endpoints.parse(self.endpoints)
 
 
 _DEFAULTS = Settings()

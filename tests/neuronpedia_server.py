@@ -1,7 +1,7 @@
 """Neuronpedia's self-serve HTTP, as small as it can be: what its rules refuse is refused, what they take is kept.
 
 The rules are written down here once more, from the description of the routes and not from our own checks. By hand:
-``python tests/neuronpedia_server.py PORT [SECONDS OF EACH REQUEST]``, with the key sk-np-key-of-mine; it says what it takes.
+``python tests/neuronpedia_server.py PORT [SECONDS OF EACH REQUEST]``, with the key below; it says what it takes.
 """
 
 from __future__ import annotations

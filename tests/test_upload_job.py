@@ -165,7 +165,7 @@ def test_asked_to_end_it_ends_in_the_middle_of_a_request_and_goes_on_later(
     asking.start()
     began = time.monotonic()
     with contextlib.redirect_stderr(io.StringIO()), pytest.raises(Asked):
-        job.run(Upload(sae="batchtopk"), link)
+        job.run(Upload.model_validate({"sae": "batchtopk"}), link)
     asking.join()
     assert time.monotonic() - began < 20 and len(there.sizes) == 2
     assert upload(data)["features"] == len(alive(data)) == sum(there.sizes)

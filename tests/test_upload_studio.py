@@ -32,7 +32,7 @@ def there() -> Iterator[Neuronpedia]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = make_saes(tmp_path_factory.mktemp("upload"))
+    data: Path = make_saes(tmp_path_factory.mktemp("upload"))
     change(data / "models/m/model.json", source="org/tiny")
     change(data / "saes/batchtopk/recipe.json", model={"name": "m", "source": "org/tiny"})
     return data

@@ -17,7 +17,7 @@ from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.shared import Shared
 
 _TIMES_PAGES = 3  # a compressed export is smaller than the pages of the store that it is made of
-_TIMES_PAGES_PLAIN = 12  # one that is not compressed
+_TIMES_PAGES_PLAIN = 6  # one that is not compressed took 4.2 times them
 log = logging.getLogger(__name__)
 
 
