@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import re
 import shutil
 import threading
@@ -296,17 +295,3 @@ def test_features_of_other_weights_are_to_be_extracted_again(data: Path, there: 
     change(data / "saes/batchtopk/recipe.json", sae_sha256="0" * 64)
     assert "are of other weights: extract them again: mistudio feature extract batchtopk" in refused(data)
     assert there.requests == []
-
-
-def test_a_model_that_follows_instructions_is_said_to(data: Path) -> None:
-    from mistudiod.worker.neuronpedia_source import source_of
-    from mistudiod.worker.shared import open_shared
-
-    for source, instruct in (("google/gemma-2-2b-it", True), ("google/gemma-2-2b", False)):
-        change(data / "models/m/model.json", source=source)
-        _, about = source_of(open_shared("batchtopk", [], link_of(data)), link_of(data))
-        assert (about.instruct, about.names.model) == (instruct, source.rpartition("/")[2])
-
-
-def test_a_request_has_128_features_at_most_in_a_real_job() -> None:
-    assert math.ceil(131_072 / requests.AT_ONCE) == 1024
