@@ -73,9 +73,8 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         paths, app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES]
     )
     app[keys.TEMPLATES] = Templates(paths.data / "templates")
-    app[keys.GIVING] = Giving(
-        database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], settings.known_endpoints
-    )
+    places = (settings.known_endpoints, settings.neuronpedia)
+    app[keys.GIVING] = Giving(database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], *places)
     app[keys.LEASES] = Leases(database)
     app[keys.SESSION] = Sessions(
         settings,

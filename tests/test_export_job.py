@@ -284,6 +284,7 @@ def test_an_export_that_breaks_a_rule_fails_and_the_one_before_it_stays(
         ("batchtopk", "sparsify", "write it as saelens or dictionary_learning or gemma_scope_npz"),
         ("topk", "gemma_scope_npz", "write it as saelens or sparsify or dictionary_learning"),
         ("topk", "neuronpedia", "no features of topk as it is now have been extracted: mistudio feature extract topk"),
+        ("topk", "saedashboard", "no features of topk as it is now have been extracted: mistudio feature extract topk"),
     ],
 )
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(data: Path, sae: str, format: str, why: str) -> None:
@@ -294,8 +295,23 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(data: Path, sae: s
 
 def test_features_of_an_earlier_sae_of_that_name_are_not_taken_for_its(data: Path) -> None:
     change(data / "saes/batchtopk/recipe.json", sae_sha256="0" * 64)
-    with pytest.raises(Refused, match="have been extracted"):
+    with pytest.raises(Refused, match="those that there are, are of other weights: extract them again"):
         exported(data, "batchtopk", "neuronpedia")
+
+
+def test_where_an_sae_is_from_is_written_whole(data: Path) -> None:
+    made_by = {"source": "me/saes:blocks.1/res", "path": "blocks.1/res", "revision": "main"}
+    change(data / "saes/batchtopk/recipe.json", imported=made_by)
+    change(data / "models/m/model.json", source="google/gemma-2-2b-it")
+    folder, _ = exported(data, "batchtopk", "neuronpedia")
+    meta = neuronpedia.meta(folder / "gemma-2-2b-it" / "1-res-batchtopk")
+    source, model = meta["source"], meta["model"]
+    assert (source["hfRepoId"], source["hfFolderId"], meta["release"]["creatorName"]) == (
+        "me/saes",
+        "blocks.1/res",
+        "me",
+    )
+    assert (model["instruct"], model["layers"], model["neuronsPerLayer"], model["owner"]) == (True, 3, 64, "google")
 
 
 def test_a_damaged_sae_is_refused(data: Path) -> None:
@@ -311,7 +327,7 @@ def test_an_export_that_is_asked_to_stop_leaves_the_one_before_it(data: Path) ->
     before = sorted(folder.rglob("*"))
     link = Link(data, Paths(data))
     link.hear("stop")
-    for format in ("neuronpedia", "zip"):
+    for format in ("neuronpedia", "saedashboard", "zip"):
         with pytest.raises(Asked):
             export.run(Export(sae="batchtopk", format=format), link)
     assert folders(data, "exports") == ["batchtopk-neuronpedia"] and sorted(folder.rglob("*")) == before

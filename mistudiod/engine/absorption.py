@@ -29,8 +29,8 @@ from mistudiod.engine.sae import SparseAutoencoder
 
 LEAST_TRAIN, LEAST_TEST = 100, 50  # words with a letter
 LEAST_F1 = 0.6  # of the probe on the test part, or the activation does not say the letter (SAEBench)
-F1_JUMP, MOST_MAIN = 0.03, 10  # one more latent is a main one when it adds more than that, to so many (the paper, 3.2)
-LEAST_COSINE = 0.025  # of an absorbing latent's decoder row with the probe's direction (the paper; SAEBench)
+F1_JUMP, MOST_MAIN = 0.03, 10  # one more latent is a main one when it adds more than that, to so many (SAEBench)
+LEAST_COSINE = 0.025  # of an absorbing latent's decoder row with the probe's direction (SAEBench)
 LEAST_SHARE = 0.4  # of the projection onto that direction, by the one latent (SAEBench)
 SHOWN = 5  # absorbing latents of a letter
 
