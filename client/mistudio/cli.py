@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from mistudio import output
-from mistudio.commands import label_files, label_one, marks, sae_export, steer_ranges, steer_runs  # noqa: F401 - of nouns
+from mistudio.commands import label_files, label_one, marks, sae_export, sae_keep, steer_ranges, steer_runs  # noqa: F401 - of nouns
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
 from mistudio.commands.demo import demo
+from mistudio.commands.disk import clean, disk
 from mistudio.commands.feature import feature
 from mistudio.commands.job import job
 from mistudio.commands.label import label
@@ -27,6 +28,7 @@ from mistudio.commands.studio import doctor, monitor, ps, status
 from mistudio.commands.token import token
 from mistudio.commands.tokenization import tokenization
 from mistudio.commands.train import train
+from mistudio.commands.trash import trash
 from mistudio.errors import ApiError, Unreachable, VersionMismatch
 from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun
@@ -105,7 +107,7 @@ def main() -> None:
 
 for command in (
     *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
-    *(session, profile, job, context, token, secret, completion, neuronpedia),
+    *(trash, disk, clean, session, profile, job, context, token, secret, completion, neuronpedia),
 ):
     main.add_command(command)
 

@@ -272,6 +272,9 @@ class Sae(Artifact):
         "context and bos that its maker says, declared, notes, pickle, licence",
     )
     certificate: Certificate | None = None
+    tags: list[str] | None = Field(None, description="that a person has given it")
+    note: str | None = Field(None, description="that a person has written of it")
+    earlier: list[str] | None = Field(None, description="what it was called before, the latest last")
 
 
 class ModelPage(Page):
