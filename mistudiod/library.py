@@ -22,7 +22,7 @@ from mistudiod.moving import Move
 from mistudiod.paths import Paths
 from mistudiod.statements import job_row, maker, refuse_taken
 from mistudiod.store import users
-from mistudiod.trash import Trashed, named, note
+from mistudiod.trash import Trashed, clear, named, note
 
 log = logging.getLogger("mistudiod.library")
 _NAMED = 5  # jobs, in a sentence
@@ -128,6 +128,7 @@ class Library:
             return Move(moving.in_trash(one.id), new, one.name, None, one.job)
 
         await self._move(prepare)
+        await asyncio.to_thread(clear, self._paths, one.id)
         labelled = await self._database.read(lambda db: label_statements.count(db, new))
         return await self._index.get("sae", new), labelled >= one.labels
 
@@ -148,8 +149,7 @@ class Library:
         begun: list[Move] = []
 
         def move(db: sqlite3.Connection) -> None:
-            one = prepare(db)
-            moving.begin(self._paths, one)
+            one = moving.begin(self._paths, prepare(db))
             begun.append(one)
             if not moving.carry_out(self._paths, one):
                 raise Conflict(f"the folder of the SAE {one.was!r} is gone: put it back, or start the studio anew")

@@ -13,14 +13,15 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, get_args
 
 from mistudiod import about
 from mistudiod.errors import Conflict
 from mistudiod.index import read_object
-from mistudiod.paths import Paths, put_beside, sync, write_whole
+from mistudiod.paths import PARTIAL, Paths, put_beside, sync, write_whole
 from mistudiod.renamed import renamed
 from mistudiod.specs.library import Format
 
@@ -32,7 +33,7 @@ _SAY_ITS_NAME = ("recipe.json", "certificate.json", "evaluation.json")
 
 class Move(NamedTuple):
     """``was``: what the SAE has been called up to now; ``row``: its number in the index, of one that was there;
-    ``job``: which has made it.
+    ``job``: which has made it; ``ages``: when its folders were last written, which they keep.
     """
 
     old: str
@@ -40,6 +41,7 @@ class Move(NamedTuple):
     was: str
     row: int | None
     job: int | None
+    ages: Mapping[str, int] = MappingProxyType({})
 
     @property
     def name(self) -> str | None:
@@ -81,13 +83,16 @@ def check_room(paths: Paths, place: str) -> None:
             raise Conflict(f"{folder} is in the way: move it away or delete it")
 
 
-def begin(paths: Paths, move: Move) -> None:
+def begin(paths: Paths, move: Move) -> Move:
     """Say that it is on its way: from now on it is finished, or taken back."""
-    write_whole(paths.moving, [json.dumps(move._asdict())])
+    ages = {name: folder.stat().st_mtime_ns for name, folder in _aged(paths, move.old)}
+    write_whole(paths.moving, [json.dumps(move._replace(ages=ages)._asdict())])
+    return move._replace(ages=ages)
 
 
 def begun(paths: Paths) -> Move | None:
     """The one that was on its way when the daemon died."""
+    paths.moving.with_name(f"{PARTIAL}{paths.moving.name}").unlink(missing_ok=True)
     found = read_object(paths.moving)
     try:
         return Move(**found) if found else None
@@ -113,6 +118,7 @@ def carry_out(paths: Paths, move: Move) -> bool:
             sync(parent)
     if move.name is not None:
         _say(after, move.was, move.name)
+    _keep_ages(paths, move.new, move.ages)
     return True
 
 
@@ -123,22 +129,35 @@ def take_back(paths: Paths, move: Move) -> None:
         _rename(folder, before[what])
     if move.name is not None:
         _say(before, move.name, move.was)
+    _keep_ages(paths, move.old, move.ages)
     end(paths)
+
+
+def _aged(paths: Paths, place: str) -> Iterator[tuple[str, Path]]:
+    """The folders whose age says when something was made: the SAE's own, and of each extraction by its number."""
+    at = folders(paths, place)
+    for name, folder in [("sae", at["sae"]), *((one.name, one) for one in at["features"].glob("*"))]:
+        if folder.is_dir() and not folder.is_symlink():
+            yield name, folder
+
+
+def _keep_ages(paths: Paths, place: str, ages: Mapping[str, int]) -> None:
+    """Some file systems take a folder for changed that has another parent, and what is written into one changes it."""
+    for name, folder in _aged(paths, place):
+        if name in ages:
+            os.utime(folder, ns=(folder.stat().st_atime_ns, ages[name]))
 
 
 def _rename(folder: Path, to: Path) -> None:
     if not os.path.lexists(folder) or os.path.lexists(to):
         return
     to.parent.mkdir(parents=True, exist_ok=True)
-    was = folder.lstat()
     try:
         folder.rename(to)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise Conflict(f"{folder} and {to.parent} lie on different disks: move {folder} by hand first") from error
         raise
-    if not to.is_symlink():  # some file systems take a folder for changed that has another parent
-        os.utime(to, ns=(was.st_atime_ns, was.st_mtime_ns))
 
 
 def _say(places: Mapping[str, Path], was: str, name: str) -> None:

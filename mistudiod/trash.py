@@ -6,6 +6,7 @@ What only the database knows of one is kept there, under a name that no SAE can 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sqlite3
@@ -73,6 +74,15 @@ def named(paths: Paths, ref: str) -> Trashed:
         ids = ", ".join(f"{one.id} of {one.removed_at[:16].replace('T', ' ')}" for one in found)
         raise Conflict(f"{len(found)} SAEs named {ref!r} are in the trash; say which by its id: {ids}")
     return found[0]
+
+
+def clear(paths: Paths, id: str) -> None:
+    """Of what was restored nothing stays; if this is cut short, the next sweep does it."""
+    folder = paths.trash / id
+    (folder / TRASH).unlink(missing_ok=True)
+    for empty in (folder / "exports", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def folders(paths: Paths) -> Iterator[Path]:
