@@ -184,7 +184,8 @@ def _activations(db: sqlite3.Connection, paths: Paths) -> Iterator[Path]:
     hooks: set[str | None] = set()
     for row in db.execute(query, values(ENDED)).fetchall():
         spec = json.loads(row["spec"])
-        hooks |= {*spec["hook"], spec.get("hook_out")}
+        hook = spec["hook"]
+        hooks |= {spec.get("hook_out"), *([hook] if isinstance(hook, str) else hook)}
     for folder in sorted(paths.activations.glob("*")):
         belongs_to = (read_object(folder / "manifest.json") or {}).get("belongs_to")
         hook = belongs_to.get("hook") if isinstance(belongs_to, dict) else None

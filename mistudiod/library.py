@@ -65,7 +65,10 @@ class Library:
             rest = {field: value for field, value in info.items() if field not in known}
             put = self._index.put(db, "sae", name, rest | edited, None)
             if edited != known:
-                about.write(folder, edited)  # last: what fails before it leaves the folder alone
+                try:  # last: what fails before it leaves the folder alone
+                    about.write(folder, edited)
+                except OSError as error:
+                    raise _not_done(error) from error
             return put
 
         return await self._database.write(write)
@@ -145,7 +148,7 @@ class Library:
     # -- how it is done ------------------------------------------------------------------------------------------
 
     async def _move(self, prepare: Callable[[sqlite3.Connection], Move]) -> None:
-        """``prepare`` checks that it may be. Raises what that does, OSError, StoreError; nothing has changed then."""
+        """``prepare`` checks that it may be. Raises what that does, Conflict, StoreError; nothing has changed then."""
         begun: list[Move] = []
 
         def move(db: sqlite3.Connection) -> None:
@@ -157,9 +160,11 @@ class Library:
 
         try:
             await self._database.write(move)
-        except Exception:
+        except Exception as error:
             if begun:
                 await asyncio.to_thread(moving.take_back, self._paths, begun[0])
+            if isinstance(error, OSError):
+                raise _not_done(error) from error
             raise
         await asyncio.to_thread(moving.end, self._paths)
 
@@ -176,6 +181,10 @@ class Library:
             raise Conflict(
                 f"the session has the SAE {name!r} in memory: end it first (mistudio session stop), then {what}"
             )
+
+
+def _not_done(error: OSError) -> Conflict:
+    return Conflict(f"{error.filename or 'a file'} cannot be written or moved ({error.strerror}): nothing was changed")
 
 
 def _is_due(db: sqlite3.Connection, move: Move) -> bool:

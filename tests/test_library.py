@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import shutil
 from datetime import datetime, timedelta, timezone
@@ -377,6 +378,49 @@ async def test_a_folder_that_is_gone_is_said_and_nothing_moves(open_studio: Open
         assert (status, "the folder of the SAE 'a' is gone" in said) == (409, True)
     assert (studio.data / "features" / "a" / "1").is_dir() and not (studio.data / "moving.json").exists()
     assert (await studio.call("PATCH", "/api/saes/a", json={"note": "x"}))[0] == 404
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_folder_that_cannot_be_moved_stays_with_all_that_was_moved_before_it(open_studio: OpenStudio) -> None:
+    studio = await kept(open_studio, "a")
+    before = await known(studio, "a")
+    (studio.data / "saes").chmod(0o500)
+    try:
+        for method, path, body in (("DELETE", "", None), ("POST", "/rename", {"name": "new"})):
+            status, said = await refused(studio, method, f"/api/saes/a{path}", body)
+            assert (status, said.endswith("(Permission denied): nothing was changed")) == (409, True)
+    finally:
+        (studio.data / "saes").chmod(0o700)
+    assert await known(studio, "a") == before
+
+
+async def test_when_the_last_folder_cannot_be_moved_those_before_it_are_moved_back(open_studio: OpenStudio) -> None:
+    studio = await kept(open_studio, "a")
+    before = await known(studio, "a")
+    (studio.data / "exports" / "new-zip").symlink_to(studio.data / "nowhere")
+    status, said = await refused(studio, "POST", "/api/saes/a/rename", {"name": "new"})
+    assert (status, "is in the way" in said) == (409, True)
+    (studio.data / "exports" / "new-zip").unlink()
+    (studio.data / "trash").write_text("no folder")
+    status, said = await refused(studio, "DELETE", "/api/saes/a")
+    assert (status, said.endswith("nothing was changed")) == (409, True)
+    assert await known(studio, "a") == before
+
+
+async def test_a_write_that_the_database_refuses_leaves_the_folders_where_they_were(open_studio: OpenStudio) -> None:
+    studio = await kept(open_studio, "a")
+    before = await known(studio, "a")
+
+    def forbid(db: Any) -> None:
+        db.execute("create temp trigger no_more before update of sae on ranges begin select raise(abort, 'no'); end")
+
+    await studio.app[keys.DATABASE].write(forbid)
+    for method, path, body in (("DELETE", "", None), ("POST", "/rename", {"name": "new"})):
+        assert (await refused(studio, method, f"/api/saes/a{path}", body))[0] == 500
+    await studio.app[keys.DATABASE].write(lambda db: db.execute("drop trigger no_more"))
+    assert await known(studio, "a") == before
+    assert not (studio.data / "moving.json").exists() and (await studio.get("/api/trash"))["trash"] == []
+    await done(studio, "POST", "/api/saes/a/rename", {"name": "new"})
 
 
 async def test_an_sae_that_another_was_trained_on_from_is_said_under_any_name(open_studio: OpenStudio) -> None:
