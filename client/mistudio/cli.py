@@ -44,6 +44,7 @@ Exit codes:
   4  it is not allowed          10  the job failed
   5  it is in conflict          11  the job was stopped
 130  interrupted"""
+_RENAMED = "; it is called "
 _OF_STATUS = {400: 6, 401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 413: 6, 415: 6, 421: 4, 429: 5}
 
 
@@ -63,7 +64,7 @@ class Root(Noun):
             output.error(message, {"code": "usage", "message": message})
             raise click.exceptions.Exit(error.exit_code) from error
         except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError, FileNotFoundError) as error:
-            near = _near(call, error.missing) if isinstance(error, ApiError) and error.missing else ""
+            near = _near(call, error.missing, error.message) if isinstance(error, ApiError) and error.missing else ""
             exit_code, body = explained(error)
             body["message"] = f"{body['message']}{near}"
             output.error(f"{error}{near}", body if call.json else None)
@@ -72,9 +73,11 @@ class Root(Noun):
             call.close()
 
 
-def _near(call: Call, missing: tuple[str, str]) -> str:
-    """What there is of nearly that name."""
+def _near(call: Call, missing: tuple[str, str], message: str) -> str:
+    """What there is of nearly that name, unless the studio knows what it is called now."""
     noun, ref = missing
+    if _RENAMED in message:
+        return ""
     try:
         return did_you_mean(ref, [one["name"] for one in call.client.every_artifact(noun)])
     except (ApiError, Unreachable, TimeoutError):

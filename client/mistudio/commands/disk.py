@@ -39,11 +39,12 @@ def disk(call: Call) -> None:
     """Show what takes the disk: each SAE, each folder of the studio, and what can be freed."""
     found = call.client.disk()
     rows = sorted(found["saes"], key=lambda one: -one["bytes"])
-    show_rows(call, found, rows, _SAES)
+    if rows or call.json or call.columns:
+        show_rows(call, found, rows, _SAES)
     if call.json or call.columns:
         return
     if any(one["checkpoints"] for one in rows):
-        output.note("checkpoints are of the job that made the SAE, shared with the other SAEs of that job")
+        output.text("checkpoints are those of the job that made the SAE, shared with the other SAEs of that job")
     output.text("")
     places = sorted(((size, name) for name, size in found["places"].items() if size), reverse=True)
     output.table(["FOLDER", "SIZE"], [[name, human.size(size)] for size, name in places])
@@ -62,10 +63,12 @@ def clean(call: Call, what: tuple[str, ...], yes: bool) -> None:
     """Show what can be deleted without losing an SAE, by group, and delete it: when asked, or with --yes."""
     found = call.client.clean(what)
     groups = [one for one in found["groups"] if one["things"]]
-    if not (yes and call.json):
+    if groups and not (yes and call.json):
         show_rows(call, found, groups, _GROUPS)
     if not groups:
-        if not call.json:
+        if call.json:
+            output.data(found)
+        else:
             output.note("there is nothing to delete")
         return
     chosen = _chosen(groups, yes, call)

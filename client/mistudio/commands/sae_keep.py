@@ -89,8 +89,8 @@ def _depending(found: dict[str, Any]) -> list[str]:
     """What goes with an SAE, and what stays that names it."""
     goes = [
         *_counted(found["extractions"], "extraction"),
-        *(f"{human.count(found[what])} {what} features" for what in ("marked",) if found[what]),
         *_counted(found["labels"], "label"),
+        *_counted(found["marked"], "marked feature"),
         *_counted(found["ranges"], "range"),
         *(f"its {format} export" for format in found["exports"]),
     ]
