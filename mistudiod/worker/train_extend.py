@@ -63,7 +63,8 @@ def checkpoint_to_extend(one_pass: Pass, link: Link) -> Checkpoint:
     if steps <= found.about["step"]:
         field, had = ("steps", found.about["step"]) if spec.steps else ("tokens", found.about["tokens"])
         raise Refused(f"{name} has been trained on {had:,} {field} already: ask for more than that in all", field)
-    return replace(found, about={**found.about, "saes": [name if one == was else one for one in found.about["saes"]]})
+    saes = [name if one == was else "" for one in found.about["saes"]]  # another of them may have been called so then
+    return replace(found, about={**found.about, "saes": saes})
 
 
 def origin(spec: Train, link: Link) -> dict[str, Any] | None:
