@@ -263,6 +263,9 @@ class Sae(Artifact):
     )
     certificate: Certificate | None = None
     evaluation: Evaluation | None = None
+    tags: list[str] | None = Field(None, description="that a person has given it")
+    note: str | None = Field(None, description="that a person has written of it")
+    earlier: list[str] | None = Field(None, description="what it was called before, the latest last")
 
 
 class ModelPage(Page):

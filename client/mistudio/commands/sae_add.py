@@ -126,6 +126,7 @@ def _show_imported(sae: Artifact) -> None:
             "folder": sae["folder"],
             "job": sae["job"],
             "added": human.ago(sae["created_at"]),
+            **{said: sae[said] for said in ("tags", "note", "earlier") if sae.get(said)},
         }
     )
     for note in imported.get("notes") or ():
