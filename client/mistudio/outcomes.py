@@ -8,6 +8,7 @@ from typing import Any
 
 from mistudio import human, inspected, output, steered
 from mistudio.certified import show_certified
+from mistudio.compared import show_compared
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
@@ -130,6 +131,7 @@ def show_exported(result: Result) -> None:
 
 OF_KIND: dict[str, Callable[[Result], None]] = {
     "certify": show_certified,
+    "compare": show_compared,
     "export": show_exported,
     "extract": show_extracted,
     "inspect": show_inspected,

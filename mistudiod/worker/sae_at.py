@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from mistudiod.engine import checkpoint
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.step import Settings, Shape
 from mistudiod.engine.checkpoint import About
-from mistudiod.engine.rules import JumpReLURule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.saelens_layout import read_config, shapes_of
 from mistudiod.engine.trainer import under
@@ -35,7 +32,6 @@ class SaeAt:
     config: dict[str, Any]  # cfg.json
     shapes: dict[str, tuple[int, ...]]
     link: Link
-    threshold: float | None = None  # that was found for a checkpoint that has none of its own
 
     @property
     def d_in(self) -> int:
@@ -52,19 +48,16 @@ class SaeAt:
     @property
     def lacks_threshold(self) -> bool:
         """Whether its latents have competed in batches so far, so that a threshold must be found for it."""
-        return self.step is not None and self.known.recipe["architecture"] in CALIBRATED and self.threshold is None
+        return self.step is not None and self.known.recipe["architecture"] in CALIBRATED
 
     def load(self) -> SparseAutoencoder:
         """Its weights; where it ``lacks_threshold``, with the one that training remembers. Raises Refused."""
         try:
             if self.step is None:
                 return SparseAutoencoder.load(self.known.folder, self.known.device)
-            sae = self._at_checkpoint(self.step)
+            return self._at_checkpoint(self.step)
         except ValueError as error:
             raise Refused(f"{self.called}: {error}", FIELD) from error
-        if self.threshold is None:
-            return sae
-        return replace(sae, rule=JumpReLURule(torch.full_like(sae.b_enc, self.threshold)))
 
     def _at_checkpoint(self, step: int) -> SparseAutoencoder:
         recipe = self.known.recipe

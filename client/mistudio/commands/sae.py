@@ -10,6 +10,7 @@ import click
 from mistudio import human, output
 from mistudio.commands.artifact import add_list_show_rm
 from mistudio.commands.sae_add import add, preview, show_sae
+from mistudio.commands.sae_compare import compare
 from mistudio.commands.sae_push import push
 from mistudio.completion import named
 from mistudio.options import Call, Noun, SpecVerb, pass_call
@@ -39,6 +40,7 @@ add_list_show_rm(
     show_sae,
 )
 sae.add_command(add)
+sae.add_command(compare)
 sae.add_command(preview)
 sae.add_command(push)
 
