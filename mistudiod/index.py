@@ -32,6 +32,9 @@ _FILES = {
 }
 CERTIFICATE = "certificate.json"  # beside an SAE's recipe
 _CERTIFIED = ("at", "holds", "verdict", "best", "tokens", "tokenization", "repaired")  # of it
+EVALUATION = "evaluation.json"  # there as well
+_EVALUATED = ("at", "verdict", "tokens", "tokenization", "documents")  # of it, and of its figures these
+_FIGURES = ("fvu", "l0", "alive", "ce_delta", "ce_recovered_mean")
 # Where an artifact says which other one it cannot do without: {noun of the other: {its own noun: path in the JSON}}.
 _NEEDED_BY = {
     "model": {"tokenization": "$.model", "sae": "$.model.name"},
@@ -215,14 +218,18 @@ def _finite(text: str) -> float | None:
 def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
     """What an artifact's folder says about itself; None when it is not whole, or the name is none.
 
-    Of an SAE with a certificate, also what that says in short.
+    Of an SAE with a certificate or an evaluation, also what that says in short.
     """
     if not is_name(noun, name):
         return None
     folder = paths.artifact(noun, name)
     info = _read_object(folder / _FILES[noun])
-    if info is not None and noun == "sae" and (found := _read_object(folder / CERTIFICATE)):
-        info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
+    if info is not None and noun == "sae":
+        if found := _read_object(folder / CERTIFICATE):
+            info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
+        if (found := _read_object(folder / EVALUATION)) and isinstance(figures := found.get("figures"), dict):
+            info["evaluation"] = {name: found.get(name) for name in _EVALUATED}
+            info["evaluation"]["figures"] = {name: figures.get(name) for name in _FIGURES}
     return info
 
 

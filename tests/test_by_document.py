@@ -193,6 +193,8 @@ def test_losses_of_a_draw_are_those_of_its_documents() -> None:
             "ce_recovered_zero": (one["zero"] - one["spliced"]) / (one["zero"] - one["clean"]),
             "ce_recovered_mean": (one["mean"] - one["spliced"]) / (one["mean"] - one["clean"]),
             "kl": one["kl"] / one["tokens"],
+            "ce_zero": (one["zero"] - one["clean"]) / one["tokens"],
+            "ce_mean": (one["mean"] - one["clean"]) / one["tokens"],
         }
     )
 

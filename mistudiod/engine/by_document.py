@@ -74,9 +74,9 @@ class Documents:
     def rows(self, indices: ArrayLike) -> NDArray[np.int64]:
         """Of chosen windows (n,) the unit of each token: (n, context); what stands at a special token says nothing."""
         indices = np.asarray(indices, dtype=np.int64)
-        rank = np.searchsorted(self._known, self._numbers(indices, self._windows.rows(indices))).clip(0, self._last)
-        units: NDArray[np.int64] = rank * self.units // (self._last + 1)
-        return units
+        numbers = self._numbers(indices, self._windows.rows(indices))
+        rank: NDArray[np.int64] = np.searchsorted(self._known, numbers).clip(0, self._last)
+        return rank * self.units // (self._last + 1)
 
     def _numbers(self, indices: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         first = self._first[indices - self._start][:, None]
@@ -119,8 +119,8 @@ def _parts(indices: NDArray[np.integer]) -> list[NDArray[np.integer]]:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What an SAE makes of a text, by document: (units,) float64 each, sums over the tokens that count.
+class Explained:
+    """Of what is to be rebuilt, and of what is left of it, by document: (units,) float64 each, sums over tokens.
 
     ``about`` and ``squares`` are of y - shift, with one shift for all: from them the variance about the mean of any
     draw is exact.
@@ -130,6 +130,17 @@ class Sums:
     squares: Floats  # ||y - shift||^2
     about: Floats  # y - shift: (units, d_out)
     lost: Floats  # ||y - y_hat||^2
+
+    def fvu(self, weights: Floats) -> Floats:
+        """About the mean of each draw."""
+        total = weights @ self.squares - np.square(weights @ self.about).sum(1) / (weights @ self.tokens)
+        return divided(weights @ self.lost, total)
+
+
+@dataclass(frozen=True)
+class Sums(Explained):
+    """What an SAE makes of a text, by document."""
+
     cosine: Floats  # of y and y_hat
     l2_ratio: Floats  # ||y_hat|| / ||y||
     rebuilt: Floats  # ||y_hat||^2
@@ -141,11 +152,6 @@ class Sums:
         """What ``measure.Measures`` has, of any draw."""
         means = {name: ratio(getattr(self, name), self.tokens) for name in ("l0", "l1", "cosine", "l2_ratio")}
         return {"fvu": self.fvu, **means, "bias": ratio(self.rebuilt, self.products)}
-
-    def fvu(self, weights: Floats) -> Floats:
-        """About the mean of each draw."""
-        total = weights @ self.squares - np.square(weights @ self.about).sum(1) / (weights @ self.tokens)
-        return divided(weights @ self.lost, total)
 
 
 @dataclass(frozen=True)
@@ -160,8 +166,10 @@ class LossSums:
     mean: Floats
 
     def figures(self) -> dict[str, Figure]:
-        """What ``splice.Loss.figures`` has, of any draw."""
+        """What ``splice.Loss.figures`` has, and what the ablations cost, of any draw."""
         return {
+            "ce_zero": ratio(self.zero - self.clean, self.tokens),
+            "ce_mean": ratio(self.mean - self.clean, self.tokens),
             "ce_clean": ratio(self.clean, self.tokens),
             "ce_delta": ratio(self.spliced - self.clean, self.tokens),
             "ce_recovered_zero": ratio(self.zero - self.spliced, self.zero - self.clean),
@@ -213,7 +221,7 @@ def difference(one: Figure, other: Figure) -> Figure:
     return lambda weights: one(weights) - other(weights)
 
 
-def without_empty(*sums: Sums | LossSums) -> list[Any]:
+def without_empty(*sums: Explained | LossSums) -> list[Any]:
     """The same, less the documents of which no token counts in any of them: an empty one would be drawn in vain."""
     counts = np.logical_or.reduce([each.tokens > 0 for each in sums])
     return [type(each)(**{one.name: getattr(each, one.name)[counts] for one in fields(each)}) for each in sums]

@@ -25,6 +25,30 @@ def verdict(measures: Mapping[str, Any]) -> list[str]:
     return found + ([few] if (few := _few(measures)) else [])
 
 
+def evaluated(found: Mapping[str, Any]) -> list[str]:
+    """Sentences about an evaluation, as ``worker.evaluate`` makes it."""
+    figures, tokens, left_out = found["figures"], found["tokens"], found["outliers_left_out"]
+    measures = {name: one["value"] for name, one in figures.items() if name != "dead"}  # training has another word
+    measures |= {"held_out_tokens": tokens, "outliers": left_out / (tokens + left_out)}
+    sentences = verdict(measures)
+    for name, what in (("pca", f"{found.get('components')} principal components"), ("random", "random directions")):
+        interval = figures.get(f"{name}_margin", {}).get("interval")
+        if interval and interval[0] <= 0 <= interval[1]:
+            sentences.append(f"on this text its FVU cannot be told from that of {what}")
+    if figures["dead"]["value"] >= MANY_DEAD:
+        sentences.append(
+            f"{_percent(figures['dead']['value'])} of the latents never fired on these {tokens:,} tokens: more of them "
+            "(--tokens) would tell the rare ones from the dead"
+        )
+    documents = found["documents"]
+    if documents["units"] < documents["least"]:
+        sentences.append(
+            f"no intervals: they are drawn from the documents, and the held-out text has {documents['units']}; "
+            f"tokenize text of {documents['least']} or more held-out documents"
+        )
+    return sentences
+
+
 def _dead(of: Mapping[str, Any]) -> str | None:
     dead = of.get("dead")
     if dead is None or dead < MANY_DEAD:

@@ -11,8 +11,10 @@ from mistudio import human, output
 from mistudio.commands.artifact import add_list_show_rm
 from mistudio.commands.sae_add import add, preview, show_sae
 from mistudio.commands.sae_compare import compare
+from mistudio.commands.sae_eval import evaluate
 from mistudio.commands.sae_push import push
 from mistudio.completion import named
+from mistudio.evaluated import latest
 from mistudio.options import Call, Noun, SpecVerb, pass_call
 from mistudio.watch import sending, start
 
@@ -32,9 +34,9 @@ add_list_show_rm(
         "HOOK": lambda s: s.get("hook"),
         "WIDTH": lambda s: human.count(s.get("width")),
         "K": lambda s: s.get("k"),
-        "FVU": lambda s: human.number(s.get("fvu")),
-        "L0": lambda s: human.number(s.get("l0"), 1),
-        "ALIVE": lambda s: human.share(s.get("alive")),
+        "FVU": lambda s: human.number(latest(s, "fvu")),
+        "L0": lambda s: human.number(latest(s, "l0"), 1),
+        "ALIVE": lambda s: human.share(latest(s, "alive")),
         "MADE": lambda s: human.ago(s["created_at"]),
     },
     show_sae,
@@ -42,6 +44,7 @@ add_list_show_rm(
 sae.add_command(add)
 sae.add_command(compare)
 sae.add_command(preview)
+sae.add_command(evaluate)
 sae.add_command(push)
 
 
