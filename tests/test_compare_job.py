@@ -1,4 +1,4 @@
-"""Comparing SAEs: the same text for all, what may be chance, whose features are whose, two checkpoints of a training."""
+"""Comparing SAEs: the same text for all, what may be chance, whose features are whose, checkpoints of a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from run_job import run_job
 from tiny_models import LINES, tiny_model
-from trained_saes import HOOK, K, TRAIN, TRANSCODER, WIDTH, change
+from trained_saes import HOOK, TRAIN, TRANSCODER, WIDTH, K, change
 
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure
@@ -33,13 +33,15 @@ TOKENS = 4_096
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with three SAEs that differ in seed or kind, one of which has kept its checkpoints, and a transcoder."""
+    """A data folder with SAEs that differ in seed, kind or hook; one has kept its checkpoints, one is a transcoder."""
     home = tmp_path_factory.mktemp("compare")
     tiny_model("llama", home / "model")
-    (home / "text.txt").write_text("\n\n".join(LINES) * 60)
+    random = np.random.default_rng(0)
+    texts = ["\n\n".join(random.choice(LINES, 4)) for _ in range(400)]
+    (home / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     data = home / "data"
     run_job(data, "add_model", source=str(home / "model"), name="m")
-    run_job(data, "add_dataset", source=str(home / "text.txt"), name="d")
+    run_job(data, "add_dataset", source=str(home / "text.jsonl"), name="d")
     run_job(data, "tokenize", name="t", dataset="d", model="m", context=16, held_out=0.3)
     kept = {"checkpoint_every_s": 1e-6, "keep_checkpoints": 100}
     for number, (name, fields) in enumerate(
@@ -88,7 +90,7 @@ def noisy(sae: SparseAutoencoder) -> SparseAutoencoder:
 
 
 def at_random(sae: SparseAutoencoder) -> SparseAutoencoder:
-    rows = torch.randn(sae.W_dec.shape, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(sae.W_dec.shape, generator=torch.Generator().manual_seed(99))
     rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return replace(sae, W_dec=rows, W_enc=rows.t().contiguous())
 
@@ -101,7 +103,7 @@ def test_the_same_weights_under_another_name_are_indistinguishable(data: Path) -
     changed(data, "copy", lambda sae: sae)
     result = compared(data, "one", "copy")
     (pair,) = result["pairs"]
-    assert all(one == {"value": 0, "interval": [0, 0]} for one in pair["differences"].values())
+    assert all(one["value"] == 0 and one["interval"] == [0, 0] for one in pair["differences"].values())
     assert pair["verdict"][0].startswith("one and copy are indistinguishable on this data")
     assert len(pair["verdict"]) == 1
     matching = pair["matching"]
@@ -152,7 +154,9 @@ def test_figures_are_those_of_measuring_each_alone(made: Path, tmp_path: Path) -
         alone = run_job(tmp_path / "data", "evaluate", sae=name, tokens=TOKENS)
         assert alone["tokens"] == result["tokens"]
         for figure_name in ("fvu", "l0", "cosine", "ce_delta", "kl", "alive", "dense"):
-            assert figure(result, number, figure_name) == pytest.approx(alone["figures"][figure_name]["value"], rel=1e-5)
+            assert figure(result, number, figure_name) == pytest.approx(
+                alone["figures"][figure_name]["value"], rel=1e-5
+            )
         intervals = [found["figures"]["fvu"]["interval"] for found in (alone, result["saes"][number])]
         assert intervals[0] == pytest.approx(intervals[1], rel=1e-5)
         assert result["saes"][number]["density"] == alone["density"]
@@ -218,12 +222,13 @@ def test_hooks_of_other_widths_are_not_matched(data: Path) -> None:
     train.run(hidden, Link(run, Paths(data)))
     (pair,) = compared(data, "one", "hidden")["pairs"]
     assert (pair["matching"], pair["moved"]) == (None, None)
-    assert "their features cannot be matched: one writes 32 numbers at blocks.1.hook_resid_post" in pair["unmatched_because"]
+    assert (
+        "their features cannot be matched: one writes 32 numbers at blocks.1.hook_resid_post"
+        in pair["unmatched_because"]
+    )
 
 
-def test_the_model_reads_the_text_once_for_all_that_fit_in_memory(
-    made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_reads_the_text_once_for_all_that_fit_in_memory(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     forward = Replayed._forward
 

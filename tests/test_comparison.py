@@ -35,15 +35,15 @@ def of(a: Measured, b: Measured, units: int = UNITS) -> tuple[dict[str, dict], l
     bootstrap = Bootstrap(units)
     found = differences(a, b, bootstrap, bootstrap)
     l0 = tuple(float(estimate(one.figures()["l0"], bootstrap)["value"]) for one in (a, b))
-    return found, verdict(a, b, (l0[0], l0[1]), found, f"{units} documents")
+    return found, verdict(a, b, (l0[0], l0[1]), found, units)
 
 
 def test_one_is_indistinguishable_from_itself() -> None:
     found, said = of(sae("a"), sae("b"))
-    assert all(one == {"value": 0, "interval": [0, 0]} for one in found.values())
+    assert all(one["value"] == 0 and one["interval"] == [0, 0] for one in found.values())
     assert said == [
-        "a and b are indistinguishable on this data: what they differ by may be 0 (FVU 0.0000 to 0.0000, ΔCE 0.0000 to "
-        "0.0000 nats, KL 0.0000 to 0.0000 nats)."
+        "a and b are indistinguishable on this data: what they differ by may be 0 (FVU 0 to 0, ΔCE 0 to 0 nats, KL 0 "
+        "to 0 nats)."
     ]
 
 
@@ -51,6 +51,13 @@ def test_what_chance_may_have_made_is_said_to_be_so() -> None:
     found, said = of(sae("a", noise=0.3, seed=1), sae("b", noise=0.3, seed=2))
     low, high = found["fvu"]["interval"]
     assert low < 0 < high
+    assert len(said) == 1
+    assert said[0].startswith("a and b are indistinguishable on this data")
+
+
+def test_what_rounding_makes_is_no_difference() -> None:
+    found, said = of(sae("a"), sae("b", lost=1 + 1e-5, l0=8 + 1e-5, delta=0.1 + 1e-7))
+    assert all(one["interval"][1] < 0 for one in found.values())  # small as it is, it is the same on every document
     assert len(said) == 1
     assert said[0].startswith("a and b are indistinguishable on this data")
 
@@ -111,7 +118,7 @@ def test_few_documents_tell_nothing_from_chance() -> None:
     assert found["fvu"]["interval"] is None
     assert found["fvu"]["value"] < 0
     assert better(found["fvu"]) == 0
-    assert said == ["There are only 5 documents for intervals, so no difference can be told from chance."]
+    assert said == ["For intervals there must be 10 documents, and there are 5: no difference can be told from chance."]
 
 
 def test_of_several_those_are_named_that_no_other_beats() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mistudiod.engine.by_document import Bootstrap, Figure, LossSums, Sums, difference
+from mistudiod.engine.by_document import LEAST_UNITS, Bootstrap, Figure, LossSums, Sums, difference
 
 SHOWN = {"fvu": ("FVU", ""), "ce_delta": ("ΔCE", " nats"), "kl": ("KL", " nats")}  # lower is better in each
+SMALLEST, ROUNDING = 1e-6, 1e-4  # that the order of additions may change of a figure, and as a share of it
 LEVEL_MISSES = 20  # of so many intervals of 95 % one lies off by chance
-Estimate = dict[str, Any]  # {"value": float | None, "interval": [low, high] | None}, JSON-ready
+Estimate = dict[str, Any]  # {"value": float | None, "interval": [low, high] | None}, JSON-ready; of differences "least"
 Differences = dict[str, Estimate]
 
 
@@ -42,16 +43,21 @@ def estimate(figure: Figure, bootstrap: Bootstrap) -> Estimate:
 def differences(a: Measured, b: Measured, of_tokens: Bootstrap, of_losses: Bootstrap) -> Differences:
     """a less b, of L0 and of SHOWN; no FVU where they rebuild different things."""
     ours, theirs = a.figures(), b.figures()
-    names = ["l0", *(["fvu"] if a.rebuilds == b.rebuilds else [])]
-    found = {name: estimate(difference(ours[name], theirs[name]), of_tokens) for name in names}
-    losses = {name: estimate(difference(ours[name], theirs[name]), of_losses) for name in ("ce_delta", "kl")}
-    return found | losses
+    draws = {"l0": of_tokens, **({"fvu": of_tokens} if a.rebuilds == b.rebuilds else {})}
+    found = {}
+    for name, bootstrap in {**draws, "ce_delta": of_losses, "kl": of_losses}.items():
+        size = max(abs(bootstrap.value(figures[name])) for figures in (ours, theirs))
+        least = {"least": SMALLEST + ROUNDING * size}
+        found[name] = estimate(difference(ours[name], theirs[name]), bootstrap) | least
+    return found
 
 
 def better(found: Estimate) -> int:
-    """Of a figure that is to be low: -1 when a is better, 1 when b is, 0 when the interval holds 0 or there is none."""
+    """Of a figure that is to be low: -1 when a is better, 1 when b is; 0 when there is no interval, or it comes as near
+    to 0 as ``least``, which rounding may make.
+    """
     low, high = found["interval"] or (0.0, 0.0)
-    return -1 if high < 0 else 1 if low > 0 else 0
+    return -1 if high < -found["least"] else 1 if low > found["least"] else 0
 
 
 def dominates(found: Differences) -> int:
@@ -62,8 +68,8 @@ def dominates(found: Differences) -> int:
     return loses_less if loses_less != -fewer else 0
 
 
-def verdict(a: Measured, b: Measured, l0: tuple[float, float], found: Differences, documents: str) -> list[str]:
-    """Which is better at what and by how much. ``l0`` of both; ``documents`` as in "8 documents"."""
+def verdict(a: Measured, b: Measured, l0: tuple[float, float], found: Differences, documents: int) -> list[str]:
+    """Which is better at what and by how much. ``l0`` of both."""
     said = []
     if a.rebuilds != b.rebuilds:
         said.append(
@@ -71,7 +77,10 @@ def verdict(a: Measured, b: Measured, l0: tuple[float, float], found: Difference
             "model is."
         )
     if found["l0"]["interval"] is None:
-        said.append(f"There are only {documents} for intervals, so no difference can be told from chance.")
+        said.append(
+            f"For intervals there must be {LEAST_UNITS} documents, and there {'is' if documents == 1 else 'are'} "
+            f"{documents}: no difference can be told from chance."
+        )
         return said
     clear = {name: side for name in SHOWN if name in found and (side := better(found[name]))}
     same = [name for name in SHOWN if name in found and name not in clear]
@@ -135,11 +144,11 @@ def _at(mine: float, others: float) -> str:
 def _amount(name: str, found: Estimate) -> str:
     """``0.031 (0.029 to 0.033)``, without a sign."""
     low, high = sorted(map(abs, found["interval"]))
-    return f"{abs(found['value']):.4f} ({low:.4f} to {high:.4f}){SHOWN[name][1]}"
+    return f"{abs(found['value']):.3g} ({low:.3g} to {high:.3g}){SHOWN[name][1]}"
 
 
 def _range(found: Estimate) -> str:
-    return " to ".join(f"{round(end, 4) + 0.0:.4f}".replace("-", "−") for end in found["interval"])
+    return " to ".join(f"{end:.2g}".replace("-", "−") for end in found["interval"])
 
 
 def _listed(names: Sequence[str]) -> str:

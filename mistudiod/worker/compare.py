@@ -142,10 +142,9 @@ class _Comparison:
             self._link.progress(f"measure {one.called}", min(came, shared.tokens), shared.tokens, "tokens")
 
         found = measured(sae, shared.text_of(one), heard)
-        losses = shared.splice.loss(one.known.hook, Meter(sae).add, one.known.hook_out).by_document
-        assert losses is not None
+        _, losses = shared.splice.loss_by_document(one.hook, Meter(sae).add, one.hook_out)
         self._measures[one.called] = found.measures
-        sums, rebuilds = found.sums, one.known.hook_out + read
+        sums, rebuilds = found.sums, one.hook_out + read
         for other in self._found:
             if other.rebuilds == rebuilds:  # of the same values: one copy of their sums is enough
                 sums = replace(sums, about=other.sums.about)
@@ -163,8 +162,8 @@ class _Comparison:
             "sae": one.called,
             "name": one.name,
             "step": one.step,
-            "hook": one.known.hook,
-            "hook_out": one.known.hook_out,
+            "hook": one.hook,
+            "hook_out": one.hook_out,
             "architecture": recipe.get("architecture"),
             "width": one.width,
             "k": recipe.get("k"),
@@ -175,12 +174,11 @@ class _Comparison:
     def _pair(self, a: int, b: int, l0_a: float, l0_b: float) -> dict[str, Any]:
         one, other = self._found[a], self._found[b]
         found = differences(one, other, self._of_tokens, self._of_losses)
-        documents = f"{self._of_tokens.units:,} documents"
         return {
             "a": one.name,
             "b": other.name,
             "differences": found,
-            "verdict": verdict(one, other, (l0_a, l0_b), found, documents),
+            "verdict": verdict(one, other, (l0_a, l0_b), found, self._of_tokens.units),
         }
 
     def _matched(self) -> dict[tuple[int, int], dict[str, Any]]:
@@ -201,7 +199,7 @@ class _Comparison:
         if ours.d_out != theirs.d_out:
             why = (
                 f"their features cannot be matched: {ours.called} writes {ours.d_out} numbers at "
-                f"{ours.known.hook_out}, {theirs.called} {theirs.d_out} at {theirs.known.hook_out}"
+                f"{ours.hook_out}, {theirs.called} {theirs.d_out} at {theirs.hook_out}"
             )
             return {"matching": None, "moved": None, "unmatched_because": why}
         other, kind = self._side(b), lineage(ours, theirs)

@@ -54,7 +54,7 @@ class Shared:
         )
         self._units = Units(lambda some: body.aligned(self.documents.rows(some)), self.documents.units)
         norms = _least_norms(saes)
-        self._hooks = list(dict.fromkeys(hook for one in saes for hook in (one.known.hook, one.known.hook_out)))
+        self._hooks = list(dict.fromkeys(hook for one in saes for hook in (one.hook, one.hook_out)))
         self._hooks += [hook for hook in norms if hook not in self._hooks]
         lm_tokens = min(PASS_TOKENS[lm.device.type], *(_forward_tokens(one) for one in saes))
         widths = [check_hook(lm.facts, hook) for hook in self._hooks]
@@ -66,7 +66,7 @@ class Shared:
             self._harvest.outlier_norms = outlier_norms(self._first(), widths)
 
     def text_of(self, sae: SaeAt) -> Text:
-        read, rebuilt = (self._columns[hook] for hook in (sae.known.hook, sae.known.hook_out))
+        read, rebuilt = (self._columns[hook] for hook in (sae.hook, sae.hook_out))
         return Text(self._harvest, self.numbers, read, rebuilt, self._units, int(self._bos))
 
     @cached_property
@@ -87,7 +87,7 @@ class Shared:
         """The SAE with the threshold that the end of its training would have given it on this text, and on how many
         tokens it was chosen. Only the half of the held-out windows is used that the end of a training uses.
         """
-        read, rebuilt = (self._columns[hook] for hook in (sae.known.hook, sae.known.hook_out))
+        read, rebuilt = (self._columns[hook] for hook in (sae.hook, sae.hook_out))
         most = min(HELD_OUT_TOKENS, most_tokens(sae.d_in if read == rebuilt else sae.d_in + sae.d_out))
 
         def heard(came: int) -> None:

@@ -10,6 +10,7 @@ from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.step import Settings, Shape
 from mistudiod.engine.checkpoint import About
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.saelens_layout import ARCHITECTURES as OF_SAELENS
 from mistudiod.engine.saelens_layout import read_config, shapes_of
 from mistudiod.engine.trainer import under
 from mistudiod.specs import Train, sae_and_step
@@ -32,6 +33,16 @@ class SaeAt:
     config: dict[str, Any]  # cfg.json
     shapes: dict[str, tuple[int, ...]]
     link: Link
+
+    @property
+    def hook(self) -> str:
+        return self.known.hook
+
+    @property
+    def hook_out(self) -> str:
+        """Where what it rebuilds lies."""
+        transcodes = OF_SAELENS[str(self.config["architecture"])][1]
+        return self.known.hook_out if transcodes else self.known.hook
 
     @property
     def d_in(self) -> int:
@@ -133,7 +144,7 @@ def lineage(a: SaeAt, b: SaeAt) -> str | None:
         return None
     if _is_extended_by(a, b) or _is_extended_by(b, a):
         return "extended"
-    began = [(found.known.hook, found.known.hook_out, _seed(found)) for found in (a, b)]
+    began = [(found.hook, found.hook_out, _seed(found)) for found in (a, b)]
     return "beginning" if began[0] == began[1] and None not in began[0] else None
 
 
