@@ -8,6 +8,7 @@ from typing import Any
 
 from mistudio import human, inspected, output, steered
 from mistudio.certified import show_certified
+from mistudio.compared import show_compared
 from mistudio.evaluated import show_evaluated
 from mistudio.feature_page import interval
 
@@ -144,6 +145,7 @@ def show_exported(result: Result) -> None:
 
 OF_KIND: dict[str, Callable[[Result], None]] = {
     "certify": show_certified,
+    "compare": show_compared,
     "evaluate": show_evaluated,
     "export": show_exported,
     "extract": show_extracted,

@@ -145,11 +145,15 @@ def conclude(call: Call, job: Job, show: Callable[[Call, Job], None] = show_resu
 
 
 def _by_name(call: Call, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Specs name what they use; a person may give an id."""
+    """Specs name what they use; a person may give an id, of each in a list."""
     from mistudiod.specs import USES
 
-    ids = {field: noun for field, noun in USES[spec["kind"]].items() if str(spec.get(field)).isdigit()}
-    return {**spec, **{field: call.client.artifact(noun, spec[field])["name"] for field, noun in ids.items()}}
+    def name(noun: str, given: Any) -> Any:
+        if isinstance(given, list):
+            return [name(noun, one) for one in given]
+        return call.client.artifact(noun, given)["name"] if str(given).isdigit() else given
+
+    return {**spec, **{field: name(noun, spec[field]) for field, noun in USES[spec["kind"]].items() if field in spec}}
 
 
 def job_making(call: Call, noun: str, ref: str) -> Job:

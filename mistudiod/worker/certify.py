@@ -50,7 +50,7 @@ class _Certification:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self.trained = open_trained(spec.sae, link)
         self._text = find_text(spec.tokenization, self.trained, link)
-        check_hooks(spec.sae, self.trained)
+        check_hooks(spec.sae, self.trained, self.trained.sae.d_in, self.trained.sae.d_out)
         self._lm = load(Path(self.trained.model["path"]), self.trained.device, self.trained.precision, None, link,
                         ("sae", "sae"))  # fmt: skip
         try:

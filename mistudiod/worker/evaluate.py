@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mistudiod.engine.by_document import LEAST_UNITS, LEVEL, RESAMPLES, Documents, most_units
-from mistudiod.engine.certify import Body
 from mistudiod.engine.document_sums import Text
 from mistudiod.engine.evaluate import FORMULAS, evaluate, with_losses
 from mistudiod.engine.extract import spread
@@ -29,15 +28,13 @@ from mistudiod.facts import check_hook
 from mistudiod.specs import Evaluate
 from mistudiod.worker.beside import keep, made_of
 from mistudiod.worker.extract_source import known_norms, leaves_out
-from mistudiod.worker.held_out_text import check_hooks, find_text
+from mistudiod.worker.held_out_text import body_of, check_hooks, find_text, loss_windows
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.train_measure import SPLICE_TOKENS
 from mistudiod.worker.train_source import held_out_windows
 from mistudiod.worker.trained import load, open_trained
 
 EVALUATION = "evaluation.json"
 FORMAT = 1  # of evaluations
-LOSS_SHARE = 4  # of the tokens a quarter: for its loss the whole model reads each seven times
 FIT_TOKENS, FIT_WIDTHS = 16_384, 4  # of training text, for principal components: at least so many, and times the width
 RESULT = (
     *("sae", "verdict", "figures", "density", "tokens", "ce_tokens", "documents", "components", "directions"),
@@ -59,11 +56,11 @@ class _Evaluation:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self.trained = open_trained(spec.sae, link)
         self._found = find_text(spec.tokenization, self.trained, link)
-        check_hooks(spec.sae, self.trained)
+        check_hooks(spec.sae, self.trained, self.trained.sae.d_in, self.trained.sae.d_out)
         self._lm = load(Path(self.trained.model["path"]), self.trained.device, self.trained.precision, None, link,
                         ("sae", "sae"))  # fmt: skip
         self._link.progress("read the text", 0, spec.tokens, "tokens")
-        self._body, self._bos = self._as_read()
+        self._body, self._bos = body_of(self._found, self._lm, self.trained.sae.metadata.get("prepend_bos"))
         held_out = held_out_windows(self._found.windows)
         numbers, self._tokens = with_text(self._body, np.array(held_out), spec.tokens)
         self._numbers: NDArray[np.int64] = numbers.astype(np.int64)
@@ -104,14 +101,6 @@ class _Evaluation:
             "tokenization": name,
             **made_of(trained, self._found, self._began),
         }
-
-    def _as_read(self) -> tuple[Body, bool]:
-        """The windows with BOS or without, as the SAE says, else as they are; and whether they begin with it."""
-        begins, lm = self._found.manifest["policy"]["bos"] is not None, self._lm
-        prepends = self.trained.sae.metadata.get("prepend_bos")
-        bos = begins if lm.leading is None or prepends is None else bool(prepends)
-        first = self._found.manifest["policy"]["bos"] if begins else lm.leading
-        return Body(self._found.windows, begins, lm.facts.context - bos, first if bos else None), bos
 
     def _measured(self, harvest: Harvest, hooks: list[str]) -> dict[str, Any]:
         sae, link, trained = self.trained.sae, self._link, self.trained
@@ -174,8 +163,7 @@ class _Evaluation:
 
     def _losses(self) -> dict[str, Any]:
         trained, link = self.trained, self._link
-        most = max(SPLICE_TOKENS, self._tokens // LOSS_SHARE)
-        numbers = self._numbers[:: max(1, -(-self._tokens // most))]
+        numbers = loss_windows(self._numbers, self._tokens)
         total, done = PASSES * len(numbers) * self._body.context, 0
 
         def heard(tokens: int) -> None:

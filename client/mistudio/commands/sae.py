@@ -10,6 +10,7 @@ import click
 from mistudio import human, output
 from mistudio.commands.artifact import add_show
 from mistudio.commands.sae_add import add, preview, show_sae
+from mistudio.commands.sae_compare import compare
 from mistudio.commands.sae_eval import evaluate
 from mistudio.commands.sae_push import push
 from mistudio.completion import named
@@ -51,6 +52,7 @@ def list_all(call: Call, tags: tuple[str, ...]) -> None:
 
 add_show(sae, "sae", show_sae)
 sae.add_command(add)
+sae.add_command(compare)
 sae.add_command(preview)
 sae.add_command(evaluate)
 sae.add_command(push)
