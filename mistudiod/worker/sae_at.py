@@ -15,6 +15,7 @@ from mistudiod.engine.saelens_layout import read_config, shapes_of
 from mistudiod.engine.trainer import under
 from mistudiod.specs import Train, sae_and_step
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.read_recipe import trained_as
 from mistudiod.worker.train_begin import FORMAT
 from mistudiod.worker.train_measure import CALIBRATED
 from mistudiod.worker.trained import Known, know
@@ -73,7 +74,7 @@ class SaeAt:
     def _at_checkpoint(self, step: int) -> SparseAutoencoder:
         recipe = self.known.recipe
         about = next(about for about in _kept(self) if about["step"] == step)
-        number = about["saes"].index(_first_name(self))
+        number = about["saes"].index(trained_as(self.known.recipe))
         prefix = f"{number}.sae."
         folder = self.link.paths.run(recipe["job"]) / "checkpoints"
         found = checkpoint.latest(folder, lambda other: other == about, lambda name: name.startswith(prefix))
@@ -124,13 +125,8 @@ def _kept(sae: SaeAt) -> list[About]:
     return [
         about
         for about in checkpoint.abouts(sae.link.paths.run(sae.known.recipe["job"]) / "checkpoints")
-        if about.get("made_of", {}).get("format") == FORMAT and _first_name(sae) in about["saes"]
+        if about.get("made_of", {}).get("format") == FORMAT and trained_as(sae.known.recipe) in about["saes"]
     ]
-
-
-def _first_name(sae: SaeAt) -> str:
-    """What its training called it; it may have been renamed since."""
-    return str(sae.known.recipe["spec"]["name"])
 
 
 def lineage(a: SaeAt, b: SaeAt) -> str | None:
