@@ -27,7 +27,7 @@ if [ "${1:-}" = drill ]; then
 fi
 
 install_studio worker,dev
-install_saelens || say "without SAELens, tests/test_saelens.py is skipped"
+install_judges
 
 say "ruff check, ruff format, mypy"
 .venv/bin/ruff check -q

@@ -25,7 +25,7 @@ from sparsify import SparseCoder
 sae = SparseCoder.load_from_disk("{at}")
 x = torch.randn(4, sae.d_in)  # activations at {hook}
 latents = sae.encode(x)  # of each token the k largest: top_acts, top_indices
-rebuilt = sae.decode(latents.top_acts, latents.top_indices)"""
+rebuilt = sae(x).sae_out"""
 _DICTIONARY_LEARNING = """\
 import torch
 from dictionary_learning.utils import load_dictionary
