@@ -179,6 +179,25 @@ def test_nothing_that_was_not_measured_is_in_the_card_of_an_imported_sae(data: P
     assert r"A row was folded \| and \<b\>said\</b\>." in card
 
 
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("llama3.1 Community License", {"license": "other", "license_name": "llama3.1-community-license"}),
+        ("私有", {"license": "other"}),
+        (None, {}),
+    ],
+)
+def test_the_top_of_the_card_has_only_licences_that_the_hub_takes(
+    data: Path, licence: str | None, said: dict[str, str]
+) -> None:
+    change(data / "saes/topk/recipe.json", imported={"source": "somebody/saes", "licence": licence})
+    for layout, library in (("saelens", "saelens"), ("sparsify", None)):
+        front = yaml.safe_load((exported(data, "topk", layout)[0] / "README.md").read_text().split("---")[1])
+        assert {key: value for key, value in front.items() if key.startswith("license")} == said
+        assert front.get("library_name") == library and ("saelens" in front["tags"]) == bool(library)
+
+
 def test_a_certificate_is_in_the_card_as_long_as_it_is_of_this_sae(data: Path) -> None:
     folder = data / "saes/topk"
     hashes = {name: sha256_of(folder / name) for name in ("cfg.json", "sae_weights.safetensors")}

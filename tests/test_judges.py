@@ -81,3 +81,22 @@ def test_saelens_has_no_transcoder_that_takes_the_k_largest(tmp_path: Path) -> N
     sae.save(tmp_path / "own")
     with pytest.raises(AssertionError, match="topk_transcoder"):
         SAELENS.read([tmp_path / "own"], torch.zeros(2, D), tmp_path)
+
+
+@SAELENS.needed
+def test_an_sae_of_heads_runs_in_saelens_as_its_note_says(tmp_path: Path) -> None:
+    sae, hook = an_sae("jumprelu", metadata={"hook_name": "blocks.3.attn.hook_z"}), "blocks.3.attn.hook_z"
+    (note,) = write("saelens", sae, tmp_path / "made", replace(ABOUT, hook=hook, hook_out=hook))
+    code = f"""
+import torch
+from sae_lens import SAE
+sae = SAE.load_from_disk(".")
+x = torch.randn(4, {D})
+sae.{note.partition("call its ")[2].partition(" first")[0]}
+heads = x.unflatten(1, (4, -1))
+latents = sae.encode(heads)
+rebuilt = sae(heads).flatten(1)
+"""
+    (theirs,) = SAELENS.run_code([(tmp_path / "made", code)], tmp_path)
+    close(theirs["z"], sae.encode(theirs["x"]))
+    close(theirs["rebuilt"], sae.decode(sae.encode(theirs["x"])))

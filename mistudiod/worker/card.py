@@ -10,6 +10,7 @@ from typing import Any
 
 from mistudiod.specs import is_hub_id
 from mistudiod.worker.card_loading import as_code, loading
+from mistudiod.worker.licence import on_card
 from mistudiod.worker.shared import LABELS, SPARSITY, Shared, licence_of
 
 # Of the figures that there are: key, name, how it is written.
@@ -33,7 +34,7 @@ _RECIPE = ("spec", "resolved")  # of recipe.json, what makes the SAE again
 def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
     """The text of README.md. ``layout``: in which the SAE lies beside it; ``notes``: what was done to write it so."""
     parts = [
-        _front(shared),
+        _front(shared, layout),
         f"# {_plain(shared.name)}",
         _what(shared),
         _table("What it is", _identity(shared)),
@@ -47,13 +48,14 @@ def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(shared: Shared) -> str:
+def _front(shared: Shared, layout: str) -> str:
     """What the Hub reads; JSON is YAML."""
+    library = ["saelens"] if layout == "saelens" else []
     about: dict[str, Any] = {
-        "library_name": "saelens",
-        "tags": ["sparse-autoencoder", "saelens", "mistudio"],
+        "library_name": library[0] if library else None,
+        "tags": ["sparse-autoencoder", *library, "mistudio"],
         "base_model": shared.hub_model,
-        "license": licence_of(shared.imported or {}),
+        **on_card(licence_of(shared.imported or {})),
     }
     source = shared.dataset.get("source")
     if isinstance(source, str) and is_hub_id(source):

@@ -160,7 +160,10 @@ class Repository:
             return f"the Hub has no room for it ({said}): see {endpoint()}/settings/billing, then retry the job"
         if status in (403, 404) or isinstance(error, RepositoryNotFoundError):
             whose = f", of the account {self._account}," if self._account else ""
-            return f"the stored token{whose} may not write to {self.id}: {self._mend()}"
+            why = (
+                f" ({said})" if said and status == 403 and "create_pr" not in said else ""
+            )  # nothing that is done here
+            return f"the stored token{whose} may not write to {self.id}{why}: {self._mend()}"
         if status in (409, 412):
             return f"{page('model', self.id)} was changed meanwhile: retry the job, which looks at it again"
         found = refusal(error, "model", self.id, self._token)
