@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mistudiod.specs import is_hub_id
+from mistudiod.worker.card_again import again, origin
 from mistudiod.worker.card_loading import as_code, loading
 from mistudiod.worker.licence import on_card
 from mistudiod.worker.shared import LABELS, SPARSITY, Shared, licence_of
@@ -28,7 +28,6 @@ _FIGURES = (
     ("random_fvu", "FVU of a random dictionary of the same width and k", "{:.4g}"),
 )
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#!&~])")
-_RECIPE = ("spec", "resolved")  # of recipe.json, what makes the SAE again
 
 
 def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
@@ -42,7 +41,7 @@ def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
         *_declared(shared),
         _bullets("Written in this layout", notes),
         "## How to load it\n\n" + loading(shared, layout),
-        _again(shared),
+        again(shared),
         _licence(shared),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -98,16 +97,9 @@ def _identity(shared: Shared) -> Iterator[tuple[str, object]]:
 
 def _from(imported: dict[str, Any]) -> str | None:
     """A repository of the Hub, what of it, which commit; a path or an upload is nobody else's affair."""
-    repo, path = _origin(imported)
+    repo, path = origin(imported)
     revision = imported.get("revision")
     return repo and f"{repo}{f' {path}' if path else ''}{f' at {revision}' if revision else ''}"
-
-
-def _origin(imported: dict[str, Any]) -> tuple[str | None, str]:
-    """The repository of the Hub, None when it is from elsewhere, and the path in it."""
-    repo, _, path = str(imported.get("source") or "").partition(":")
-    path = str(imported.get("path") or path)
-    return (repo if is_hub_id(repo) else None), path if path.isprintable() else ""
 
 
 def _measured(shared: Shared) -> Iterator[str]:
@@ -144,28 +136,6 @@ def _declared(shared: Shared) -> Iterator[str]:
     if isinstance(declared, dict) and any(value is not None for value in declared.values()):
         yield _table("Declared by its maker, not measured here", iter(declared.items()))
     yield _bullets("How it was read", imported.get("notes") or [])
-
-
-def _again(shared: Shared) -> str:
-    """The spec, as ``mistudio train start --recipe`` takes it."""
-    imported = shared.imported
-    if imported is not None:
-        repo, path = _origin(imported)
-        if repo is None:
-            return ""
-        source = f"{repo}:{path}" if path else repo
-        words = ["mistudio", "sae", "add", source, "--name", shared.name]
-        words += ["--revision", str(imported["revision"])] if imported.get("revision") else []
-        return f"## How to get it again\n\n```bash\n{shlex.join(words)}\n```"
-    recipe = {key: shared.recipe[key] for key in _RECIPE if key in shared.recipe}
-    versions = ", ".join(f"{name} {version}" for name, version in (shared.recipe.get("versions") or {}).items())
-    return (
-        "## How to make it again\n\n"
-        "Save this as recipe.json, with the model and the text of those names in the studio, then "
-        "`mistudio train start --recipe recipe.json`.\n\n"
-        f"```json\n{json.dumps(recipe, indent=1, allow_nan=False)}\n```\n\n"
-        f"Made with {_plain(versions or 'versions that are not known')}."
-    )
 
 
 def _licence(shared: Shared) -> str:
