@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, checks the sources and runs pytest:
-#   ./run-tests.sh [pytest's arguments]          everything but the drills, a file at a time in each of two processes
-#                                                (-n 0: in this one, for --pdb and -s)
+#   ./run-tests.sh [pytest's arguments]          everything but the drills, a file at a time in each of two processes;
+#                                                in one (-n 0) where an argument begins with tests/
 #   ./run-tests.sh drill [pytest's arguments]    the long crash drills
 #   ./run-tests.sh pythons [pytest's arguments]  daemon and client, without PyTorch, with every other Python there is
 set -euo pipefail
@@ -9,8 +9,12 @@ ROOT=$(dirname "$(readlink -f "$0")")
 cd "$ROOT"
 . scripts/install.sh
 
-# Two processes of pytest share the cores with all that tests start: one thread of torch each.
-spread() { OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$1/bin/python" -m pytest -n 2 --dist loadfile "${@:2}"; }
+# spread VENV ARGUMENT…: pytest. Its processes share the cores with all that tests start: one thread of torch each.
+spread() {
+    local processes=2
+    [[ " $* " != *" tests/"* ]] || processes=0
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$1/bin/python" -m pytest -n "$processes" --dist loadfile "${@:2}"
+}
 
 if [ "${1:-}" = pythons ]; then
     shift
