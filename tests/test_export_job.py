@@ -176,6 +176,20 @@ def test_a_certificate_is_in_the_card_as_long_as_it_is_of_this_sae(data: Path) -
     assert "## Certificate" not in card
 
 
+def test_an_evaluation_is_in_the_card_with_its_intervals(data: Path) -> None:
+    figures = {
+        "fvu": {"value": 0.123456, "interval": [0.12, 0.1278]},
+        "alive": {"value": 0.9, "interval": None},
+        "dead": {"value": 0.1, "interval": None},
+        "ce_recovered_mean": {"value": None, "interval": None},
+    }
+    found = {"figures": figures, "tokens": 65_536, "verdict": ["it is measured"], "sha256": {}}
+    (data / "saes/topk/evaluation.json").write_text(json.dumps(found))
+    card = (exported(data, "topk", "saelens")[0] / "README.md").read_text().partition("## Evaluation")[2]
+    assert "| 0.1235 (0.12 to 0.1278) |" in card and "| 90.0% |" in card and "On 65,536 held-out tokens" in card
+    assert "training counted as dead" not in card and "- it is measured" in card
+
+
 @needs_saelens
 @pytest.mark.timeout(300)
 def test_saelens_loads_the_folder_and_runs_the_code_of_its_card(data: Path, tmp_path: Path) -> None:

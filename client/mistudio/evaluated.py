@@ -32,6 +32,7 @@ _ROWS: dict[str, tuple[str, Show]] = {
     "  above 0.9": ("decoder_copies", human.share),
     "cosine with the nearest encoder column": ("encoder_cosine", human.number),
 }
+_UNITS = {"document": ("document", "documents"), "run": ("run of windows", "runs of windows")}
 _SHORT = ("FVU", "L0", "ΔCE (nats)", "alive")
 
 
@@ -116,11 +117,10 @@ def _show_density(density: Found) -> None:
 
 
 def _measured_on(result: Found) -> str:
-    documents = result["documents"]
-    runs = documents["unit"] == "run"
-    of = f"{human.count(documents['count'])} {'runs of windows' if runs else 'documents'}"
+    documents, tokens = result["documents"], human.count(result["tokens"])
+    of = _UNITS[documents["unit"]][documents["count"] != 1]
     losses = f", the model's loss on {human.count(result['ce_tokens'])} of them" if result.get("ce_tokens") else ""
     return (
-        f"measured on {human.count(result['tokens'])} held-out tokens of {result['tokenization']}, from {of}{losses}, "
-        f"in {human.duration(result.get('seconds'))}"
+        f"measured on {tokens} held-out tokens of {result['tokenization']}, from {human.count(documents['count'])} "
+        f"{of}{losses}, in {human.duration(result.get('seconds'))}"
     )

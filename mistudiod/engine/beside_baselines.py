@@ -57,7 +57,7 @@ class Beside:
 
 
 def beside_components(
-    sample: Sample, train: Iterable[Tensor], l0: float, heard: Callable[[int], None]
+    sample: Sample, train: Iterable[Tensor], l0: float, heard: Callable[[int, int], None]
 ) -> tuple[Beside, Tensor]:
     """As many principal components of ``train`` as latents fire; also the mean of ``train`` (d_in,) float64."""
     x = torch.cat(sample.x)
@@ -67,7 +67,7 @@ def beside_components(
 
 
 def beside_random(
-    sample: Sample, mean: Tensor, d_sae: int, l0: float, seed: int, heard: Callable[[int], None]
+    sample: Sample, mean: Tensor, d_sae: int, l0: float, seed: int, heard: Callable[[int, int], None]
 ) -> Beside:
     """As many of ``d_sae`` random directions as latents fire, on as many of the tokens as take no more than
     RANDOM_WORK."""
@@ -84,7 +84,7 @@ def _beside(
     residual: Callable[[Tensor], Tensor],
     rows: int,
     size: int,
-    heard: Callable[[int], None],
+    heard: Callable[[int, int], None],
 ) -> Beside:
     x, units, lost = torch.cat(sample.x)[some], np.concatenate(sample.units)[some], torch.cat(sample.lost)[some]
     baseline, sae = (Tally(sample.text.units.count, 1) for _ in range(2))
@@ -93,5 +93,5 @@ def _beside(
         y = x[at].double()
         baseline.add(units[at], y, residual(y).square().sum(1, keepdim=True))
         sae.add(units[at], y, lost[at, None])
-        heard(start + len(y))
+        heard(start + len(y), len(x))
     return Beside(baseline.explained(), sae.explained(), size)

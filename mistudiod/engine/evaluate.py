@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -142,9 +143,8 @@ def _baselines(
     sae: SparseAutoencoder, sample: Sample, train: Callable[[], Iterable[Tensor]], l0: float, seed: int, told: Told
 ) -> Found:
     """Their figures, how many tokens of the sample they are of, and how large they are."""
-    n = sum(map(len, sample.x))
-    pca, mean = beside_components(sample, train(), l0, lambda done: told("measure principal components", done, n))
-    random = beside_random(sample, mean, sae.d_sae, l0, seed, lambda done: told("measure random directions", done, n))
+    pca, mean = beside_components(sample, train(), l0, partial(told, "measure principal components"))
+    random = beside_random(sample, mean, sae.d_sae, l0, seed, partial(told, "measure random directions"))
     return {
         "figures": {**_beside("pca", pca), **_beside("random", random)},
         "baseline_tokens": int(pca.sae.tokens.sum()),

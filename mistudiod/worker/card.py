@@ -109,8 +109,8 @@ def _origin(imported: dict[str, Any]) -> tuple[str | None, str]:
 
 
 def _measured(shared: Shared) -> Iterator[str]:
-    """What was measured here: at the end of the training, and when it was certified."""
-    trained, certified = shared.recipe, shared.certificate
+    """What was measured here: at the end of the training, when it was certified, and when it was evaluated."""
+    trained, certified, evaluated = shared.recipe, shared.certificate, shared.evaluation
     if trained.get("fvu") is not None:
         tokens = _count(trained.get("held_out_tokens"))
         yield _table(
@@ -124,7 +124,13 @@ def _measured(shared: Shared) -> Iterator[str]:
             "Certificate", _figures(declared), f"{on}, {certified.get('at') or 'at a time that is not known'}."
         )
         yield _bullets("", certified.get("verdict") or [])
-    if trained.get("fvu") is None and not isinstance(declared, dict):
+    if isinstance(figures := evaluated.get("figures"), dict):
+        on = f"On {_count(evaluated.get('tokens'))} held-out tokens; between brackets 95 % intervals by document"
+        yield _table(
+            "Evaluation", _intervals(figures), f"{on}, {evaluated.get('at') or 'at a time that is not known'}."
+        )
+        yield _bullets("", evaluated.get("verdict") or [])
+    if trained.get("fvu") is None and not isinstance(declared, dict) and not figures:
         yield "## Measured\n\nNothing has been measured of it here."
 
 
@@ -133,6 +139,15 @@ def _figures(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
         value = found.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield name, form.format(value)
+
+
+def _intervals(figures: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    for key, name, form in _FIGURES:
+        found = figures.get(key) or {}
+        if key != "dead" and found.get("value") is not None:  # of an evaluation it is what alive leaves
+            ends = found.get("interval")
+            between = f" ({form.format(ends[0])} to {form.format(ends[1])})" if ends else ""
+            yield name, form.format(found["value"]) + between
 
 
 def _declared(shared: Shared) -> Iterator[str]:

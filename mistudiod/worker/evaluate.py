@@ -81,7 +81,7 @@ class _Evaluation:
             "ce_units": losses.pop("ce_units"),
             "least": LEAST_UNITS,
         }
-        found |= {"documents": documents, **losses}
+        found |= {"documents": documents, "asked": self._spec.tokens, **losses}
         return {
             "format": FORMAT,
             "sae": self._spec.sae,
