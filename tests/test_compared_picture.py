@@ -142,13 +142,14 @@ def test_a_comparison_is_told_in_text(capsys: pytest.CaptureFixture[str]) -> Non
     show_compared(found)
     said = capsys.readouterr().out
     assert "0.200 (0.190 – 0.210)" in said
+    assert said.split("\n")[0].split() == ["pico", "pico@2000"]
     assert "on 9,000 held-out tokens of t, 120 documents" in said
     assert "pico@2000: its threshold was chosen" in said
     assert "of pico's 900 alive features 41% are in pico@2000 (cosine above 0.7), 20% closely (0.9)" in said
     assert "best cosine 0.62 on average, at random 0.31" in said
     assert "500 pairs are each other's best, 350 of them above 0.7, 150 above 0.9" in said
     assert "fire most and are only in pico: 1 (25%), 2 (12%)" in said
-    assert "4 have come to life in pico@2000, 7 have died" in said
+    assert "7 are alive in pico alone, 4 in pico@2000 alone" in said
     assert "turned most, with cosine: 12 (0.11)" in said
 
 

@@ -16,6 +16,8 @@ _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
     "ΔCE": ("ce_delta", lambda x: human.number(x, 3)),
     "CE RECOVERED": ("ce_recovered_zero", human.share),
     "KL": ("kl", lambda x: human.number(x, 3)),
+    "ALIVE": ("alive", human.share),
+    "DENSE": ("dense", human.share),
 }
 _LINEAGES = {
     "training": "of one training",
@@ -25,19 +27,13 @@ _LINEAGES = {
 
 
 def show_compared(result: Json) -> None:
-    """A line for each SAE, what the differences mean, then what each pair has in common."""
-    columns = {
-        title: about for title, about in _FIGURES.items() if any(about[0] in one["figures"] for one in result["saes"])
-    }
+    """A column for each SAE, what the differences mean, then what each pair has in common."""
+    saes = result["saes"]
     rows = [
-        [
-            one["sae"],
-            *(_with_interval(one["figures"].get(name), shown) for name, shown in columns.values()),
-            *(human.share(one["figures"][name]["value"]) for name in ("alive", "dense")),
-        ]
-        for one in result["saes"]
+        [title, *(_with_interval(one["figures"].get(name), shown) for one in saes)]
+        for title, (name, shown) in _FIGURES.items()
     ]
-    output.table(["SAE", *columns, "ALIVE", "DENSE"], rows)
+    output.table(["", *(one["sae"] for one in saes)], rows)
     output.text(_text_of(result))
     for note in result["notes"]:
         output.text(note)
@@ -98,10 +94,11 @@ def _moved(pair: Json) -> Iterator[str]:
     if found is None:
         return
     mean, median = (human.number(found[name], 3) for name in ("mean", "median"))
+    died, born = (human.count(found[name]) for name in ("died", "born"))
     yield (
         f"  {_LINEAGES[found['lineage']]}: row by row, {human.count(found['alive_in_both'])} features alive in both "
         f"have turned to a cosine of {mean} on average (median {median}); "
-        f"{human.count(found['born'])} have come to life in {pair['b']}, {human.count(found['died'])} have died"
+        f"{died} are alive in {pair['a']} alone, {born} in {pair['b']} alone"
     )
     if found["changed"]:
         changed = ", ".join(

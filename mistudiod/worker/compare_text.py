@@ -15,7 +15,7 @@ from mistudiod.engine.calibrate import calibrated
 from mistudiod.engine.certify import Body
 from mistudiod.engine.document_sums import Text
 from mistudiod.engine.harvest import outlier_norms
-from mistudiod.engine.held_out import ROWS, harvest_held_out, most_tokens, with_text
+from mistudiod.engine.held_out import ROWS, most_tokens, sides_of, with_text
 from mistudiod.engine.lm import LM, PASS_TOKENS
 from mistudiod.engine.replayed import Replayed
 from mistudiod.engine.sae import SparseAutoencoder
@@ -46,7 +46,7 @@ class Shared:
         lm: LM,
         link: Link,
     ) -> None:
-        self._lm, self._link, self._body, self._bos, self._text = lm, link, body, bos, text
+        self._saes, self._lm, self._link, self._body, self._bos, self._text = saes, lm, link, body, bos, text
         self.numbers, self.tokens = numbers, tokens
         width = max(one.d_out for one in saes)
         self.documents = Documents(
@@ -72,7 +72,8 @@ class Shared:
     @cached_property
     def splice(self) -> Splice:
         numbers = loss_windows(self.numbers, self.tokens)
-        total, done = PASSES * len(numbers) * self._body.context, 0
+        passes = (PASSES - 1) * len({one.hook_out for one in self._saes}) + len(self._saes)
+        total, done = passes * len(numbers) * self._body.context, 0
 
         def heard(tokens: int) -> None:
             nonlocal done
@@ -90,14 +91,15 @@ class Shared:
         read, rebuilt = (self._columns[hook] for hook in (sae.hook, sae.hook_out))
         most = min(HELD_OUT_TOKENS, most_tokens(sae.d_in if read == rebuilt else sae.d_in + sae.d_out))
 
-        def heard(came: int) -> None:
-            self._link.check()
-            self._link.progress(f"find the threshold of {sae.called}", min(came, most), most, "tokens")
-
-        held_out = np.array(held_out_windows(self._text.windows))
-        tokens = harvest_held_out(self._harvest, held_out, most, read, heard).calibration
-        found = calibrated(weights, sae.known.recipe["k"], lambda: tokens.split(ROWS))
-        return found, len(tokens)
+        (some, *_), _ = sides_of(self._body, np.array(held_out_windows(self._text.windows)), most)
+        total, parts = self._body.context * len(some), []
+        for x in self._harvest.first(some, total):
+            parts.append(x[:, read].clone())  # a view would keep the other columns
+            self._link.progress(f"find the threshold of {sae.called}", sum(map(len, parts)), total, "tokens")
+        if not parts:
+            raise ValueError("the held-out text has no token to choose a threshold by")
+        tokens = torch.cat(parts)
+        return calibrated(weights, sae.known.recipe["k"], lambda: tokens.split(ROWS)), len(tokens)
 
     def _forward(self, ids: Tensor) -> Tensor:
         self._link.check()
