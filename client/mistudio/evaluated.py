@@ -50,7 +50,32 @@ def show_evaluated(result: Found) -> None:
     output.text("")
     for sentence in result["verdict"]:
         output.text(sentence)
+    _show_probes(result.get("probes") or {})
     output.note(_measured_on(result))
+
+
+_PROBED = {
+    "1 LATENT": "latents 1",
+    "1 NUMBER": "numbers 1",
+    "5 LATENTS": "latents 5",
+    "5 NUMBERS": "numbers 5",
+    "ALL": "all",
+}
+
+
+def _show_probes(found: Found) -> None:
+    """How often a question about the text is answered rightly by few latents, few numbers, the whole activation."""
+    tasks = (found.get("probing") or {}).get("tasks") or []
+    if tasks:
+        rows = [
+            [one["name"], *(human.share(one["accuracy"][name]["value"]) for name in _PROBED.values())] for one in tasks
+        ]
+        output.text("")
+        output.table(["ANSWERED RIGHTLY BY", *_PROBED], rows)
+    if found.get("said"):
+        output.text("")
+    for sentence in found.get("said") or []:
+        output.text(sentence)
 
 
 def show_evaluation(sae: Found) -> None:
