@@ -18,6 +18,7 @@ from mistudiod.engine.weights import LazyTensor
 from mistudiod.facts import Stored, read_header
 
 STRETCH_BYTES = 4 << 20
+MOST_HEADER_BYTES = 1 << 20  # an SAE has a dozen tensors; to parse what the format allows takes a gigabyte
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
@@ -26,7 +27,7 @@ class TensorFile:
 
     def __init__(self, path: Path, called: str | None = None) -> None:
         self.called = called or str(path)  # what messages call it
-        self.stored = read_header(path)
+        self.stored = read_header(path, MOST_HEADER_BYTES)
 
     def __contains__(self, name: str) -> bool:
         return name in self.stored
@@ -51,7 +52,7 @@ class TensorFile:
             raise ValueError(f"{self.called} holds {name} of shape {stored.shape}, and {expected} is expected")
         if stored.dtype not in _FLOATS or 0 in stored.shape:
             raise ValueError(f"{self.called} holds a {name} that is not all finite floating-point numbers")
-        made = torch.empty(*shape, device=device)
+        made = torch.empty(tuple(shape), device=device)
         into = made.t() if turned else made
         if not into.ndim:
             return made.copy_(self._finite(name, LazyTensor(stored)[...]))

@@ -79,10 +79,6 @@ class LlamaScope:
         sae = _weighted(config, file, at, device)
         sae.transcodes = hook_out != hook
         _folded(sae, config, file, at, notes)
-        if hook and "hook_normalized" in hook:
-            notes.append(
-                f"{hook} is what the norm gives before its own weight is multiplied in, which no hook here is."
-            )
         context, bos = (_CONTEXT, True) if found.model in _MODELS.values() else (None, None)
         transcoded = hook_out if sae.transcodes else None
         return outcome(sae, replace(found, hook=hook), transcoded, context, bos, notes)
@@ -166,7 +162,10 @@ def _ruled(
     sae: SparseAutoencoder, config: Mapping[str, object], file: TensorFile, at: str, raw: float, notes: list[str]
 ) -> None:
     """``raw``: by what the latents are larger than those of activations as the model has them."""
-    act = config.get("act_fn", "relu")
+    act, threshold = config.get("act_fn", "relu"), number(config.get("jump_relu_threshold"))
+    if act == "topk" and threshold and threshold > 0:
+        act = "jumprelu"
+        notes.append("It was trained to take the k largest; its makers use its threshold instead, and so does this.")
     if act == "topk":
         k = whole(config, "top_k", at)
         if k > sae.d_sae:
