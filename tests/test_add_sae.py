@@ -246,6 +246,13 @@ def test_an_upload_is_a_source_whole_or_in_part(data: Path, tmp_path: Path) -> N
     assert (recipe["imported"]["source"], recipe["hook"]) == (upload, HOOK)
 
 
+def test_an_uploaded_folder_keeps_its_name_which_says_what_its_files_do_not(data: Path) -> None:
+    at = f"upload:{'2' * 32}"
+    gemma_scope(data / "uploads" / ("2" * 32) / "files" / SCOPE)
+    recipe = add(data, f"{at}:gemma-scope-2b-pt-res", model="m")
+    assert (recipe["hook"], recipe["imported"]["source"], recipe["imported"]["path"]) == (HOOK, at, SCOPE)
+
+
 # Whose model, which hook
 
 
@@ -398,16 +405,15 @@ print((kib("VmHWM:") - before) * 1024)
 """
 
 
-def test_a_wide_sae_comes_in_with_little_more_memory_than_its_file(tmp_path: Path) -> None:
-    from mistudiod.engine.tensor_files import Written, write_tensors
-
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wide_sae_comes_in_with_little_more_memory_than_its_file(tmp_path: Path, dtype: torch.dtype) -> None:
     width, d = 65_536, 512  # 269 MB
     run_job(tmp_path / "data", "add_model", source=str(tiny_model("llama", tmp_path / "tiny", hidden_size=d)), name="m")
     source = tmp_path / "layers.1"
     source.mkdir()
-    matrix = torch.empty(width, d).uniform_()
-    state = {"encoder.weight": matrix, "encoder.bias": torch.zeros(width), "W_dec": matrix, "b_dec": torch.zeros(d)}
-    write_tensors(source / "sae.safetensors", {name: Written(one) for name, one in state.items()})
+    matrix = torch.empty(width, d).uniform_().to(dtype)
+    state = {"encoder.weight": matrix, "encoder.bias": matrix[:, 0].clone(), "b_dec": matrix[0].clone()}
+    save_file(state | {"W_dec": matrix.clone()}, source / "sae.safetensors")
     (source / "cfg.json").write_text(json.dumps({"d_in": d, "k": 32, "num_latents": width}))
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "data"), str(source), HOOK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

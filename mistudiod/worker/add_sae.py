@@ -21,6 +21,7 @@ from mistudiod.engine.formats import Found, Imported, Listing, read
 from mistudiod.engine.formats.base import one_line
 from mistudiod.engine.formats.pickles import Converted
 from mistudiod.engine.rules import TopKRule
+from mistudiod.engine.scratch import scratch
 from mistudiod.engine.tensor_files import TensorFile
 from mistudiod.paths import PARTIAL, is_disk_full, require_space
 from mistudiod.specs import AddSae
@@ -60,7 +61,8 @@ def _made(spec: AddSae, final: Path, link: Link) -> dict[str, Any]:
             check_place(models[0], hook, None, spec)
     if source.far:
         source.far.fetch(found.files)
-    with _readable(source, found, final, link) as listing:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with scratch(final.parent), _readable(source, found, final, link) as listing:
         link.progress("read", 0, 1)
         imported = answered(link, lambda _: _read(listing, found))
         place = place_of(spec, imported, find_model(spec, _all_said(said, imported), link))
@@ -80,7 +82,7 @@ def _readable(source: SaeSource, found: Found, final: Path, link: Link) -> Itera
         yield source.listing
         return
     folder = final.parent / f"{PARTIAL}pickles-{os.getpid()}"
-    folder.mkdir(parents=True)
+    folder.mkdir()
     try:
         require_space(folder, 2 * sum(source.listing.size(name) for name in found.files))  # half precision is widened
         yield Converted(source.listing, folder)

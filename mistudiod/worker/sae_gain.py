@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mistudiod.engine.formats import Imported
+from mistudiod.engine.tensor_files import times
 from mistudiod.engine.weights import lazy_weights
 from mistudiod.facts import FAMILIES, UnknownModel, read_facts
 from mistudiod.specs import AddSae
@@ -38,11 +39,11 @@ def fold_gain(spec: AddSae, imported: Imported, place: Place) -> None:
             f"What it calls {said} is what the MLP reads, unless its makers folded the norm's weight."
         )
         return
-    sae.W_enc /= gain[:, None]
+    times(sae.W_enc, 1 / gain[:, None])
     if sae.W_skip is not None:
         sae.W_skip /= gain
     if not sae.transcodes:
-        sae.W_dec *= gain
+        times(sae.W_dec, gain)
         sae.b_dec *= gain
     imported.notes.append(
         f"It reads {said}, which is before the norm multiplies by its weight; that weight of {place.model['name']} was "

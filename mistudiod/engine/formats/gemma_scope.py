@@ -19,6 +19,7 @@ from mistudiod.engine.formats.hints import path_hints
 from mistudiod.engine.formats.npz import Npz
 from mistudiod.engine.rules import JumpReLURule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.tensor_files import times
 
 CONTEXT = 1024
 _KEYS, _SCALING = {"w_enc", "w_dec", "b_enc", "b_dec", "threshold"}, "scaling_factor"
@@ -93,8 +94,8 @@ def _imported(sae: SparseAutoencoder, found: Found, kind: str | None, notes: lis
 
 
 def _scale_embeddings(weights: dict[str, Tensor], d_in: int) -> None:
-    weights["w_enc"] /= d_in**0.5
-    weights["w_dec"] *= d_in**0.5
+    times(weights["w_enc"], d_in**-0.5)
+    times(weights["w_dec"], d_in**0.5)
     weights["b_dec"] *= d_in**0.5
 
 

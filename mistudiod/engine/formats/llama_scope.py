@@ -32,7 +32,7 @@ from mistudiod.engine.formats.hints import number_in
 from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.rules import JumpReLURule, ReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.engine.tensor_files import TensorFile
+from mistudiod.engine.tensor_files import TensorFile, row_norms, times
 
 _LAYOUTS = {"hyperparams.json": "checkpoints/final.safetensors", "config.json": "sae_weights.safetensors"}
 # W_enc, b_enc, W_dec, b_dec; the matrices of linear maps are the other way round than ours
@@ -116,17 +116,17 @@ def _folded(sae: SparseAutoencoder, config: Mapping[str, object], file: TensorFi
         notes.append("b_dec was subtracted from what is read: that is folded into b_enc.")
     by_norm = config.get("sparsity_include_decoder_norm", True)
     if by_norm:
-        norm = torch.linalg.vector_norm(sae.W_dec, dim=1)
+        norm = row_norms(sae.W_dec)
         norm = torch.where(norm == 0, 1.0, norm)
-        sae.W_enc *= norm
+        times(sae.W_enc, norm)
         sae.b_enc *= norm
-        sae.W_dec /= norm[:, None]
+        times(sae.W_dec, 1 / norm[:, None])
         if not torch.allclose(norm, torch.ones_like(norm), atol=1e-3):
             notes.append(
                 "A latent's gate looks at what it contributes: the norms of the decoder's rows went into the latents."
             )
-    sae.W_enc *= into
-    sae.W_dec /= out
+    times(sae.W_enc, into)
+    times(sae.W_dec, 1 / out)
     sae.b_dec /= out
     _ruled(sae, config, file, at, out if by_norm else into, notes)
 

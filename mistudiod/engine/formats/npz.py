@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mistudiod.engine.formats.base import Listing
+from mistudiod.engine.scratch import empty, let_go
 from mistudiod.engine.tensor_files import spans
 
 EXPANSION = 20
@@ -77,12 +78,13 @@ class Npz:
         """An array as float32, contiguous; ValueError when it is of another shape or not all finite."""
         if self.shape(name) != tuple(shape) or 0 in shape:
             raise ValueError(f"{self.called} holds {name} of shape {self.shape(name)}, and {tuple(shape)} is expected")
-        array, made = self.arrays[name], torch.empty(tuple(shape), device=device)
+        array, made = self.arrays[name], empty(shape, device)
         into = made.t() if array.fortran and made.ndim == 2 else made if made.ndim else made.view(1)
         with self._whole(), self._open() as archive, archive.open(array.member) as file:
             _header(file)
             for rows in spans(len(into), into[0].numel() * int(array.type[2])):
                 into[rows] = self._block(file, array, (rows.stop - rows.start, *into.shape[1:]))
+                let_go(made)
             file.read(1)  # so that the checksum is compared
         return made
 

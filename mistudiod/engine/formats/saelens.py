@@ -32,7 +32,7 @@ from mistudiod.engine.formats.hints import path_hints
 from mistudiod.engine.norms import NORMS
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.saelens_layout import check_config, shapes_of
-from mistudiod.engine.tensor_files import TensorFile
+from mistudiod.engine.tensor_files import TensorFile, times
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
@@ -152,7 +152,7 @@ def _scale_decoded(W_dec: Tensor, factor: Tensor, config: Config) -> None:
     if torch.allclose(factor, torch.ones_like(factor)):
         return
     if config.scaled:
-        W_dec *= factor[:, None]
+        times(W_dec, factor[:, None])
         config.notes.append("The scaling_factor of latents when they are decoded was folded into W_dec.")
     else:
         config.notes.append("A scaling_factor lies beside the weights, but the config says that it is not used.")
