@@ -306,14 +306,17 @@ def test_an_sae_that_says_no_model_and_no_hook_is_given_both(data: Path, tmp_pat
     source = gemma_scope(tmp_path / "somewhere")
     assert "do not say which model it reads: name it with --model (the studio has m)" in refused(data, source, "model")
     said = refused(data, source, "hook", model="m")
-    assert "do not say which hook it reads: name it with --hook; m has, 32 wide: blocks.0.hook_resid_pre" in said
+    assert (
+        "do not say which hook it reads: name it with --hook; m has, 32 wide: blocks.0-2.hook_resid_pre, blocks.0-2.attn"
+        in said
+    )
     recipe = add(data, source, model="m", hook=HOOK)
     assert recipe["hook"] == HOOK and recipe["imported"]["model"] is None
 
 
 def test_the_hook_must_be_in_the_model_and_of_the_saes_width(data: Path, tmp_path: Path) -> None:
     far = gemma_scope(tmp_path / SCOPE.replace("layer_1", "layer_20"))
-    assert "it lies at blocks.20.hook_resid_post of m: blocks.20" in refused(data, far, "model", model="m")
+    assert "it lies at blocks.20.hook_resid_post, and blocks.20" in refused(data, far, "model", model="m")
     near = gemma_scope(tmp_path / SCOPE)
     said = refused(data, near, "hook", model="m", hook="blocks.1.mlp.hook_post")
     assert said.startswith("it has vectors of 32 numbers, and those at blocks.1.mlp.hook_post of m have 64")

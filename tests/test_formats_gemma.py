@@ -153,6 +153,33 @@ def test_gemma_scope_2_names_the_modules_of_the_model(tmp_path: Path, point: str
     assert found.sae.metadata["hf_hook_name"] == point
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("gemma-v3-1b-pt", "gemma-3-1b-pt"), ("gemma-3-270m-pt", "gemma-3-270m"), ("gemma-v3-4b-it", "gemma-3-4b-it")],
+)
+def test_gemma_scope_2_calls_models_by_names_that_the_hub_has_not(tmp_path: Path, said: str, name: str) -> None:
+    folder = tmp_path / "resid_post/layer_9_width_16k_l0_small"
+    write_second(folder, weights(), {"model_name": said, "hf_hook_point_in": "model.layers.9.output"})
+    assert only(tmp_path).model == name
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "says"),
+    [
+        ({"architecture": "topk"}, {}, "is 'topk', and only jump_relu is understood"),
+        ({"affine_connection": True}, {}, "do not agree on whether it is affine"),
+        ({"affine_connection": False}, {"affine_skip_connection": torch.ones(D, D)}, "do not agree on whether it is"),
+        ({}, {"scale": torch.ones(3)}, "also holds scale, which no Gemma Scope 2 SAE has"),
+    ],
+)
+def test_what_gemma_scope_2_says_and_holds_must_agree(
+    tmp_path: Path, config: dict[str, object], more: dict[str, Tensor], says: str
+) -> None:
+    write_second(tmp_path, weights(), {"hf_hook_point_in": "model.layers.9.output", **config}, **more)
+    with pytest.raises(ValueError, match=says):
+        only(tmp_path)
+
+
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("with_config", [False, True])
 def test_gemma_scope_2_transcoders_may_be_affine(tmp_path: Path, affine: bool, with_config: bool) -> None:

@@ -49,9 +49,10 @@ def _made(spec: AddSae, final: Path, link: Link) -> dict[str, Any]:
     source = open_source(spec.source, spec.revision, link)
     found = source.chosen()
     if found.pickle and not spec.allow_pickle:
+        of = f"{found.path} of " if found.path else ""
         raise Refused(
-            f"{found.path or source.place} of {source.place} is a pickle, a file that can hold more than numbers: it "
-            "is brought in with --allow-pickle, converted in a process of its own and never executed",
+            f"{of}{source.place} is a pickle, a file that can hold more than numbers: it is brought in with "
+            "--allow-pickle, converted in a process of its own and never executed",
             "allow_pickle",
         )
     said = said_of(found, source.listing)

@@ -11,7 +11,7 @@ from typing import Any
 
 from mistudiod.engine.formats import Found, Imported, Listing
 from mistudiod.engine.formats.base import words
-from mistudiod.facts import UnknownHook, UnknownModel, check_hook, hook_names, read_facts
+from mistudiod.facts import UnknownHook, UnknownModel, check_hook, hook_names, parse_hook, read_facts
 from mistudiod.specs import AddSae, is_hub_id
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.trained import read_model
@@ -100,7 +100,7 @@ def place_of(spec: AddSae, imported: Imported, models: Sequence[dict[str, Any]])
     """The one of ``models`` in which the SAE's hook is, and of the SAE's width. Raises Refused."""
     hook = as_read(spec.hook or imported.hook)
     if hook is None:
-        names = ", ".join(_hooks_of(models[0], imported.sae.d_in)[:_LISTED]) or "none of that width"
+        names = ", ".join(_hooks_of(models[0], imported.sae.d_in)) or "none of that width"
         raise Refused(
             f"its files do not say which hook it reads: name it with --hook; {models[0]['name']} has, "
             f"{imported.sae.d_in} wide: {names}",
@@ -140,9 +140,8 @@ def check_place(model: dict[str, Any], hook: str, width: int | None, spec: AddSa
     except UnknownModel as error:
         raise Refused(str(error), "model") from error
     except UnknownHook as error:
-        raise Refused(
-            f"it lies at {hook[:200]} of {model['name']}: {error}; name another with --hook", field
-        ) from error
+        said = str(error) if spec.hook else f"it lies at {hook[:200]}, and {error}; name another with --hook"
+        raise Refused(f"{said} (the model is {model['name']})", field) from error
     if width not in (None, wide):
         raise Refused(
             f"it has vectors of {width:,} numbers, and those at {hook} of {model['name']} have {wide:,}: "
@@ -166,11 +165,14 @@ def _hook_out(spec: AddSae, imported: Imported, hook: str) -> str:
 
 
 def _hooks_of(model: dict[str, Any], width: int) -> list[str]:
+    """Hooks of that width, those of all blocks in one: ``blocks.0-5.hook_resid_post``."""
     try:
         facts = read_facts(Path(model["path"]))
     except (UnknownModel, ValueError):
         return []
-    return [hook for hook in hook_names(facts) if check_hook(facts, hook) == width]
+    points = dict.fromkeys(parse_hook(hook)[1] for hook in hook_names(facts) if check_hook(facts, hook) == width)
+    last = facts.n_layers - 1
+    return [f"blocks.{f'0-{last}' if last else 0}.{point}" for point in points]
 
 
 def _same_source(model: dict[str, Any], said: str) -> bool:

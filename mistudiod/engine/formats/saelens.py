@@ -121,6 +121,8 @@ def _assembled(config: Config, file: TensorFile, at: str, device: str | torch.de
     """The SAE, but for what scales its input."""
     own = dict(config.own)
     batch_top_k = own["architecture"] in ("batchtopk", "matryoshka_batchtopk")
+    if not batch_top_k and own["architecture"] != "topk":
+        own.pop("rescale_acts_by_decoder_norm", None)  # which SAELens knows of none but these
     if batch_top_k:
         own["architecture"] = "jumprelu"
     check_config(own, at)
@@ -170,7 +172,8 @@ def _unscale(sae: SparseAutoencoder, config: Config, listing: Listing, folder: s
         if factor is None or factor <= 0:
             config.notes.append(
                 "Activations were scaled in training by one number that is not in the files and was perhaps never "
-                "folded into the weights (normalize_activations expected_average_only_in): they may be wrong here."
+                "folded into the weights (normalize_activations expected_average_only_in): mistudio sae certify "
+                "measures whether they are right as they are."
             )
             return
         fold_scale(sae, factor)
