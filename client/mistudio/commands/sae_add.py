@@ -91,9 +91,11 @@ _COLUMNS = {
 
 def _example(found: Mapping[str, Any]) -> str:
     place = found["source"]
-    if found["count"] == 1 or not found["saes"]:
+    if not found["saes"]:
         return str(place)
-    return f"{place}:{found['saes'][0]['path'] or '.'}"
+    first = found["saes"][0]
+    named = "" if found["count"] == 1 else f":{first['path'] or '.'}"
+    return f"{place}{named}{' --allow-pickle' * first['pickle']}"
 
 
 def show_sae(sae: Artifact) -> None:
