@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from mistudio.cli import main
 from run_job import run_job
+from studio import running
 from tiny_models import LINES, tiny_model
 from trained_saes import HOOK, TRAIN, TRANSCODER, WIDTH, K, change
 
@@ -295,3 +298,23 @@ def test_a_spec_that_compares_nothing_is_none(saes: list[str], sentence: str) ->
 
     with pytest.raises(ValueError, match=sentence):
         Compare.model_validate({"saes": saes})
+
+
+def test_the_studio_compares_and_draws(data: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.svg"
+    with running(data, "real_worker.py") as url:
+
+        def mistudio(*args: str) -> Any:
+            return CliRunner(env={"MISTUDIO_HOST": url}).invoke(main, ["sae", "compare", *args])
+
+        said = mistudio("one@30", "two", "--tokens", str(TOKENS), "--picture", str(picture))
+        assert said.exit_code == 0, said.output
+        assert said.stdout.split("\n")[0].split() == ["one@30", "two"]
+        assert "are in two (cosine above 0.7)" in said.stdout
+        assert picture.read_text().startswith("<svg")
+        assert ">one@30</text>" in picture.read_text()
+        missing = mistudio("one", "nobody")
+        assert missing.exit_code != 0
+        assert "there is no sae named 'nobody'" in missing.output
+        gone = mistudio("one@1000", "two")
+        assert "one has no checkpoint of step 1000" in gone.output
