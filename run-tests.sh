@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need, checks the sources and runs pytest:
-#   ./run-tests.sh [pytest's arguments]          everything but the drills
+#   ./run-tests.sh [pytest's arguments]          everything but the drills, a file at a time in each of two processes;
+#                                                in one (-n 0) where an argument begins with tests/
 #   ./run-tests.sh drill [pytest's arguments]    the long crash drills
 #   ./run-tests.sh pythons [pytest's arguments]  daemon and client, without PyTorch, with every other Python there is
 set -euo pipefail
@@ -8,30 +9,38 @@ ROOT=$(dirname "$(readlink -f "$0")")
 cd "$ROOT"
 . scripts/install.sh
 
+# spread VENV ARGUMENT…: pytest. Its processes share the cores with all that tests start: one thread of torch each.
+spread() {
+    local processes=2
+    [[ " $* " != *" tests/"* ]] || processes=0
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$1/bin/python" -m pytest -n "$processes" --dist loadfile "${@:2}"
+}
+
 if [ "${1:-}" = pythons ]; then
     shift
     failed=""
     for version in 3.10 3.12 3.13; do
         install_without_torch "$version" || { say "there is no Python $version here: skipped"; continue; }
         say "Python $version"
-        ".venv-$version/bin/python" -m pytest -m "not drill and not browser" "$@" || failed+=" $version"
+        spread ".venv-$version" -m "not drill and not browser" "$@" || failed+=" $version"
     done
     [ -z "$failed" ] || fail "the tests failed with Python$failed"
     exit
 fi
 
-marked="not drill"
+drill=""
 if [ "${1:-}" = drill ]; then
-    marked=drill
+    drill=yes
     shift
 fi
 
 install_studio worker,dev
-install_saelens || say "without SAELens, tests/test_saelens.py is skipped"
+install_judges
 
 say "ruff check, ruff format, mypy"
 .venv/bin/ruff check -q
 .venv/bin/ruff format -q --check
 .venv/bin/mypy
 
-exec .venv/bin/python -m pytest -m "$marked" "$@"
+[ -z "$drill" ] || exec .venv/bin/python -m pytest -m drill "$@"
+spread .venv -m "not drill" "$@"

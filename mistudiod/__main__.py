@@ -132,11 +132,14 @@ async def migrate(settings: Settings, _options: argparse.Namespace) -> int:
 
 async def reindex(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod.index import Index
+    from mistudiod.library import Library
     from mistudiod.paths import Paths
     from mistudiod.records import Records
 
     async with _opened(settings) as database:
-        index, records = Index(database, Paths(settings.data)), Records(database, Paths(settings.data))
+        paths = Paths(settings.data)
+        index, records = Index(database, paths), Records(database, paths)
+        await Library(database, paths, index).mend()
         await index.rebuild()
         jobs = await records.rebuild()
         await records.flush()

@@ -21,12 +21,14 @@ from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
 from mistudiod.api.table import ROUTES, add
 from mistudiod.bus import Bus
+from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.giving import Giving
 from mistudiod.index import NOUNS, Index
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
+from mistudiod.library import Library
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
@@ -46,6 +48,7 @@ from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
 from mistudiod.tokens import Scope, Tokens
+from mistudiod.trash import Trash
 from mistudiod.uploads import Uploads
 
 _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
@@ -61,6 +64,9 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
     app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
+    app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
+    app[keys.TRASH] = Trash(database, paths)
+    app[keys.CLEANING] = Cleaning(database, paths, app[keys.INDEX], app[keys.TRASH])
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
@@ -73,9 +79,8 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         paths, app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES]
     )
     app[keys.TEMPLATES] = Templates(paths.data / "templates")
-    app[keys.GIVING] = Giving(
-        database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], settings.known_endpoints
-    )
+    places = (settings.known_endpoints, settings.neuronpedia)
+    app[keys.GIVING] = Giving(database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], *places)
     app[keys.LEASES] = Leases(database)
     app[keys.SESSION] = Sessions(
         settings,
@@ -173,6 +178,7 @@ async def _recording(app: web.Application) -> AsyncIterator[None]:
 async def _scheduling(app: web.Application) -> AsyncIterator[None]:
     scheduler = app[keys.SCHEDULER]
     await asyncio.to_thread(app[keys.SECRETS].learn)
+    await app[keys.LIBRARY].mend()
     await app[keys.INDEX].rebuild()
     await app[keys.RECORDS].rebuild()
     await scheduler.recover()
@@ -184,7 +190,7 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async with _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])):
+    async with _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])), _running(app[keys.TRASH].sweeping()):
         yield
 
 

@@ -1,5 +1,7 @@
 """Whom labels and scores may be asked of: the setting ``endpoints``, and addresses that are never asked. Pure.
 
+Where features are uploaded to, the setting ``neuronpedia_url``, is held to the same rules.
+
 An endpoint is what speaks the API of OpenAI: OpenAI itself, Ollama, vLLM and others.
 """
 
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 DEFAULT = "ollama=http://127.0.0.1:11434/v1,openai=https://api.openai.com/v1"
-RESERVED = ("tokens", "person")  # who gives labels besides endpoints
+RESERVED = ("tokens", "person", "neuronpedia")  # who gives labels besides endpoints
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,62}[a-z0-9_])?)*")
 _SECRET = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}(:[0-9]{1,5})?")  # the rule of secret.NAME
@@ -45,6 +47,11 @@ class Endpoint:
         return _host(urlsplit(self.url).hostname or "")
 
     @property
+    def is_near(self) -> bool:
+        """Whether it can only be this machine or one of the local network."""
+        return _is_near(self.host)
+
+    @property
     def secret_name(self) -> str | None:
         """What its secret is called; None when the host's name cannot be that of a secret."""
         if self.name == "openai":
@@ -68,6 +75,11 @@ def parse(text: str) -> dict[str, Endpoint]:
             raise ValueError(f"the endpoint {name!r} is given twice: name one of them otherwise")
         found[name] = Endpoint(name, _checked(name, url))
     return found
+
+
+def neuronpedia(url: str) -> Endpoint:
+    """The Neuronpedia of a setting. Raises ValueError, one sentence."""
+    return Endpoint("neuronpedia", _checked("neuronpedia", url.strip()))
 
 
 def missing(name: str, known: Mapping[str, Endpoint]) -> str:
@@ -132,16 +144,22 @@ def _check_host(name: str, host: str, scheme: str) -> None:
             raise ValueError(
                 f"the endpoint {name!r} is at {host}, where a cloud keeps keys: it is never asked"
             ) from None
-        near = is_lan_name(host)
     else:
         if why := refused_address(address):
             raise ValueError(f"the endpoint {name!r} cannot be used: {why}")
-        near = address.is_loopback or any(address in network for network in _PRIVATE)
-    if scheme == "http" and not near:
+    if scheme == "http" and not _is_near(host):
         raise ValueError(
             f"the endpoint {name!r} at {host} needs https: without it keys and texts would cross the internet for all "
             "to read; http is for this machine and the local network (private addresses, plain names, .local and .lan)"
         )
+
+
+def _is_near(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return is_lan_name(host)
+    return address.is_loopback or any(address in network for network in _PRIVATE)
 
 
 def _host(hostname: str) -> str:

@@ -1,6 +1,6 @@
 """What a job of labelling or scoring is given: whom it asks, with which prompt, about which features; and its lane.
 
-A job that publishes an SAE is given what its features are called.
+A job that publishes an SAE is given what its features are called, and one that uploads them the address too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mistudiod.statements import told
 from mistudiod.templates import Template, Templates
 
 KINDS_OF_LABELS = ("label", "score")
-KINDS_WITH_LABELS = ("export", "push")
+KINDS_WITH_LABELS = ("export", "push", "upload")
 _LOOK_UP_S = 3.0  # for the address of a host nearby
 log = logging.getLogger("mistudiod.giving")
 
@@ -82,9 +82,10 @@ class Giving:
         labels: Labels,
         templates: Templates,
         endpoints: Mapping[str, Endpoint],
+        neuronpedia: Endpoint,
     ) -> None:
         self._database, self._index, self._labels = database, index, labels
-        self._templates, self._endpoints = templates, endpoints
+        self._templates, self._endpoints, self._neuronpedia = templates, endpoints, neuronpedia
         self.open_store: Callable[[Path], Store] = stores.Pages
 
     # -- at submission -------------------------------------------------------------------------------------------
@@ -123,7 +124,8 @@ class Giving:
         if job["kind"] in KINDS_WITH_LABELS:
             wanted = job["spec"].get("labels", True)
             labels = await self._labels.shown(job["spec"]["sae"]) if wanted else []
-            await asyncio.to_thread(write_given, run, {"labels": labels})
+            where = {"url": self._neuronpedia.url} if job["kind"] == "upload" else {}
+            await asyncio.to_thread(write_given, run, {"labels": labels, **where})
         if job["kind"] not in KINDS_OF_LABELS:
             return
         try:

@@ -20,6 +20,7 @@ from mistudiod.statements import Job
 from mistudiod.store import Jobs
 
 log = logging.getLogger("mistudiod.hearing")
+_OF_AN_SAE = ("certify", "evaluate")  # kinds of jobs that write beside an SAE
 _OF_LABELS = ("label", "score")  # kinds of jobs that are about the labels of an SAE
 FLUSH_S = 0.25  # how often what a worker says is written and passed on
 Written = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]  # runs a write until the database takes it
@@ -40,7 +41,7 @@ class Hearing:
         self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
         self._written = written
         self._labelled: str | None = job["spec"]["sae"] if job["kind"] in _OF_LABELS else None
-        self._certified: str | None = job["spec"]["sae"] if job["kind"] == "certify" else None
+        self._measured: str | None = job["spec"]["sae"] if job["kind"] in _OF_AN_SAE else None
         self._said = Said(_saes(job), self._labelled is not None)
         self._counted = {"labels": 0, "scores": 0}  # of what has been written
         self._over = asyncio.Event()
@@ -104,5 +105,5 @@ class Hearing:
         if info is None:
             log.error("job %s told of a %s %r that is not there", self._job, noun, name)
             return
-        maker = None if (noun, name) == ("sae", self._certified) else self._job  # it was there before
+        maker = None if (noun, name) == ("sae", self._measured) else self._job  # it was there before
         await self._written(lambda: self._index.add(noun, name, info, maker))

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import math
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,11 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mistudiod import about
 from mistudiod.database import Database, tell
 from mistudiod.errors import Invalid, NotFound
 from mistudiod.jobs import now
 from mistudiod.label_statements import forget as forget_labels
-from mistudiod.paths import PARTIAL, Paths, delete_tree
+from mistudiod.paths import PARTIAL, Paths, delete_tree, set_aside
 from mistudiod.ranges import forget as forget_ranges
 
 NOUNS = ("model", "dataset", "tokenization", "sae", "features")
@@ -31,7 +31,12 @@ _FILES = {
     "features": "manifest.json",
 }
 CERTIFICATE = "certificate.json"  # beside an SAE's recipe
+_OF_SAE = """noun = 'sae' and name = :sae
+             or noun = 'features' and substr(name, 1, length(:sae) + 1) = :sae || '/'"""
 _CERTIFIED = ("at", "holds", "verdict", "best", "tokens", "tokenization", "repaired")  # of it
+EVALUATION = "evaluation.json"  # there as well
+_EVALUATED = ("at", "verdict", "tokens", "tokenization", "documents")  # of it, and of its figures these
+_FIGURES = ("fvu", "l0", "alive", "ce_delta", "ce_recovered_mean")
 # Where an artifact says which other one it cannot do without: {noun of the other: {its own noun: path in the JSON}}.
 _NEEDED_BY = {
     "model": {"tokenization": "$.model", "sae": "$.model.name"},
@@ -57,13 +62,13 @@ class Index:
             known = db.execute("select 1 from artifacts where noun = ? and name = ?", (noun, name)).fetchone()
             if noun == "sae" and not known:  # those of an SAE of that name whose folder went without a word
                 _forget_said(db, name)
-            return self._put(db, noun, name, info, job)
+            return self.put(db, noun, name, info, job)
 
         return await self._database.write(put)
 
     async def get(self, noun: str, ref: str) -> Artifact:
         """By name or, when it is all digits, by id. Raises NotFound."""
-        return await self._database.read(lambda db: self._get(db, noun, ref))
+        return await self._database.read(lambda db: self.of(db, noun, ref))
 
     async def all(self, noun: str, limit: int = 1000, after_id: int = 0) -> list[Artifact]:
         """In the order of their ids, those after ``after_id``; a ``limit`` of -1 is none."""
@@ -85,7 +90,7 @@ class Index:
         """An SAE and its newest features. Raises NotFound."""
 
         def select(db: sqlite3.Connection) -> tuple[Artifact, Artifact | None]:
-            sae = self._get(db, "sae", ref)
+            sae = self.of(db, "sae", ref)
             return sae, self._newest_features(db, sae["name"])
 
         return await self._database.read(select)
@@ -101,29 +106,42 @@ class Index:
         return await self._database.read(select)
 
     async def remove(self, noun: str, name: str) -> None:
-        """Forget it, an SAE with its features, labels and ranges, then delete the folders.
+        """Forget it, then delete its folder; a crash between leaves that to the next sweep. Of SAEs: ``library``.
 
-        A crash between leaves them to the next sweep. Raises NotFound.
+        Raises NotFound.
         """
+        trash = await self._database.write(lambda db: self.take_away(db, noun, name))
+        if trash:
+            await asyncio.to_thread(delete_tree, trash)
 
-        def forget(db: sqlite3.Connection) -> list[Path | None]:
-            query = "select id, noun, name from artifacts where noun = ? and name = ?"
-            rows = db.execute(query, (noun, name)).fetchall()
-            if not rows:
-                raise NotFound(f"there is no {noun} {name!r}")
-            folders = [self._paths.artifact(noun, name)]
-            if noun == "sae":
-                _forget_said(db, name)
-                like = "select id, noun, name from artifacts where noun = 'features' and substr(name, 1, ?) = ?"
-                rows = db.execute(like, (len(name) + 1, f"{name}/")).fetchall() + rows
-                folders.insert(0, self._paths.artifact("features", name))
-            for row in rows:
-                self._forget(db, row)
-            return [set_aside(folder) for folder in folders]  # last: what fails before it leaves the folders alone
+    def take_away(self, db: sqlite3.Connection, noun: str, name: str) -> Path | None:
+        """Forget it and set its folder aside; that is to be deleted. Raises NotFound."""
+        row = db.execute("select id, noun, name from artifacts where noun = ? and name = ?", (noun, name)).fetchone()
+        if row is None:
+            raise NotFound(f"there is no {noun} {name!r}")
+        self.forget(db, row)
+        return set_aside(self._paths.artifact(noun, name))  # last: what fails before it leaves the folder alone
 
-        for trash in await self._database.write(forget):
-            if trash:
-                await asyncio.to_thread(delete_tree, trash)
+    def move_sae(self, db: sqlite3.Connection, old: str | None, new: str | None, job: int | None = None) -> None:
+        """An SAE and its features have another name; None: they are in the trash. ``job``: that made one from there.
+
+        Its folders are where they belong by now, and what they say is read anew.
+        """
+        numbers = {}
+        for row in db.execute(f"select id, noun, name from artifacts where {_OF_SAE} order by noun desc", {"sae": old}):
+            if new is None:
+                self.forget(db, row)
+            else:
+                name = new + row["name"][len(old or "") :]
+                db.execute("update or replace artifacts set name = ? where id = ?", (name, row["id"]))
+                numbers[row["noun"], name] = row["id"]
+                tell(db, "artifact", {"noun": row["noun"], "name": row["name"], "id": row["id"], "removed": True})
+        if new is None:
+            return
+        found = self._paths.folder("features").glob(f"{new}/*")
+        for noun, name in [("sae", new), *(("features", f"{new}/{path.name}") for path in sorted(found))]:
+            if (info := read_info(self._paths, noun, name)) is not None:
+                self.put(db, noun, name, info, None if (noun, name) in numbers else (job if noun == "sae" else None))
 
     async def rebuild(self) -> int:
         """Make the index say what the folders hold; returns how many artifacts there are."""
@@ -134,16 +152,17 @@ class Index:
         def replace(db: sqlite3.Connection) -> int:
             known = {(row["noun"], row["name"]): row for row in db.execute("select * from artifacts").fetchall()}
             for key in known.keys() - found.keys():
-                self._forget(db, known[key])
+                self.forget(db, known[key])
             for (noun, name), info in found.items():
                 row = known.get((noun, name))
                 if row is None or json.loads(row["info"]) != info:
-                    self._put(db, noun, name, info, row["job"] if row else _job(info))
+                    self.put(db, noun, name, info, row["job"] if row else _job(info))
             return len(found)
 
         return await self._database.write(replace)
 
-    def _put(self, db: sqlite3.Connection, noun: str, name: str, info: dict[str, Any], job: int | None) -> Artifact:
+    def put(self, db: sqlite3.Connection, noun: str, name: str, info: dict[str, Any], job: int | None) -> Artifact:
+        """As ``add``, of a name that is one."""
         db.execute(
             """insert into artifacts (noun, name, job, created_at, info) values (?,?,?,?,?)
                on conflict (noun, name) do update set info = excluded.info, job = coalesce(excluded.job, job)""",
@@ -154,15 +173,17 @@ class Index:
         tell(db, "artifact", {**artifact, "noun": noun})
         return artifact
 
-    def _forget(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
+    def forget(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
+        """``row``: id, noun and name of an artifact."""
         db.execute("delete from artifacts where id = ?", (row["id"],))
         tell(db, "artifact", {"noun": row["noun"], "name": row["name"], "id": row["id"], "removed": True})
 
-    def _get(self, db: sqlite3.Connection, noun: str, ref: str) -> Artifact:
+    def of(self, db: sqlite3.Connection, noun: str, ref: str) -> Artifact:
+        """As ``get``."""
         column = "id" if ref.isdecimal() else "name"
         row = db.execute(f"select * from artifacts where noun = ? and {column} = ?", (noun, ref)).fetchone()
         if row is None:
-            raise NotFound(f"there is no {noun} {ref!r}")
+            raise NotFound(f"there is no {noun} {ref!r}{_called_now(db, ref) if noun == 'sae' else ''}")
         return self._artifact(row)
 
     def _newest_features(self, db: sqlite3.Connection, sae: str) -> Artifact | None:
@@ -175,6 +196,13 @@ class Index:
         folder = self._paths.artifact(row["noun"], row["name"])
         known = {"id": row["id"], "name": row["name"], "created_at": row["created_at"], "job": row["job"]}
         return {**json.loads(row["info"]), **known, "folder": str(folder)}
+
+
+def _called_now(db: sqlite3.Connection, name: str) -> str:
+    query = """select artifacts.name from artifacts, json_each(info, '$.earlier') as earlier
+               where noun = 'sae' and earlier.value = ? order by artifacts.id desc limit 1"""
+    row = db.execute(query, (name,)).fetchone()
+    return f"; it is called {row['name']} now" if row else ""
 
 
 def _forget_said(db: sqlite3.Connection, sae: str) -> None:
@@ -215,18 +243,24 @@ def _finite(text: str) -> float | None:
 def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
     """What an artifact's folder says about itself; None when it is not whole, or the name is none.
 
-    Of an SAE with a certificate, also what that says in short.
+    Of an SAE with a certificate or an evaluation, also what that says in short, and what a person has said of it.
     """
     if not is_name(noun, name):
         return None
     folder = paths.artifact(noun, name)
-    info = _read_object(folder / _FILES[noun])
-    if info is not None and noun == "sae" and (found := _read_object(folder / CERTIFICATE)):
-        info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
+    info = read_object(folder / _FILES[noun])
+    if info is not None and noun == "sae":
+        if found := read_object(folder / CERTIFICATE):
+            info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
+        if (found := read_object(folder / EVALUATION)) and isinstance(figures := found.get("figures"), dict):
+            info["evaluation"] = {name: found.get(name) for name in _EVALUATED}
+            info["evaluation"]["figures"] = {name: figures.get(name) for name in _FIGURES}
+        info |= about.said(read_object(folder / about.ABOUT))
     return info
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
+    """What a JSON file says; None when it is not there, damaged, or says something else than an object."""
     try:
         found = read_json(path)
     except (OSError, ValueError):
@@ -245,24 +279,6 @@ def scan(paths: Paths, noun: str) -> Iterator[tuple[str, dict[str, Any]]]:
             log.warning("%s is not listed: %r is no name of a %s; rename the folder", marker.parent, name, noun)
         elif (info := read_info(paths, noun, name)) is not None:
             yield name, info
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Rename a folder to a partial one, for good even if the power fails now; None when there is no folder.
-
-    From then on it is gone for everybody, and the next sweep deletes it if nobody has until then. Raises OSError.
-    """
-    trash = folder.with_name(f"{PARTIAL}deleted-{folder.name}-{now().replace(':', '')}")
-    try:
-        folder.rename(trash)
-    except FileNotFoundError:
-        return None
-    handle = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    return trash
 
 
 def _job(info: dict[str, Any]) -> int | None:

@@ -21,6 +21,7 @@ _MEASURES = (
     *("balanced_accuracy", "low", "high", "auroc", "auroc_low", "auroc_high"),
     *("tp", "fp", "tn", "fn", "failed", "examples"),
 )
+OF_AN_SAE = ("labels", "label_failures", "marks", "listed", "labelled_saes")  # tables with its name
 Label = dict[str, Any]
 
 
@@ -215,11 +216,37 @@ def lists(db: sqlite3.Connection, sae: str) -> list[dict[str, Any]]:
     return [dict(row) for row in db.execute(query, (sae,))]
 
 
+def count(db: sqlite3.Connection, sae: str) -> int:
+    """How many of an SAE's features are labelled."""
+    return int(db.execute("select count(*) from labels where sae = ? and current", (sae,)).fetchone()[0])
+
+
+def count_marked(db: sqlite3.Connection, sae: str) -> int:
+    """How many of an SAE's features a person has starred, written a note of, or put on a list."""
+    query = """select count(*) from (select feature from marks where sae = :sae
+                                     union select feature from listed where sae = :sae)"""
+    return int(db.execute(query, {"sae": sae}).fetchone()[0])
+
+
+def names(db: sqlite3.Connection, begin: str) -> set[str]:
+    """Under which names that begin so anything is kept."""
+    queries = (f"select sae from {table} where substr(sae, 1, :length) = :begin" for table in OF_AN_SAE)
+    values = {"begin": begin, "length": len(begin)}
+    return {row["sae"] for row in db.execute(" union ".join(queries), values).fetchall()}
+
+
 def forget(db: sqlite3.Connection, sae: str) -> None:
     """Everything that was said of an SAE, which is gone: another of its name has other features."""
     row = db.execute("select id from labelled_saes where sae = ?", (sae,)).fetchone()
     if row:
         first = row["id"] << FEATURE_BITS
         db.execute("delete from labels_text where rowid >= ? and rowid < ?", (first, first + (1 << FEATURE_BITS)))
-    for table in ("labels", "label_failures", "marks", "listed", "labelled_saes"):
+    for table in OF_AN_SAE:
         db.execute(f"delete from {table} where sae = ?", (sae,))
+
+
+def rename(db: sqlite3.Connection, old: str, new: str) -> None:
+    """Everything that was said of an SAE, which has another name now. Its number in labels_text stays."""
+    forget(db, new)
+    for table in OF_AN_SAE:
+        db.execute(f"update {table} set sae = ? where sae = ?", (new, old))

@@ -14,10 +14,11 @@ async def needed(spec: Spec, kind: str, index: Index, store: Jobs) -> set[int]:
     for field, noun, name in read_by(kind, spec.model_dump()):
         try:
             await index.get(noun, name)
-        except NotFound:
+        except NotFound as error:
             maker = await store.maker_of(noun, name)
             if maker is None:
-                missing[field] = f"there is no {noun} named {name!r}"
+                now = error.message.removeprefix(f"there is no {noun} {name!r}")  # what it is called now, perhaps
+                missing[field] = f"there is no {noun} named {name!r}{now}"
             else:
                 jobs.add(maker)
     if missing:

@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,16 @@ class Paths:
     def exports(self) -> Path:
         """SAEs as they were written for others: a folder ``<sae>-<format>`` each."""
         return self.data / "exports"
+
+    @property
+    def trash(self) -> Path:
+        """SAEs that were removed: a folder for each, until it is deleted for good."""
+        return self.data / "trash"
+
+    @property
+    def moving(self) -> Path:
+        """Which SAE is being renamed, removed or restored; there only meanwhile."""
+        return self.data / "moving.json"
 
     @property
     def activations(self) -> Path:
@@ -147,12 +159,26 @@ def _size(text: str) -> int:
 
 
 def delete_tree(path: Path) -> None:
-    """Delete as much of it as can be; of a link only the link."""
-    if path.is_symlink():
+    """Delete as much of it as can be, a folder or a file; of a link only the link."""
+    if path.is_symlink() or path.is_file():
         with contextlib.suppress(OSError):
             path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a folder or a file to a partial one, for good even if the power fails now; None when it is not there.
+
+    From then on it is gone for everybody, and the next sweep deletes it if nobody has until then. Raises OSError.
+    """
+    trash = path.with_name(f"{PARTIAL}deleted-{path.name}-{time.time_ns()}")
+    try:
+        path.rename(trash)
+    except FileNotFoundError:
+        return None
+    sync(path.parent)
+    return trash
 
 
 def newest_checkpoint(run: Path) -> int | None:
@@ -182,13 +208,46 @@ def publish(partial: Path, final: Path) -> None:
     """Make a finished folder appear under its name: fsync all of it, then one rename."""
     for path in sorted(partial.rglob("*")):
         if path.is_file():
-            _fsync(path)
-    _fsync(partial)
+            sync(path)
+    sync(partial)
     partial.rename(final)
-    _fsync(final.parent)
+    sync(final.parent)
 
 
-def _fsync(path: Path) -> None:
+def write_whole(path: Path, parts: Iterable[str]) -> None:
+    """Write a text file in place of what is there, whole or not at all, for good even if the power fails then.
+
+    Raises OSError.
+    """
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def put_beside(folder: Path, name: str, text: str) -> None:
+    """As ``write_whole``, into an artifact's folder, which stays as old as it was; what a crash leaves is swept."""
+    was = folder.stat()
+    partial = folder.with_name(f"{PARTIAL}{name}-of-{folder.name}")
+    partial.mkdir(exist_ok=True)
+    try:
+        write_whole(partial / name, [text])
+        (partial / name).replace(folder / name)
+        os.utime(folder, ns=(was.st_atime_ns, was.st_mtime_ns))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before anything else is done."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

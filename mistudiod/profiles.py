@@ -12,6 +12,7 @@ from pydantic import StringConstraints
 from mistudiod.database import Database
 from mistudiod.errors import Conflict, NotFound
 from mistudiod.jobs import now
+from mistudiod.renamed import renamed
 from mistudiod.specs import Edit
 
 Profile = dict[str, Any]  # name, model, steering, note, created_at
@@ -51,6 +52,21 @@ class Profiles:
             db.execute("delete from profiles where name = ?", (name,))
 
         await self._database.write(delete)
+
+
+def rename_sae(db: sqlite3.Connection, old: str, new: str) -> None:
+    """An SAE that profiles name has another name now."""
+    for name in naming(db, old):
+        row = db.execute("select about from profiles where name = ?", (name,)).fetchone()
+        about = renamed(json.loads(row["about"]), old, new)
+        db.execute("update profiles set about = ? where name = ?", (json.dumps(about), name))
+
+
+def naming(db: sqlite3.Connection, sae: str) -> list[str]:
+    """The names of the profiles that change features of an SAE."""
+    query = """select distinct profiles.name from profiles, json_each(profiles.about, '$.steering') as edit
+               where json_extract(edit.value, '$.sae') = ? order by 1"""
+    return [row[0] for row in db.execute(query, (sae,)).fetchall()]
 
 
 def _get(db: sqlite3.Connection, name: str) -> Profile:

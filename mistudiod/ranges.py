@@ -48,3 +48,15 @@ class Ranges:
 def forget(db: sqlite3.Connection, sae: str) -> None:
     """Those of an SAE that is not there any more."""
     db.execute("delete from ranges where sae = ?", (sae,))
+
+
+def rename(db: sqlite3.Connection, old: str, new: str) -> None:
+    """They are those of an SAE that has another name now."""
+    forget(db, new)
+    db.execute("update ranges set sae = ? where sae = ?", (new, old))
+
+
+def names(db: sqlite3.Connection, begin: str) -> set[str]:
+    """Of which SAEs there are any whose names begin so."""
+    query = "select distinct sae from ranges where substr(sae, 1, ?) = ?"
+    return {row["sae"] for row in db.execute(query, (len(begin), begin)).fetchall()}

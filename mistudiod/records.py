@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.index import read_json
-from mistudiod.paths import PARTIAL, Paths
+from mistudiod.paths import Paths, sync, write_whole
 from mistudiod.readings import Metric, metrics_of
 from mistudiod.restoring import AT_REST, IN_SPEC, METRICS, RECORD, SPEC, read_records, restore
 from mistudiod.statements import Job, job_row
@@ -95,12 +94,12 @@ def begin_run(run: Path, data: Path, job: Job, choices: Mapping[str, object]) ->
     (run / RECORD).unlink(missing_ok=True)  # it is not at rest any more
     kept = {name: job[name] for name in IN_SPEC}
     order = {"job": job["id"], "data": str(data), "spec": job["spec"], "choices": choices, **kept}
-    _replace(run / SPEC, [json.dumps(order, indent=1)])
+    write_whole(run / SPEC, [json.dumps(order, indent=1)])
 
 
 def write_given(run: Path, given: Mapping[str, object]) -> None:
     """What is left to do of a job of labels, or which it publishes. Atomic and durable; raises OSError."""
-    _replace(run / GIVEN, [json.dumps(given)])
+    write_whole(run / GIVEN, [json.dumps(given)])
 
 
 def read_used(run: Path) -> dict[str, int]:
@@ -118,7 +117,7 @@ def read_used(run: Path) -> dict[str, int]:
 def write_record(run: Path, job: Job) -> None:
     """``job`` as the API shows it. Atomic and durable; raises OSError."""
     _make(run)
-    _replace(run / RECORD, [json.dumps(job, indent=1)])
+    write_whole(run / RECORD, [json.dumps(job, indent=1)])
 
 
 def write_metrics(run: Path, metrics: Iterable[Metric]) -> None:
@@ -129,7 +128,7 @@ def write_metrics(run: Path, metrics: Iterable[Metric]) -> None:
         (run / METRICS).unlink(missing_ok=True)
     elif run.is_dir():  # no folder is made here: one that was just removed must not come back
         lines = map(_line, itertools.chain([first], metrics))
-        _replace(run / METRICS, lines)
+        write_whole(run / METRICS, lines)
 
 
 def _line(metric: Metric) -> str:
@@ -153,26 +152,4 @@ def _write_if_at_rest(db: sqlite3.Connection, run: Path, job: int) -> None:
 def _make(run: Path) -> None:
     if not run.is_dir():
         run.mkdir(parents=True, exist_ok=True)
-        _fsync(run.parent)
-
-
-def _replace(path: Path, lines: Iterable[str]) -> None:
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _fsync(path.parent)
-
-
-def _fsync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(run.parent)

@@ -16,12 +16,12 @@ from mistudiod.ending import MEMORY, ending, error, not_started
 from mistudiod.errors import Conflict, StudioError
 from mistudiod.giving import Giving, NotGiven
 from mistudiod.hearing import Hearing
-from mistudiod.index import Index, set_aside
+from mistudiod.index import Index
 from mistudiod.jobs import LIVE, State
 from mistudiod.leases import Leases
 from mistudiod.needs import needed
 from mistudiod.orphans import end_orphans
-from mistudiod.paths import Paths, delete_tree, newest_checkpoint
+from mistudiod.paths import Paths, delete_tree, newest_checkpoint, set_aside
 from mistudiod.planning import DoesNotFit, Planning, halved, told
 from mistudiod.records import begin_run
 from mistudiod.runner import Exit, Grace, Worker

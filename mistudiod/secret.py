@@ -40,7 +40,9 @@ class SecretsUnusable(StudioError):
 
 def check_name(name: str) -> str:
     if not re.fullmatch(NAME, name):
-        raise ValueError("must be hf, openai, or an endpoint's host in lower case, as ollama.lan or ollama.lan:11434")
+        raise ValueError(
+            "must be hf, neuronpedia, openai, or an endpoint's host in lower case, as ollama.lan or ollama.lan:11434"
+        )
     return name
 
 

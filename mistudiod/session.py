@@ -118,6 +118,11 @@ class Sessions:
         session = self._session
         return None if session is None or session.over.is_set() else self._shown(session)
 
+    def has_sae(self, name: str) -> bool:
+        """Whether an SAE is in its memory, or will be once it has loaded."""
+        session = self._session
+        return session is not None and not session.over.is_set() and name in (*session.wanted.saes, *session.saes)
+
     async def measured(self) -> dict[str, Any] | None:
         """The session with its memory as it is now."""
         shown = self.shown()

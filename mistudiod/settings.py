@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,9 @@ class Settings:
         known_endpoints.DEFAULT,
         "name=URL of whatever speaks OpenAI's API, separated by commas: those that jobs may ask for labels",
     )
+    neuronpedia_url: str = _setting(
+        "https://www.neuronpedia.org", "address of the Neuronpedia that features are uploaded to; one's own may be http"
+    )
     io_jobs: int = _setting(3, "downloads, tokenizations and the like that run at once")
     stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
     term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
@@ -72,6 +75,10 @@ class Settings:
     @property
     def allowed_folders(self) -> list[Path]:
         return [Path(text.strip()).expanduser() for text in self.allowed_paths.split(",") if text.strip()]
+
+    @property
+    def neuronpedia(self) -> known_endpoints.Endpoint:
+        return known_endpoints.neuronpedia(self.neuronpedia_url)
 
     @property
     def known_endpoints(self) -> dict[str, known_endpoints.Endpoint]:
@@ -156,13 +163,19 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
             raise SettingsError(f"{where} names a user who is not there: {value}") from None
     if setting.name == "listen" and not str(value).strip():
         raise SettingsError(f"{where} is empty: give an address, such as 127.0.0.1")
-    parse = {"endpoints": known_endpoints.parse, "session_keep_alive": keep_alive.seconds_of}.get(setting.name)
-    if parse is not None:
+    if setting.name in _PARSED:
         try:
-            parse(str(value))
+            _PARSED[setting.name](str(value))
         except ValueError as error:
             raise SettingsError(f"{where}: {error}") from None
     return str(value)
+
+
+_PARSED: dict[str, Callable[[str], object]] = {
+    "endpoints": known_endpoints.parse,
+    "neuronpedia_url": known_endpoints.neuronpedia,
+    "session_keep_alive": keep_alive.seconds_of,
+}
 
 
 def _switch(value: object, where: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from mistudiod.database import Database
 from mistudiod.errors import NotFound
 from mistudiod.jobs import now
+from mistudiod.renamed import renamed
 from mistudiod.specs import Steer
 from mistudiod.specs.steer import Precision
 
@@ -87,6 +88,28 @@ class Steerings:
             db.execute("delete from steerings where id = ?", (id,))
 
         await self._database.write(delete)
+
+
+def count(db: sqlite3.Connection, sae: str) -> int:
+    """How many runs name an SAE."""
+    return len(_naming(db, sae))
+
+
+def rename_sae(db: sqlite3.Connection, old: str, new: str) -> None:
+    """An SAE that runs name has another name now: in what was asked, and in what came of it."""
+    for id in _naming(db, old):
+        row = _row(db, id)
+        texts = [
+            json.dumps(renamed(json.loads(row[part]), old, new), ensure_ascii=False) for part in ("spec", "result")
+        ]
+        sae = new if row["sae"] == old else row["sae"]
+        db.execute("update steerings set sae = ?, spec = ?, result = ? where id = ?", (sae, *texts, id))
+
+
+def _naming(db: sqlite3.Connection, sae: str) -> list[int]:
+    query = """select id from steerings where sae = :sae or exists (
+                 select 1 from json_each(spec, '$.steering') as edit where json_extract(edit.value, '$.sae') = :sae)"""
+    return [row["id"] for row in db.execute(query, {"sae": sae}).fetchall()]
 
 
 def _row(db: sqlite3.Connection, id: int) -> sqlite3.Row:

@@ -105,16 +105,7 @@ class Jobs:
     async def users_of(self, noun: str, name: str, kinds: Collection[str] | None = None) -> list[int]:
         """Unfinished jobs, of some kinds or of any, whose spec names the artifact."""
 
-        def select(db: sqlite3.Connection) -> list[int]:
-            rows = db.execute(f"select id, kind, spec from jobs where state not in ({marks(ENDED)})", values(ENDED))
-            return [
-                row["id"]
-                for row in rows
-                if (kinds is None or row["kind"] in kinds)
-                and any((n, called) == (noun, name) for _, n, called in read_by(row["kind"], json.loads(row["spec"])))
-            ]
-
-        return await self._database.read(select)
+        return await self._database.read(lambda db: users(db, noun, name, kinds))
 
     async def claim(
         self, lane: str, busy_kinds: Sequence[str], reserved: Callable[[], bool] = lambda: False
@@ -281,3 +272,19 @@ class Jobs:
 
     async def live(self, job: int) -> list[dict[str, Any]]:
         return await self._database.read(lambda db: live_of(db, job))
+
+
+def users(db: sqlite3.Connection, noun: str, name: str, kinds: Collection[str] | None = None) -> list[int]:
+    """As ``Jobs.users_of``."""
+    rows = db.execute(f"select id, kind, spec from jobs where state not in ({marks(ENDED)}) order by id", values(ENDED))
+    return [
+        row["id"]
+        for row in rows
+        if (kinds is None or row["kind"] in kinds) and (noun, name) in _read(row["kind"], json.loads(row["spec"]))
+    ]
+
+
+def _read(kind: str, spec: dict[str, Any]) -> set[tuple[str, str]]:
+    """Noun and name of what a job reads, the SAEs of edits too."""
+    edits = {("sae", str(edit["sae"])) for edit in spec.get("steering") or () if edit.get("sae")}
+    return edits | {(noun, name) for _, noun, name in read_by(kind, spec)}

@@ -5,6 +5,8 @@
 TORCH_CPU=2.13.0  # the PyTorch of machines without a GPU
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 SAE_LENS=6.54.12
+DICTIONARY_LEARNING=0.1.0
+SPARSIFY=1.3.3
 NO_NETWORK='NewConnectionError|NameResolution|ProxyError|Timeout|ConnectionReset|IncompleteRead|SSLError'
 
 say() { printf '%s\n' "$*"; }
@@ -26,8 +28,24 @@ install_studio() {
     ) 8>"$venv/.lock"
 }
 
-# install_saelens: what tests/test_saelens.py and bench/ hold miStudio to.
+# install_judges: the libraries that tests and bench/ hold miStudio to. What cannot be had is said and left out.
+install_judges() {
+    install_saelens || say "without SAELens, tests that ask it are skipped"
+    install_peer sparsify eai-sparsify "$SPARSIFY" || say "without sparsify, tests that ask it are skipped"
+    install_dictionary_learning || say "without dictionary-learning, tests that ask it are skipped"
+}
+
 install_saelens() { install_peer saelens sae-lens "$SAE_LENS"; }
+
+install_dictionary_learning() {
+    install_peer dictionary-learning dictionary-learning "$DICTIONARY_LEARNING" && without_pictures dictionary-learning
+}
+
+# without_pictures NAME: .venv-NAME without what nnsight brings along, built for another PyTorch: it would break the import.
+without_pictures() {
+    compgen -G "$ROOT/.venv-$1/lib/*/site-packages/torchvision" >/dev/null || return 0
+    "$ROOT/.venv-$1/bin/python" -m pip uninstall -q -y torchvision torchaudio 2>/dev/null
+}
 
 # install_peer NAME PACKAGE VERSION: .venv-NAME, another SAE library in an environment of its own, because each pins what
 # miStudio needs newer.

@@ -243,6 +243,8 @@ def _validated(asked: dict[str, Any]) -> web.Response:
     except yaml.YAMLError as error:
         found = str(error)
     errors = [] if isinstance(found, dict) else [{"message": f"no metadata: {found}"}]
+    if isinstance(found, dict) and found.get("license", "mit") not in ("mit", "apache-2.0", "gemma", "other"):
+        errors.append({"message": '"license" must be one of [apache-2.0, mit, …]'})
     return web.json_response({"errors": errors, "warnings": []}, status=400 if errors else 200)
 
 

@@ -246,6 +246,13 @@ def test_an_upload_is_a_source_whole_or_in_part(data: Path, tmp_path: Path) -> N
     assert (recipe["imported"]["source"], recipe["hook"]) == (upload, HOOK)
 
 
+def test_an_uploaded_folder_keeps_its_name_which_says_what_its_files_do_not(data: Path) -> None:
+    at = f"upload:{'2' * 32}"
+    gemma_scope(data / "uploads" / ("2" * 32) / "files" / SCOPE)
+    recipe = add(data, f"{at}:gemma-scope-2b-pt-res", model="m")
+    assert (recipe["hook"], recipe["imported"]["source"], recipe["imported"]["path"]) == (HOOK, at, SCOPE)
+
+
 # Whose model, which hook
 
 
@@ -299,14 +306,14 @@ def test_an_sae_that_says_no_model_and_no_hook_is_given_both(data: Path, tmp_pat
     source = gemma_scope(tmp_path / "somewhere")
     assert "do not say which model it reads: name it with --model (the studio has m)" in refused(data, source, "model")
     said = refused(data, source, "hook", model="m")
-    assert "do not say which hook it reads: name it with --hook; m has, 32 wide: blocks.0.hook_resid_pre" in said
+    assert "do not say which hook it reads: name it with --hook; m has, 32 wide: blocks.0-2.hook_resid_pre, b" in said
     recipe = add(data, source, model="m", hook=HOOK)
     assert recipe["hook"] == HOOK and recipe["imported"]["model"] is None
 
 
 def test_the_hook_must_be_in_the_model_and_of_the_saes_width(data: Path, tmp_path: Path) -> None:
     far = gemma_scope(tmp_path / SCOPE.replace("layer_1", "layer_20"))
-    assert "it lies at blocks.20.hook_resid_post of m: blocks.20" in refused(data, far, "model", model="m")
+    assert "it lies at blocks.20.hook_resid_post, and blocks.20" in refused(data, far, "model", model="m")
     near = gemma_scope(tmp_path / SCOPE)
     said = refused(data, near, "hook", model="m", hook="blocks.1.mlp.hook_post")
     assert said.startswith("it has vectors of 32 numbers, and those at blocks.1.mlp.hook_post of m have 64")
@@ -398,16 +405,15 @@ print((kib("VmHWM:") - before) * 1024)
 """
 
 
-def test_a_wide_sae_comes_in_with_little_more_memory_than_its_file(tmp_path: Path) -> None:
-    from mistudiod.engine.tensor_files import Written, write_tensors
-
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wide_sae_comes_in_with_little_more_memory_than_its_file(tmp_path: Path, dtype: torch.dtype) -> None:
     width, d = 65_536, 512  # 269 MB
     run_job(tmp_path / "data", "add_model", source=str(tiny_model("llama", tmp_path / "tiny", hidden_size=d)), name="m")
     source = tmp_path / "layers.1"
     source.mkdir()
-    matrix = torch.empty(width, d).uniform_()
-    state = {"encoder.weight": matrix, "encoder.bias": torch.zeros(width), "W_dec": matrix, "b_dec": torch.zeros(d)}
-    write_tensors(source / "sae.safetensors", {name: Written(one) for name, one in state.items()})
+    matrix = torch.empty(width, d).uniform_().to(dtype)
+    state = {"encoder.weight": matrix, "encoder.bias": matrix[:, 0].clone(), "b_dec": matrix[0].clone()}
+    save_file(state | {"W_dec": matrix.clone()}, source / "sae.safetensors")
     (source / "cfg.json").write_text(json.dumps({"d_in": d, "k": 32, "num_latents": width}))
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "data"), str(source), HOOK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from mistudio import Client
 from mistudio.cli import main
@@ -18,6 +19,7 @@ from studio import running
 from trained_saes import WIDTH, make_saes
 
 from mistudiod.engine.formats import FolderListing, find
+from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.worker.recipe import sha256_of
 
 Run = Callable[..., Result]
@@ -89,6 +91,23 @@ def test_folders_in_an_export_come_too(run: Run, tmp_path: Path) -> None:
     assert job["result"]["folder"] == str(tmp_path / "s")
     (found,) = find(FolderListing(tmp_path / "s"))
     assert (found.path, found.format) == ("layers.1", "sparsify")
+
+
+@pytest.mark.parametrize(
+    ("sae", "format"), [("topk", "sparsify"), ("batchtopk", "dictionary_learning"), ("batchtopk", "gemma_scope_npz")]
+)
+def test_a_card_says_how_the_folder_is_taken_in(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sae: str, format: str
+) -> None:
+    assert run("sae", "export", sae, "--format", format, "--no-labels", "--to", str(tmp_path / "e")).exit_code == 0
+    card = (tmp_path / "e/README.md").read_text()
+    command = card.partition("### miStudio\n\n```bash\n")[2].partition("\n")[0].split()
+    monkeypatch.chdir(tmp_path / "e")
+    result = run(*(f"{sae}-{format}" if word == sae else word for word in command[1:]))
+    assert result.exit_code == 0, result.output
+    ours, again = (SparseAutoencoder.load(data / "saes" / name) for name in (sae, f"{sae}-{format}"))
+    x = torch.randn(20, ours.d_in)
+    torch.testing.assert_close(again.encode(x), ours.encode(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_download_that_was_cut_goes_on(studio: str, run: Run, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_every_list_has_columns() -> None:
     lists = {f"{noun} list" for noun in (*nouns, "token", "secret", "context")}
     of_features = {f"feature {verb}" for verb in ("show", "search", "find", "lists")}
     of_labels = {f"label {verb}" for verb in ("history", "endpoints", "templates")}
-    others = {"ps", "dataset stats", "train checkpoints"}
+    others = {"ps", "dataset stats", "train checkpoints", "trash list", "sae exports", "disk", "clean"}
     assert found == lists | of_features | of_labels | others
 
 

@@ -14,7 +14,10 @@ from mistudio import Client
 from mistudio.routes import NOUNS, ROUTES, request
 from studio import running
 
-_METHODS = ("api.py", "features.py", "labellings.py", "library.py", "sessions.py", "steerings.py", "routes.py")
+_METHODS = (
+    *("api.py", "features.py", "keeping.py", "labellings.py", "library.py", "sessions.py", "steerings.py"),
+    "routes.py",
+)
 
 
 @pytest.fixture(scope="module")

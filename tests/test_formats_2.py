@@ -268,12 +268,23 @@ def test_llama_scope_with_one_threshold(tmp_path: Path, by_norm: bool, out: floa
 
 
 def test_llama_scope_with_b_dec_subtracted_and_the_k_largest(tmp_path: Path) -> None:
-    config = {**HYPERPARAMS, "act_fn": "topk", "apply_decoder_bias_to_pre_encoder": True}
+    config = {**HYPERPARAMS, "act_fn": "topk", "jump_relu_threshold": 0, "apply_decoder_bias_to_pre_encoder": True}
     w = llama(tmp_path / "repo", config)
     one = imported(tmp_path / "repo", tmp_path / "scratch")
     x = inputs(10)
     assert_same(one, x, *by_their_rule(w, x, config, None))
     assert any("folded into b_enc" in note for note in one.notes)
+
+
+def test_of_a_llama_scope_of_the_k_largest_with_a_threshold_the_threshold_holds_as_its_makers_load_it(
+    tmp_path: Path,
+) -> None:
+    config = {**HYPERPARAMS, "act_fn": "topk"}
+    w = llama(tmp_path / "repo", config)
+    one = imported(tmp_path / "repo", tmp_path / "scratch")
+    raw = D**0.5 / 20
+    assert_same(one, inputs(10), *by_their_rule(w, inputs(10), config, 2.0 * raw), tmp_path / "saved")
+    assert any("use its threshold instead" in note for note in one.notes)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -317,7 +328,7 @@ def test_llama_scope_normalised_token_by_token(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"act_fn": "tanh"}, "act_fn 'tanh', and only relu, jumprelu and topk"),
-        ({"act_fn": "topk", "top_k": 41}, "top_k 41, more than its 40"),
+        ({"act_fn": "topk", "jump_relu_threshold": None, "top_k": 41}, "top_k 41, more than its 40"),
         ({"norm_activation": "batch-wise"}, "'batch-wise', which cannot be undone"),
         ({"norm_activation": "token-wise", "hook_point_out": "blocks.8.hook_mlp_out"}, "cannot be undone"),
         ({"dataset_average_activation_norm": {"in": 0, "out": 1}}, "do not say the dataset_average_activation_norm"),

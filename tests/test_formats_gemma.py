@@ -34,7 +34,7 @@ def jump(w: dict[str, Tensor], x: Tensor) -> Tensor:
         ("gemma-scope-2b-pt-mlp", "blocks.12.hook_mlp_out", None),
         ("gemma-scope-9b-pt-att", "blocks.12.attn.hook_z", None),
         ("gemma-scope-9b-it-res", "blocks.12.hook_resid_post", None),
-        ("gemma-scope-2b-pt-transcoders", "blocks.12.mlp.hook_in", "blocks.12.hook_mlp_out"),
+        ("gemma-scope-2b-pt-transcoders", "blocks.12.ln2.hook_normalized", "blocks.12.hook_mlp_out"),
     ],
 )
 def test_gemma_scope_does_not_subtract_b_dec(tmp_path: Path, repo: str, hook: str, hook_out: str | None) -> None:
@@ -48,7 +48,6 @@ def test_gemma_scope_does_not_subtract_b_dec(tmp_path: Path, repo: str, hook: st
     assert found.model == f"gemma-2-{size}" + ("-it" if "-it-" in repo else "")
     assert (found.found.path, found.found.layer, found.found.l0) == ("layer_12/width_65k/average_l0_82", 12, 82)
     assert (found.context, found.bos, found.declared) == (1024, True, {"l0": 82.0})
-    assert any("norm the files do not say" in note for note in found.notes) == (hook_out is not None)
 
 
 def test_arrays_may_lie_the_other_way_round_in_memory_and_have_lower_case_names(tmp_path: Path) -> None:
@@ -152,6 +151,33 @@ def test_gemma_scope_2_names_the_modules_of_the_model(tmp_path: Path, point: str
     same_everywhere(found, x, z, z @ w["W_dec"] + w["b_dec"], tmp_path / "ours")
     assert (found.hook, found.hook_out, found.model, found.found.layer) == (hook, hook, "gemma-3-1b-pt", 9)
     assert found.sae.metadata["hf_hook_name"] == point
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [("gemma-v3-1b-pt", "gemma-3-1b-pt"), ("gemma-3-270m-pt", "gemma-3-270m"), ("gemma-v3-4b-it", "gemma-3-4b-it")],
+)
+def test_gemma_scope_2_calls_models_by_names_that_the_hub_has_not(tmp_path: Path, said: str, name: str) -> None:
+    folder = tmp_path / "resid_post/layer_9_width_16k_l0_small"
+    write_second(folder, weights(), {"model_name": said, "hf_hook_point_in": "model.layers.9.output"})
+    assert only(tmp_path).model == name
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "says"),
+    [
+        ({"architecture": "topk"}, {}, "is 'topk', and only jump_relu is understood"),
+        ({"affine_connection": True}, {}, "do not agree on whether it is affine"),
+        ({"affine_connection": False}, {"affine_skip_connection": torch.ones(D, D)}, "do not agree on whether it is"),
+        ({}, {"scale": torch.ones(3)}, "also holds scale, which no Gemma Scope 2 SAE has"),
+    ],
+)
+def test_what_gemma_scope_2_says_and_holds_must_agree(
+    tmp_path: Path, config: dict[str, object], more: dict[str, Tensor], says: str
+) -> None:
+    write_second(tmp_path, weights(), {"hf_hook_point_in": "model.layers.9.output", **config}, **more)
+    with pytest.raises(ValueError, match=says):
+        only(tmp_path)
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -79,6 +79,15 @@ def test_latents_chosen_by_their_contribution_still_are(tmp_path: Path) -> None:
     same_everywhere(only(tmp_path / "sae"), x, z, (z / norm) @ w["W_dec"] + w["b_dec"], tmp_path / "ours")
 
 
+def test_a_threshold_is_held_to_latents_as_they_are_whatever_else_the_config_says(tmp_path: Path) -> None:
+    w, x = weights(), inputs()
+    pre = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    z = pre.relu() * (pre > w["threshold"])
+    said = config("jumprelu", rescale_acts_by_decoder_norm=True)
+    write_folder(tmp_path / "sae", said, some(f"{PLAIN} threshold"))
+    same_everywhere(only(tmp_path / "sae"), x, z, z @ w["W_dec"] + w["b_dec"], tmp_path / "ours")
+
+
 @pytest.mark.parametrize("norm", ["layer_norm", "constant_norm_rescale"])
 @pytest.mark.parametrize("k", [None, 7])
 def test_a_norm_of_each_token_is_kept(tmp_path: Path, norm: str, k: int | None) -> None:

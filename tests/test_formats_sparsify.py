@@ -90,6 +90,17 @@ def test_what_sparsify_has_and_we_have_not_is_refused_by_name(
         only(tmp_path)
 
 
+def test_a_tensor_that_no_such_sae_has_is_refused_and_not_left_out(tmp_path: Path) -> None:
+    write_folder(tmp_path, sparsify_config(), linear(weights()) | {"post_enc": weights()["b_enc"]}, **NAMES)
+    with pytest.raises(ValueError, match="also holds post_enc, which no such SAE has"):
+        only(tmp_path)
+
+
+def test_the_file_alone_is_named_after_its_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "layers.4", sparsify_config(), linear(weights()), **NAMES)
+    assert only(tmp_path / "layers.4/sae.safetensors").hook == "blocks.4.hook_resid_post"
+
+
 def community(architecture: str, **more: object) -> dict[str, object]:
     """The cfg.json that the first miStudio wrote, wrong where it was wrong."""
     return {

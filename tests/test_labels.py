@@ -21,9 +21,11 @@ from mistudiod.index import Index
 from mistudiod.label_statements import Found
 from mistudiod.labelling.metrics import Estimate, mean
 from mistudiod.labels import Labels
+from mistudiod.library import Library
 from mistudiod.paths import Paths
 from mistudiod.specs import Label, Score
 from mistudiod.statements import add_job
+from mistudiod.trash import Trash
 
 SAE = "sae-a"
 
@@ -257,7 +259,10 @@ async def test_an_sae_that_is_removed_takes_its_labels_with_it_and_another_of_it
         await shelf.labels.mark(sae, 1, {"starred": True, "note": "n", "lists": ["l"]})
     await shelf.score(1, 0.5)
     await shelf.fail(2, "no answer")
-    await index.remove("sae", SAE)
+    (tmp_path / "saes" / SAE / "recipe.json").write_text("{}")
+    await Library(shelf.database, Paths(tmp_path), index).remove(SAE)
+    await Trash(shelf.database, Paths(tmp_path)).empty()
+    (tmp_path / "saes" / SAE).mkdir()
     tables = ("labels", "label_failures", "marks", "listed", "labelled_saes", "scores", "labels_text")
     left = await shelf.database.read(
         lambda db: {table: db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}

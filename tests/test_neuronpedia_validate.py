@@ -223,6 +223,12 @@ def test_what_is_wrong_everywhere_is_told_a_few_times_and_counted(folder: Path) 
     assert found[-1] == Finding("nulls", "", None, f"and {total - 20:,} more of this rule")
 
 
+def test_an_id_that_is_a_number_is_a_text_there(folder: Path) -> None:
+    edit(folder / ACTIVATIONS_0, lambda found: (found[0].update(id=7), found[5].update(id="7")))
+    (found,) = validate.validate(folder)
+    assert (found.rule, found.file, found.line) == ("ids", ACTIVATIONS_0, 6)
+
+
 def test_a_file_that_is_damaged_is_named(folder: Path) -> None:
     path = folder / "features/batch-2.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-12])

@@ -26,6 +26,7 @@ from pushing import CARD, NAMES, SENDING, WEIGHTS, add_sae, give
 from run_job import run_job
 from test_model_from_hub import until
 from tiny_models import LINES, tiny_model
+from trained_saes import change
 
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.paths import Paths
@@ -299,7 +300,7 @@ def test_a_commit_whose_answer_was_lost_is_made_once(hub: Hub, data: Path, monke
     [
         (None, "publishing needs a token of the Hub: make one that"),
         ("hf_reads", "the stored token may only read: make one that"),
-        ("hf_others", "the stored token, of the account somebody, may not write to org/s: make one that"),
+        ("hf_others", "the stored token, of the account somebody, may not write to org/sWHY: make one that"),
     ],
 )
 @pytest.mark.parametrize("is_there", [True, False])
@@ -312,11 +313,18 @@ def test_a_token_without_the_right_is_told_which_it_needs(
         push(data)
     add_sae(data, seed=1)
     commits = [list(repo.commits) for repo in hub.repos]
+    why = "" if is_there else ' (You don\'t have the rights to create a model under the namespace "org")'
     assert refused(data, token=token, overwrite=True) == (
-        f"{sentence} may write to the repositories of org at {hub.url}/settings/tokens and store it with "
-        "mistudio secret set hf"
+        f"{sentence.replace('WHY', why)} may write to the repositories of org at {hub.url}/settings/tokens and store "
+        "it with mistudio secret set hf"
     )
     assert [list(repo.commits) for repo in hub.repos] == commits
+
+
+def test_an_sae_of_a_licence_that_the_hub_does_not_know_can_be_published(hub: Hub, data: Path) -> None:
+    change(data / "saes/s/recipe.json", imported={"source": "a/b", "licence": "llama3.1 community"})
+    push(data)
+    assert b'license: "other"\nlicense_name: "llama3.1-community"\n' in content(hub)[CARD]
 
 
 def test_a_token_that_is_none_is_not_accepted(hub: Hub, data: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_dry_run_publishes_nothing(studio: Studio) -> None:
 def test_what_is_refused_is_a_sentence_and_an_exit_code(studio: Studio) -> None:
     theirs = studio.run("sae", "push", "s", "theirs/s")
     assert (theirs.returncode, theirs.stdout) == (10, "")
-    assert "repo: the stored token, of the account somebody, may not write to theirs/s: make one" in theirs.stderr
+    assert "repo: the stored token, of the account somebody, may not write to theirs/s (You don't have" in theirs.stderr
     wrong = studio.run("sae", "push", "s", "no-owner")
     assert wrong.returncode == 6 and "must be owner/name" in wrong.stderr
     assert studio.run("sae", "push", "t", "org/t").returncode == 6

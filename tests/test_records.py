@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from mistudiod.database import Database
 from mistudiod.errors import Invalid, NotFound
-from mistudiod.index import NOUNS, Index, is_name, read_info, set_aside
+from mistudiod.index import NOUNS, Index, is_name, read_info
 from mistudiod.jobs import State
-from mistudiod.paths import Paths
+from mistudiod.library import Library
+from mistudiod.paths import Paths, set_aside
 from mistudiod.readings import Metric
 from mistudiod.records import Records, begin_run, write_metrics, write_record
 from mistudiod.restoring import read_records
@@ -380,12 +381,13 @@ async def test_removing_an_sae_removes_its_features_and_no_others(store: Store) 
         put_artifact(store.paths.data, "saes", name, "recipe.json")
         put_artifact(store.paths.data, "features", f"{name}/3", "manifest.json")
     await store.index.rebuild()
-    await store.index.remove("sae", "a_b")
+    library = Library(store.database, store.paths, store.index)
+    await library.remove("a_b")
     assert [one["name"] for one in await store.index.all("features")] == ["axb/3"]
     assert [path.name for path in (store.paths.data / "features").iterdir()] == ["axb"]
     assert [path.name for path in (store.paths.data / "saes").iterdir()] == ["axb"]
     with pytest.raises(NotFound):
-        await store.index.remove("sae", "a_b")
+        await library.remove("a_b")
 
 
 async def test_of_a_link_only_the_link_is_removed(store: Store, tmp_path_factory: pytest.TempPathFactory) -> None:

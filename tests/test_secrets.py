@@ -91,7 +91,7 @@ def test_a_name_may_be_that_of_an_endpoint(name: str) -> None:
     "name", ["", "HF", "a" * 65, ".hidden", "-x", "a/b", "../x", "a b", "a:b", "a:", "a:1:2", "é", "hf\n"]
 )
 def test_a_name_is_nothing_else(name: str) -> None:
-    with pytest.raises(ValueError, match="must be hf, openai, or"):
+    with pytest.raises(ValueError, match="must be hf, neuronpedia, openai, or"):
         check_name(name)
 
 

@@ -86,3 +86,28 @@ def test_an_odd_value_in_the_file_is_one_sentence(tmp_path: Path, text: str) -> 
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(SettingsError):
         load({}, {}, tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://www.neuronpedia.org", "needs https"),
+        ("ftp://box.lan", "needs a URL with http or https"),
+        ("https://me:secret@box.lan", "has a user or password in it"),
+        ("https://169.254.169.254", "is where a cloud keeps its machines' keys"),
+        ("http://169.254.1.1", "is a link-local address"),
+        ("https://metadata.google.internal", "where a cloud keeps keys"),
+        ("https://a.example/?key=1", "without query"),
+        ("", "needs a URL"),
+    ],
+)
+def test_where_features_are_uploaded_to_is_an_address_that_may_be_asked(tmp_path: Path, url: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"MISTUDIO_NEURONPEDIA_URL: .*{said}"):
+        load({}, environment(tmp_path, MISTUDIO_NEURONPEDIA_URL=url))
+
+
+def test_a_neuronpedia_of_ones_own_may_be_near_and_plain(tmp_path: Path) -> None:
+    for url, near in (("http://box.lan:3000/np/", True), ("https://10.0.0.9", True), ("https://a.example", False)):
+        found = load({}, environment(tmp_path, MISTUDIO_NEURONPEDIA_URL=url))[0].neuronpedia
+        assert (found.url, found.is_near) == (url.rstrip("/"), near)
+    assert Settings().neuronpedia.url == "https://www.neuronpedia.org"

@@ -19,7 +19,7 @@ from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.measure import Meter
 from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.engine.splice import NO_FIGURES, Loss, Splice
+from mistudiod.engine.splice import NO_FIGURES, PASSES, Loss, Splice, Units
 
 T = 12
 HOOK, OUT = "blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"
@@ -210,3 +210,22 @@ def test_half_precision_is_compared_in_float32(tmp_path: Path) -> None:
     lm = load_lm(tiny_model("gpt2", tmp_path / "half", n_positions=CONTEXT), precision="bf16")
     found = Splice(lm, Text(), np.arange(7), [HOOK]).loss(HOOK, lambda x, y: y)
     assert found.spliced == found.clean and found.kl == 0
+
+
+def test_losses_by_document_add_up_to_the_loss_and_leave_it_as_it_is_to_the_bit(lm: LM) -> None:
+    documents = np.arange(7 * T).reshape(7, T) // 5
+    units = Units(lambda numbers: documents[numbers], int(documents.max()) + 1)
+    rebuild = Meter(sae_of()).add
+    for given in ({}, {"lm_tokens": 30}):
+        plain = whole(lm, **given).loss(HOOK, rebuild)
+        found, sums = whole(lm, units=units, **given).loss_by_document(HOOK, rebuild)
+        assert found == plain
+        assert sums.tokens.sum() == found.tokens
+        for name in ("clean", "spliced", "kl", "zero", "mean"):
+            assert getattr(sums, name).sum() / found.tokens == pytest.approx(getattr(found, name), rel=1e-6), name
+
+
+def test_each_pass_through_the_text_is_told(lm: LM) -> None:
+    told: list[int] = []
+    whole(lm, heard=told.append).loss(HOOK, lambda x, y: y)
+    assert sum(told) == PASSES * 7 * T

@@ -31,10 +31,12 @@ from test_train_job import (
     weights,
 )
 
+from mistudiod import about, moving
 from mistudiod.engine import checkpoint
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.index import read_info
 from mistudiod.paths import FLOOR_BYTES, Paths
 from mistudiod.specs import Train
 from mistudiod.worker import train
@@ -196,6 +198,30 @@ def test_one_sae_of_a_grid_is_extended(data):
     spec = recipe_of(data, NAMES[1])["spec"]
     job(data, run=2, **spec | {"name": "longer", "extends": NAMES[1], "steps": 50})
     assert recipe_of(data, "longer")["steps"] == 50
+
+
+def renamed(data: Path, old: str, new: str) -> None:
+    """As the daemon does it, but for its database."""
+    assert moving.carry_out(Paths(data), moving.Move(old, new, old, None, None))
+
+
+def test_a_renamed_sae_is_extended_from_the_checkpoint_that_knows_it_by_its_first_name(data):
+    job(data, run=1, **GRID)
+    spec = recipe_of(data, NAMES[1])["spec"]
+    job(data, run=2, **spec | {"name": "before", "extends": NAMES[1], "steps": 50})
+    renamed(data, NAMES[0], "elsewhere")
+    renamed(data, NAMES[1], NAMES[0])  # a name by which the checkpoint knows another one
+    job(data, run=3, **spec | {"name": "after", "extends": NAMES[0], "steps": 50})
+    assert equal(data, "before", "after")
+    assert recipe_of(data, "after")["extends"]["sae"] == NAMES[0]
+
+
+def test_what_a_person_has_said_of_an_sae_stays_when_its_training_goes_on(data):
+    with pytest.raises(Asked):
+        job(data, run=1, link=StopsAt)
+    about.write(data / "saes" / "s", {"tags": ["good"]})
+    job(data, run=1)
+    assert recipe_of(data)["finished"] and read_info(Paths(data), "sae", "s")["tags"] == ["good"]
 
 
 def test_a_stopped_training_is_extended_from_where_it_was(data, capsys):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mistudio import Client, upload
+from mistudio import Client, sources, upload
 from mistudio.errors import ApiError, Unreachable
 from test_uploads import House, opened
 
@@ -135,6 +135,23 @@ def test_a_link_that_was_named_itself_is_followed(house: House, client: Client, 
     (source.parent / "books2").symlink_to(source)
     assert arrived(house, upload.send(client, source.parent / "link.txt", "x")) == {"link.txt": b"text"}
     assert arrived(house, upload.send(client, source.parent / "books2", "x")) == {"a.txt": b"text"}
+
+
+@pytest.mark.parametrize(("named", "within"), [("", "repo-L0_50"), (":layer_1/", "repo-L0_50/layer_1")])
+def test_a_folder_of_saes_is_sent_with_its_name(
+    house: House, client: Client, source: Path, named: str, within: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_reads_our_files", lambda _status: False)
+    folder = source.rename(source.with_name("repo-L0_50"))
+    (folder / "layer_1").mkdir()
+    (folder / "layer_1" / "cfg.json").write_bytes(b"{}")
+    said = sources.settled_sae(client, f"{folder}{named}", "s")
+    upload_id, _, path = said.rpartition(":")
+    assert path == within and arrived(house, upload_id) == {"repo-L0_50/layer_1/cfg.json": b"{}"}
+    monkeypatch.chdir(folder)
+    assert sources.settled_sae(client, ".", "s") == f"{upload_id}:repo-L0_50", "what is there is not sent again"
+    said = sources.settled_sae(client, "layer_1/cfg.json", "t")
+    assert arrived(house, said) == {"cfg.json": b"{}"} and said.count(":") == 1
 
 
 def test_nothing_to_send_is_said(client: Client, source: Path) -> None:

@@ -5,9 +5,6 @@ set -euo pipefail
 ROOT=$(dirname "$(dirname "$(dirname "$(readlink -f "$0")")")")
 . "$ROOT/scripts/install.sh"
 
-# Brought along by nnsight and built for another PyTorch, they would only break the import; nothing here looks at pictures.
-without_pictures() { "$ROOT/.venv-$1/bin/python" -m pip uninstall -q -y torchvision torchaudio 2>/dev/null || true; }
-
 if [ "${1:-}" = sae-dashboard ]; then
     venv=$ROOT/.venv-sae-dashboard
     install_peer sae-dashboard sae-dashboard 0.8.0
@@ -18,6 +15,5 @@ if [ "${1:-}" = sae-dashboard ]; then
     exit
 fi
 install_saelens
-install_peer dictionary-learning dictionary-learning 0.1.0
-install_peer sparsify eai-sparsify 1.3.3
-without_pictures dictionary-learning
+install_peer sparsify eai-sparsify "$SPARSIFY"
+install_dictionary_learning

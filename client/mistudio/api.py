@@ -12,6 +12,7 @@ from mistudio.access import Access
 from mistudio.errors import ApiError
 from mistudio.exports import Exports
 from mistudio.features import Features
+from mistudio.keeping import Keeping
 from mistudio.labellings import Labellings
 from mistudio.library import Library
 from mistudio.pages import every, given
@@ -29,7 +30,7 @@ ENDED = waiting.ENDED
 _PAGE = 1000
 
 
-class Client(Access, Trainings, Features, Labellings, Library, Steerings, Sessions, Exports):
+class Client(Access, Trainings, Features, Labellings, Library, Steerings, Sessions, Exports, Keeping):
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from mistudio import output
-from mistudio.commands import label_files, label_one, marks, sae_export, steer_ranges, steer_runs  # noqa: F401 - of nouns
+from mistudio.commands import label_files, label_one, marks, sae_export, sae_keep, steer_ranges, steer_runs  # noqa: F401 - of nouns
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
 from mistudio.commands.demo import demo
+from mistudio.commands.disk import clean, disk
 from mistudio.commands.feature import feature
 from mistudio.commands.job import job
 from mistudio.commands.label import label
@@ -27,6 +28,7 @@ from mistudio.commands.studio import doctor, monitor, ps, status
 from mistudio.commands.token import token
 from mistudio.commands.tokenization import tokenization
 from mistudio.commands.train import train
+from mistudio.commands.trash import trash
 from mistudio.errors import ApiError, Unreachable, VersionMismatch
 from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun
@@ -42,6 +44,7 @@ Exit codes:
   4  it is not allowed          10  the job failed
   5  it is in conflict          11  the job was stopped
 130  interrupted"""
+_RENAMED = "; it is called "
 _OF_STATUS = {400: 6, 401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 413: 6, 415: 6, 421: 4, 429: 5}
 
 
@@ -61,7 +64,7 @@ class Root(Noun):
             output.error(message, {"code": "usage", "message": message})
             raise click.exceptions.Exit(error.exit_code) from error
         except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError, FileNotFoundError) as error:
-            near = _near(call, error.missing) if isinstance(error, ApiError) and error.missing else ""
+            near = _near(call, error.missing, error.message) if isinstance(error, ApiError) and error.missing else ""
             exit_code, body = explained(error)
             body["message"] = f"{body['message']}{near}"
             output.error(f"{error}{near}", body if call.json else None)
@@ -70,9 +73,11 @@ class Root(Noun):
             call.close()
 
 
-def _near(call: Call, missing: tuple[str, str]) -> str:
-    """What there is of nearly that name."""
+def _near(call: Call, missing: tuple[str, str], message: str) -> str:
+    """What there is of nearly that name, unless the studio knows what it is called now."""
     noun, ref = missing
+    if _RENAMED in message:
+        return ""
     try:
         return did_you_mean(ref, [one["name"] for one in call.client.every_artifact(noun)])
     except (ApiError, Unreachable, TimeoutError):
@@ -105,7 +110,7 @@ def main() -> None:
 
 for command in (
     *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
-    *(session, profile, job, context, token, secret, completion, neuronpedia),
+    *(trash, disk, clean, session, profile, job, context, token, secret, completion, neuronpedia),
 ):
     main.add_command(command)
 

@@ -21,6 +21,14 @@ class Exports:
         """The queued job; the result of one that is done says the ``export``, its path, its files and its notes."""
         return self.submit({"kind": "export", "sae": sae, "format": format, "labels": labels})
 
+    def exports(self) -> list[dict[str, Any]]:
+        """``[{"name", "sae", "format", "bytes", "written_at"}]``: the SAEs that are written for others."""
+        found: list[dict[str, Any]] = self._ask("exports")["exports"]
+        return found
+
+    def remove_export(self, export: str) -> None:
+        self._ask("remove_export", export=export)
+
     def export_files(self, export: str) -> list[dict[str, Any]]:
         """Of an export: ``[{"name", "bytes", "sha256"}]``; ``mistudio.download.fetch_export`` brings them all."""
         found: list[dict[str, Any]] = self._ask("export_files", export=export)["files"]

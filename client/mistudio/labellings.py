@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mistudio.pages import given
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mistudiod.specs import Spec
 
 Label = dict[str, Any]
+_AT_ONCE = 1000  # labels in a request
 
 
 class Labellings:
@@ -63,11 +65,15 @@ class Labellings:
             yield json.loads(line)
 
     def import_labels(self, sae: str | int, labels: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Labels as ``export_labels`` gives them, of this SAE or another of the same latents.
+        """Labels as ``export_labels`` gives them, of this SAE or another of the same latents; a thousand in a request.
 
         ``{"imported", "known"}``: how many were new here, and how many not. None replaces what a person has said here.
         """
-        return self._named("import_labels", "sae", sae, body={"labels": [dict(one) for one in labels]})
+        rest, found = iter(labels), dict[str, Any]()
+        while (some := [dict(one) for one in islice(rest, _AT_ONCE)]) or not found:
+            taken = self._named("import_labels", "sae", sae, body={"labels": some})
+            found = {name: found.get(name, 0) + count for name, count in taken.items()}
+        return found
 
     def label_summary(self, sae: str | int) -> dict[str, Any]:
         """``{"labelled", "history", "providers", "failures", "scores"}``: how many features have a label, by whom, why

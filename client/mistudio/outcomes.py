@@ -8,6 +8,8 @@ from typing import Any
 
 from mistudio import human, inspected, output, steered
 from mistudio.certified import show_certified
+from mistudio.compared import show_compared
+from mistudio.evaluated import show_evaluated
 from mistudio.feature_page import interval
 
 Result = Mapping[str, Any]
@@ -92,6 +94,19 @@ def show_published(result: Result, say: Callable[[str], None] = output.text) -> 
     output.table(["FILE", "SIZE", "THERE BEFORE"], rows, say)
 
 
+def show_uploaded(result: Result) -> None:
+    """Where features are, and how many have no place there."""
+    output.record(
+        {
+            "uploaded": result["url"],
+            "features": human.count(result["features"]),
+            "  dead, left out": human.count(result["dead"]),
+            "labels": human.count(result["labels"]),
+            "requests": human.count(result["requests"]),
+        }
+    )
+
+
 def show_worth(scores: Sequence[Result]) -> None:
     """A line for each method and judge: the mean over all labels, with its interval of 95 %."""
     columns = {title: about for title, about in _WORTH.items() if any(about[0] in one for one in scores)}
@@ -130,6 +145,8 @@ def show_exported(result: Result) -> None:
 
 OF_KIND: dict[str, Callable[[Result], None]] = {
     "certify": show_certified,
+    "compare": show_compared,
+    "evaluate": show_evaluated,
     "export": show_exported,
     "extract": show_extracted,
     "inspect": show_inspected,
@@ -137,4 +154,5 @@ OF_KIND: dict[str, Callable[[Result], None]] = {
     "push": show_published,
     "score": show_scored,
     "steer": show_steered,
+    "upload": show_uploaded,
 }

@@ -42,9 +42,20 @@ def looked_at(client: Client, source: str) -> str:
 
 
 def settled_sae(client: Client, source: str, name: str, told: Callable[[int, int], None] | None = None) -> str:
-    """As ``settled``, of the source of an SAE: what is named in it behind a colon stays."""
+    """As ``settled``, of the source of an SAE: what is named in it behind a colon stays. What is uploaded of a folder
+    lies in one of its name, for names of published folders say which model, layer and k are meant.
+    """
     place, path = sae_parts(source)
-    found = source if place.startswith(_NO_PATHS) else settled(client, place, name, told)
+    if place.startswith(_NO_PATHS):
+        return source
+    found = _in_place(client, place)
+    if found is None:
+        from mistudio import upload
+
+        here = Path(os.path.abspath(Path(place).expanduser()))
+        within = here.name if here.is_dir() and not here.name.startswith(".") else ""  # hidden ones nobody looks into
+        found = upload.send(client, here, name, told, within)
+        path = "/".join(part for part in (within, (path or "").strip("/")) if part not in ("", ".")) or None
     return found if path is None or found == source else f"{found}:{path}"
 
 

@@ -37,15 +37,16 @@ class _File(NamedTuple):
     sha256: str
 
 
-def send(client: Studio, source: Path, name: str, told: Told | None = None) -> str:
+def send(client: Studio, source: Path, name: str, told: Told | None = None, within: str = "") -> str:
     """Upload a file, or the files of a folder, and return the "upload:<id>" that a job takes as its source.
 
     An upload of the same files under the same name that is there already is completed. ``told`` hears how many bytes
-    of how many are there. Of a folder, hidden files and folders stay here (no job reads them), links to files inside
-    are followed. Raises ValueError (nothing to send, a link out of the folder), OSError (a file cannot be read),
-    RuntimeError (a file was changed meanwhile), and what the client raises once it has tried again for a minute.
+    of how many are there; ``within``: a folder of the upload that they shall lie in. Of a folder, hidden files and
+    folders stay here (no job reads them), links to files inside are followed. Raises ValueError (nothing to send, a
+    link out of the folder), OSError (a file cannot be read), RuntimeError (a file was changed meanwhile), and what the
+    client raises once it has tried again for a minute.
     """
-    files = [_measured(path, place) for path, place in found(source)]
+    files = [_measured(f"{within}/{path}" if within else path, place) for path, place in found(source)]
     if not files:
         raise ValueError(f"the folder {source} has no files to send (hidden ones are left out)")
     upload = _begun(client, name, files) or client.create_upload(name, [_announced(file) for file in files])

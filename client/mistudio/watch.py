@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -144,11 +145,15 @@ def conclude(call: Call, job: Job, show: Callable[[Call, Job], None] = show_resu
 
 
 def _by_name(call: Call, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Specs name what they use; a person may give an id."""
+    """Specs name what they use; a person may give an id, of each in a list."""
     from mistudiod.specs import USES
 
-    ids = {field: noun for field, noun in USES[spec["kind"]].items() if str(spec.get(field)).isdigit()}
-    return {**spec, **{field: call.client.artifact(noun, spec[field])["name"] for field, noun in ids.items()}}
+    def name(noun: str, given: Any) -> Any:
+        if isinstance(given, list):
+            return [name(noun, one) for one in given]
+        return call.client.artifact(noun, given)["name"] if str(given).isdigit() else given
+
+    return {**spec, **{field: name(noun, spec[field]) for field, noun in USES[spec["kind"]].items() if field in spec}}
 
 
 def job_making(call: Call, noun: str, ref: str) -> Job:
@@ -158,4 +163,7 @@ def job_making(call: Call, noun: str, ref: str) -> Job:
     for job in call.client.every_job():
         if job["makes"] and job["makes"]["noun"] == noun and ref in job["makes"]["names"]:
             return job
+    with contextlib.suppress(ApiError):  # it was renamed since: it knows its job, which knows it by its first name
+        if (made_by := call.client.artifact(noun, ref)["job"]) is not None:
+            return call.client.job(made_by)
     raise ApiError(404, "not_found", f"there is no job that makes the {noun} {ref!r}", missing=(noun, ref))

@@ -8,6 +8,7 @@ from pydantic import Field, RootModel
 
 from mistudiod.api.fields import Described, Fields, Page
 from mistudiod.api.plans import JobPlan
+from mistudiod.api.sae_answers import Certificate, Evaluation
 from mistudiod.jobs import State
 from mistudiod.monitor import Sample
 from mistudiod.specs import AnySpec
@@ -246,17 +247,6 @@ class Tokenization(Artifact):
     same_as: str | None = Field(None, description="another tokenization whose windows this one shares")
 
 
-class Certificate(Described):
-    """Of the latest certification of an SAE; ``certificate.json`` beside it has all of it."""
-
-    at: str | None = None
-    holds: str | None = Field(None, description="declared: it is read as it was meant; other: another way is; none")
-    verdict: list[str] | None = None
-    tokens: int | None = Field(None, description="held-out tokens that it was run on")
-    tokenization: str | None = None
-    repaired: str | None = Field(None, description="the SAE as it was meant")
-
-
 class Sae(Artifact):
     architecture: str | None = None
     hook: str | None = None
@@ -272,6 +262,10 @@ class Sae(Artifact):
         "context and bos that its maker says, declared, notes, pickle, licence",
     )
     certificate: Certificate | None = None
+    evaluation: Evaluation | None = None
+    tags: list[str] | None = Field(None, description="that a person has given it")
+    note: str | None = Field(None, description="that a person has written of it")
+    earlier: list[str] | None = Field(None, description="what it was called before, the latest last")
 
 
 class ModelPage(Page):

@@ -10,7 +10,7 @@ from pydantic import Field
 from mistudiod.api import answers
 from mistudiod.api.asks import PageQuery, RefPath, after
 from mistudiod.api.fields import Page
-from mistudiod.api.keys import INDEX, JOBS
+from mistudiod.api.keys import INDEX, JOBS, LIBRARY
 from mistudiod.api.route import Asked, Route
 from mistudiod.errors import Conflict, NotFound
 from mistudiod.tokens import Scope
@@ -34,8 +34,10 @@ def of_noun(noun: str, one: type[answers.Artifact], page: type[Page]) -> Iterato
         return await asked.app[INDEX].get(noun, asked.path.ref)
 
     async def remove(asked: Asked[None]) -> None:
-        artifact = await asked.app[INDEX].get(noun, asked.path.ref)
-        name = artifact["name"]
+        if noun == "sae":
+            await asked.app[LIBRARY].remove(asked.path.ref)
+            return
+        name = (await asked.app[INDEX].get(noun, asked.path.ref))["name"]
         if users := await asked.app[JOBS].users_of(noun, name):
             raise Conflict(f"job {users[0]} uses the {noun} {name!r}; stop it first or wait for its end")
         if needing := await asked.app[INDEX].needing(noun, name):
@@ -45,6 +47,10 @@ def of_noun(noun: str, one: type[answers.Artifact], page: type[Page]) -> Iterato
     list_all.__doc__ = f"List the {noun}s, in the order in which they came."
     show.__doc__ = f"Show one {noun}."
     remove.__doc__ = f"Delete one {noun} with its files."
+    if noun == "sae":
+        remove.__doc__ = (
+            "Put one SAE, with its features, labels and exports, into the trash, where it stays for 7 days."
+        )
     url = f"/api/{noun}s"
     yield Route("GET", url, list_all, Scope.READ, f"list_{noun}s", answer=page, query=ArtifactsQuery)
     url += "/{ref}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,12 @@ from pydantic import Field, StringConstraints
 
 from mistudiod.api.fields import Fields, Page
 from mistudiod.api.files import File, described, sent
-from mistudiod.api.keys import PATHS
+from mistudiod.api.keys import JOBS, PATHS
 from mistudiod.api.route import Asked, route
-from mistudiod.errors import NotFound, WrongRange
-from mistudiod.paths import join
+from mistudiod.cleaning import export_of
+from mistudiod.disk import bytes_of
+from mistudiod.errors import Conflict, NotFound, WrongRange
+from mistudiod.paths import delete_tree, join, set_aside
 from mistudiod.tokens import Scope
 
 ExportName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -35,6 +38,35 @@ class ExportFilePath(Fields):
 class ExportPage(Page):
     export: str
     files: list[File]
+
+
+class Export(Fields):
+    name: str
+    sae: str | None = Field(description="null for a folder that is none of an SAE's exports")
+    format: str | None
+    bytes: int
+    written_at: str
+
+
+class ExportList(Fields):
+    exports: list[Export]
+
+
+@route("GET", "/api/exports", scope=Scope.READ, answer=ExportList)
+async def list_exports(asked: Asked[None]) -> Any:
+    """List the SAEs that are written for others."""
+    return {"exports": await asyncio.to_thread(_exports, asked.app[PATHS].exports)}
+
+
+@route("DELETE", "/api/exports/{name}", scope=Scope.WRITE, path=ExportPath, refusals=(NotFound, Conflict))
+async def remove_export(asked: Asked[None]) -> None:
+    """Delete an export; the SAE stays."""
+    folder, known = _folder(asked), export_of(asked.path.name)
+    if known and (jobs := await asked.app[JOBS].users_of("sae", known[0], ("export",))):
+        raise Conflict(f"job {jobs[0]} writes an export of {known[0]}; stop it first or wait for its end")
+    gone = await asyncio.to_thread(set_aside, folder)
+    if gone:
+        await asyncio.to_thread(delete_tree, gone)
 
 
 @route("GET", "/api/exports/{name}/files", scope=Scope.READ, path=ExportPath, answer=ExportPage, refusals=(NotFound,))
@@ -69,8 +101,18 @@ def _folder(asked: Asked[None]) -> Path:
     return folder
 
 
+def _exports(top: Path) -> list[dict[str, Any]]:
+    found = []
+    for folder in sorted(path for path in top.glob("*") if _PLAIN.fullmatch(path.name) and path.is_dir()):
+        sae, format = export_of(folder.name) or (None, None)
+        at = datetime.fromtimestamp(folder.stat().st_mtime, timezone.utc).isoformat(timespec="milliseconds")
+        about = {"sae": sae, "format": format, "bytes": bytes_of(folder), "written_at": at.replace("+00:00", "Z")}
+        found.append({"name": folder.name, **about})
+    return found
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-ROUTES = (list_export_files, download_export_file)
+ROUTES = (list_exports, remove_export, list_export_files, download_export_file)

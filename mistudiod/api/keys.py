@@ -8,11 +8,13 @@ from aiohttp import web
 
 from mistudiod.abilities import Abilities
 from mistudiod.bus import Bus
+from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
 from mistudiod.giving import Giving
 from mistudiod.index import Index
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
+from mistudiod.library import Library
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
@@ -28,6 +30,7 @@ from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
 from mistudiod.tokens import Tokens
+from mistudiod.trash import Trash
 from mistudiod.uploads import Uploads
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -35,6 +38,9 @@ PATHS = web.AppKey("paths", Paths)
 BUS = web.AppKey("bus", Bus)
 JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
+LIBRARY = web.AppKey("library", Library)
+TRASH = web.AppKey("trash", Trash)
+CLEANING = web.AppKey("cleaning", Cleaning)
 LEASES = web.AppKey("leases", Leases)
 SESSION = web.AppKey("session", Sessions)
 SCHEDULER = web.AppKey("scheduler", Scheduler)

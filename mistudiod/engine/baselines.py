@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,22 +12,77 @@ from torch import Tensor
 from mistudiod.engine.measure import Variance
 
 RIDGE = 1e-8  # on the Gram matrix of chosen atoms, whose diagonal is 1: two equal atoms would make it singular
-RANDOM_ROWS = 256  # tokens whose atoms are gathered at once
+RANDOM_ROWS, GATHERED = 256, 1 << 25  # tokens whose atoms are gathered at once, and numbers of them: 256 MiB
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Components:
+    """The first principal components of activations: dense, but the best linear map of that rank."""
+
+    mean: Tensor  # (d_in,) float64
+    axes: Tensor  # (d_in, n) float64
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, train: Iterable[Tensor], n_components: int) -> Components:
+        """Raises ValueError where there are not as many, or no activations."""
+        mean, covariance = _moments(train)
+        if not 0 <= n_components <= len(mean):
+            raise ValueError(f"n_components ({n_components}) must be between 0 and d_in ({len(mean)})")
+        vectors = torch.linalg.eigh(covariance).eigenvectors
+        return cls(mean, vectors[:, len(mean) - n_components :])  # largest last
+
+    @torch.no_grad()
+    def residual(self, x: Tensor) -> Tensor:
+        """What of x (tokens, d_in) float64 they leave."""
+        about = x - self.mean
+        return about - about @ self.axes @ self.axes.t()
+
+
+@dataclass(frozen=True)
+class RandomDictionary:
+    """A dictionary that learned nothing: random unit atoms, k of them a token.
+
+    A token's atoms are those with the largest |<x - mean, atom>|, its coefficients the least-squares ones. A trained
+    SAE of this width and k that is no better has learned nothing.
+    """
+
+    mean: Tensor  # (d_in,) float64
+    atoms: Tensor  # (d_sae, d_in) float64
+    k: int
+
+    @classmethod
+    def of(cls, mean: Tensor, d_sae: int, k: int, seed: int) -> RandomDictionary:
+        """mean: (d_in,); k <= d_in."""
+        d_in = len(mean)
+        if not 1 <= k <= min(d_sae, d_in):
+            raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in})")
+        atoms = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return cls(mean, (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device), k)
+
+    @property
+    def rows(self) -> int:
+        """Tokens that are taken at once."""
+        return max(1, min(RANDOM_ROWS, GATHERED // (self.k * len(self.mean))))
+
+    @torch.no_grad()
+    def residual(self, x: Tensor) -> Tensor:
+        """What of x (tokens, d_in) float64, not more than ``rows``, it leaves."""
+        x = x - self.mean
+        chosen = self.atoms[(x @ self.atoms.t()).abs().topk(self.k, dim=1, sorted=False).indices]  # (tokens, k, d_in)
+        gram = chosen @ chosen.mT + RIDGE * torch.eye(self.k, dtype=x.dtype, device=x.device)
+        coefficients: Tensor = torch.linalg.solve(gram, chosen @ x[:, :, None])  # (tokens, k, 1)
+        fitted: Tensor = (chosen.mT @ coefficients).squeeze(2)
+        return x - fitted
+
+
 def pca_fvu(train: Iterable[Tensor], test: Iterable[Tensor], n_components: int) -> float:
-    """FVU on ``test`` of the first principal components of ``train``: dense, but the best linear map of that rank."""
-    mean, covariance = _moments(train)
-    if not 0 <= n_components <= len(mean):
-        raise ValueError(f"n_components ({n_components}) must be between 0 and d_in ({len(mean)})")
-    axes = torch.linalg.eigh(covariance).eigenvectors[:, len(mean) - n_components :]  # (d_in, n), largest last
-    variance, lost = Variance(), torch.zeros_like(mean[0])
+    """FVU on ``test`` of the first principal components of ``train``."""
+    components = Components.of(train, n_components)
+    variance, lost = Variance(), torch.zeros_like(components.mean[0])
     for x in test:
-        x = x.double()
-        variance.add(x)
-        about = x - mean
-        lost += (about - about @ axes @ axes.t()).square().sum()
+        variance.add(x.double())
+        lost += components.residual(x.double()).square().sum()
     return (lost / variance.total()).item()
 
 
@@ -47,31 +103,12 @@ def _moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return shift + offset, second / tokens - torch.outer(offset, offset)
 
 
-@torch.no_grad()
 def random_dictionary_fvu(test: Iterable[Tensor], mean: Tensor, d_sae: int, k: int, seed: int) -> float:
-    """FVU on ``test`` of a dictionary that learned nothing: d_sae random unit atoms, k of them a token.
-
-    A token's atoms are those with the largest |<x - mean, atom>|, its coefficients the least-squares ones. A trained
-    SAE of this width and k that is no better has learned nothing. mean: (d_in,); k <= d_in.
-    """
-    d_in = len(mean)
-    if not 1 <= k <= min(d_sae, d_in):
-        raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in})")
-    atoms = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    atoms = (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device)
+    """FVU on ``test`` of a random dictionary: d_sae atoms, k of them a token. mean: (d_in,); k <= d_in."""
+    random = RandomDictionary.of(mean, d_sae, k, seed)
     variance, lost = Variance(), torch.zeros((), dtype=torch.float64, device=mean.device)
     for batch in test:
-        for start in range(0, len(batch), RANDOM_ROWS):
-            x = batch[start : start + RANDOM_ROWS].double()
-            variance.add(x)
-            lost += _least_squares_residual(x - mean, atoms, k).square().sum()
+        for x in batch.split(random.rows):
+            variance.add(x.double())
+            lost += random.residual(x.double()).square().sum()
     return (lost / variance.total()).item()
-
-
-def _least_squares_residual(x: Tensor, atoms: Tensor, k: int) -> Tensor:
-    """What of x (tokens, d_in) the k best-aligned atoms leave, by least squares on them."""
-    chosen = atoms[(x @ atoms.t()).abs().topk(k, dim=1, sorted=False).indices]  # (tokens, k, d_in)
-    gram = chosen @ chosen.mT + RIDGE * torch.eye(k, dtype=x.dtype, device=x.device)
-    coefficients: Tensor = torch.linalg.solve(gram, chosen @ x[:, :, None])  # (tokens, k, 1)
-    fitted: Tensor = (chosen.mT @ coefficients).squeeze(2)
-    return x - fitted

@@ -52,6 +52,10 @@ class Body:
         mask[:, : self._lead is not None] = True
         return mask
 
+    def aligned(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of numbers at the windows' tokens (n, context of those) the ones at these: (n, context), 0 at the lead."""
+        return np.pad(values[:, self._first : self._first + self._length], ((0, 0), (int(self._lead is not None), 0)))
+
     def led_by(self, lead: int | None) -> Body:
         return Body(self._windows, bool(self._first), self._length, lead)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 PARTIAL = ".partial-"  # the data folder is swept of this prefix when the daemon starts
@@ -68,16 +69,21 @@ def save(
     return final
 
 
-def latest(folder: Path, wanted: Callable[[About], bool] = lambda about: True) -> Checkpoint | None:
+def latest(
+    folder: Path,
+    wanted: Callable[[About], bool] = lambda about: True,
+    which: Callable[[str], bool] = lambda name: True,
+) -> Checkpoint | None:
     """The newest whole checkpoint under ``folder`` that is ``wanted``, None when there is none.
 
-    Damaged ones are logged and passed by.
+    Damaged ones are logged and passed by. ``which``: the names of the tensors to read, all when not given.
     """
     for number in sorted(_numbers(folder), reverse=True):
         try:
             manifest = json.loads((folder / str(number) / MANIFEST).read_text())
             if wanted(manifest["about"]):
-                return Checkpoint(number, _tensors(folder / str(number), manifest["sha256"]), manifest["about"])
+                tensors = _tensors(folder / str(number), manifest["sha256"], which)
+                return Checkpoint(number, tensors, manifest["about"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("checkpoint %d cannot be used (%s): looking for the one before it", number, error)
     return None
@@ -85,7 +91,13 @@ def latest(folder: Path, wanted: Callable[[About], bool] = lambda about: True) -
 
 def exists(folder: Path, wanted: Callable[[About], bool]) -> bool:
     """Whether there is one under ``folder`` that is ``wanted``, perhaps damaged."""
-    return any((about := _about(folder / str(number))) is not None and wanted(about) for number in _numbers(folder))
+    return any(map(wanted, abouts(folder)))
+
+
+def abouts(folder: Path) -> list[About]:
+    """What the manifests under ``folder`` say, the oldest first; one that is damaged is left out."""
+    found = (_about(folder / str(number)) for number in sorted(_numbers(folder)))
+    return [about for about in found if about is not None]
 
 
 def keep_only(folder: Path, numbers: Container[int]) -> None:
@@ -95,10 +107,11 @@ def keep_only(folder: Path, numbers: Container[int]) -> None:
             shutil.rmtree(folder / str(number))
 
 
-def _tensors(folder: Path, sha256: str) -> dict[str, Tensor]:
+def _tensors(folder: Path, sha256: str, which: Callable[[str], bool]) -> dict[str, Tensor]:
     if _sha256(folder / STATE) != sha256:
         raise ValueError(f"{STATE} does not have the sha256 that {MANIFEST} says")
-    return load_file(folder / STATE)
+    with safe_open(folder / STATE, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if which(name)}  # noqa: SIM118 - it is no dict
 
 
 def _prune(folder: Path, newest: int, group: object, keep: int) -> None:

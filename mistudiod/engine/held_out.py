@@ -44,17 +44,25 @@ def harvest_held_out(
 
     ``heard`` is told how many tokens have come so far.
     """
-    chosen, text = with_text(harvest.windows, numbers, tokens)
-    apart = text >= APART_FROM and len(chosen) > 1
+    sides, text = sides_of(harvest.windows, numbers, tokens)
     parts, came = [], 0
-    for some in (chosen[0::2], chosen[1::2]) if apart else (chosen,):
+    for some in sides:
         found = []
         for x in harvest.first(some, harvest.windows.context * len(some)):
             found.append(x[:, columns].clone())  # a view would keep the other columns
             came += len(x)
             heard(came)
         parts.append(torch.cat(found) if found else torch.empty(0, harvest.d_in)[:, columns])
-    return HeldOut(parts[0], parts[-1], apart, 1 - came / text if text else 0.0)
+    return HeldOut(parts[0], parts[-1], len(sides) > 1, 1 - came / text if text else 0.0)
+
+
+def sides_of(windows: Windows, numbers: NDArray[np.integer], tokens: int) -> tuple[list[NDArray[np.integer]], int]:
+    """Windows of ``numbers``, drawn, that hold up to ``tokens`` text tokens, and how many those are: those to choose a
+    threshold by, then those to measure on, where there are enough for both.
+    """
+    chosen, text = with_text(windows, numbers, tokens)
+    apart = text >= APART_FROM and len(chosen) > 1
+    return [chosen[0::2], chosen[1::2]] if apart else [chosen], text
 
 
 def with_text(windows: Windows, numbers: NDArray[np.integer], tokens: int) -> tuple[NDArray[np.integer], int]:

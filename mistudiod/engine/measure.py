@@ -64,34 +64,49 @@ class Variance:
         return total
 
 
+@dataclass(frozen=True)
+class Each:
+    """What an SAE makes of each of n tokens."""
+
+    y_hat: Tensor  # (n, d_out) float32
+    sums: Tensor  # (n, 5) float64: ||y - y_hat||^2, cosine, ||y_hat|| / ||y||, ||y_hat||^2, <y, y_hat>
+    l0: Tensor  # (n,) float64, latents that fire
+    l1: Tensor  # (n,) float64, sum of the latents
+
+
 class Meter:
     """Sums up, batch by batch, what an SAE makes of activations."""
 
     def __init__(self, sae: SparseAutoencoder) -> None:
         self._sae, self._variance = sae, Variance()
         self._fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
-        # squared error, cosines, ratios of norms, ||y_hat||^2, <y, y_hat>
         self._sums = torch.zeros(5, dtype=torch.float64, device=sae.W_dec.device)
 
-    @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Rebuild y (tokens, d_out), for an SAE x itself, from x (tokens, d_in): y_hat, float32."""
+        return self.each(x, y).y_hat
+
+    @torch.no_grad()
+    def each(self, x: Tensor, y: Tensor) -> Each:
+        """The same, with what comes of each token."""
         values, latents = self._sae.encode_active(x)
         rebuilt = self._sae.decode_active(values, latents, x)
         self._fired += torch.bincount(latents[values > 0], minlength=self._sae.d_sae)
         y, y_hat = y.double(), rebuilt.double()
         self._variance.add(y)
         norm = torch.linalg.vector_norm(y, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-        self._sums += torch.stack(
+        sums = torch.stack(
             [
-                (y - y_hat).square().sum(),
-                torch.cosine_similarity(y, y_hat, dim=1).sum(),
-                (torch.linalg.vector_norm(y_hat, dim=1) / norm).sum(),
-                y_hat.square().sum(),
-                (y * y_hat).sum(),
-            ]
+                (y - y_hat).square().sum(1),
+                torch.cosine_similarity(y, y_hat, dim=1),
+                torch.linalg.vector_norm(y_hat, dim=1) / norm,
+                y_hat.square().sum(1),
+                (y * y_hat).sum(1),
+            ],
+            dim=1,
         )
-        return rebuilt
+        self._sums += sums.sum(0)
+        return Each(rebuilt, sums, (values > 0).sum(1).double(), values.double().abs().sum(1))
 
     def measures(self) -> Measures:
         """Raises ValueError when there is no variance in what is to be rebuilt, or it is not finite."""
@@ -135,18 +150,21 @@ def density_histogram(fired: Tensor, tokens: int) -> dict[str, list[float] | lis
     return {"log10_edges": DENSITY_EDGES, "latents": counts, "never": int((fired == 0).sum())}
 
 
-@torch.no_grad()
 def decoder_cosine(sae: SparseAutoencoder, seed: int = 0) -> float | None:
     """The largest cosine of a decoder row with another one, mean over at most NEIGHBOURS rows; None of a single row.
 
     Near 1, latents come in copies of each other.
     """
-    if sae.d_sae < 2:
-        return None
-    rows = torch.nn.functional.normalize(sae.W_dec, dim=1)
-    drawn = torch.randperm(sae.d_sae, generator=torch.Generator().manual_seed(seed))[:NEIGHBOURS].to(rows.device)
+    return nearest(sae.W_dec, seed).double().mean().item() if sae.d_sae > 1 else None
+
+
+@torch.no_grad()
+def nearest(rows: Tensor, seed: int = 0) -> Tensor:
+    """The largest cosine with another one, of at most NEIGHBOURS of ``rows`` (n, d), two at least: (drawn,) float32."""
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:NEIGHBOURS].to(rows.device)
     found = []
     for some in drawn.split(64):
         cosines = rows[some] @ rows.t()
         found.append(cosines.scatter_(1, some[:, None], -1.0).amax(1))
-    return torch.cat(found).double().mean().item()
+    return torch.cat(found)

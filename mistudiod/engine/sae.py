@@ -21,7 +21,7 @@ from mistudiod.engine.kernels import block_elements, decode_topk, encode_topk, t
 from mistudiod.engine.norms import normalized, restored
 from mistudiod.engine.rules import GatedRule, Rule, TopKRule
 from mistudiod.engine.saelens_layout import ARCHITECTURES, architecture_of, read_config, rule_of, shapes_of
-from mistudiod.engine.tensor_files import TensorFile, Written, write_tensors
+from mistudiod.engine.tensor_files import TensorFile, Written, row_norms, times, write_tensors
 
 SAE_LENS_VERSION = "6.54.12"  # whose layout is written; a folder that names none goes through its pre-6 converter
 UNIT_NORM_TOLERANCE = 1e-5  # rows of W_dec this near to unit norm are saved untouched
@@ -134,7 +134,7 @@ class SparseAutoencoder:
 
     def _norms(self) -> Tensor:
         """(d_sae,): by what the rows of W_dec are divided when they are saved."""
-        norm = torch.linalg.vector_norm(self.W_dec, dim=1)
+        norm = row_norms(self.W_dec)
         low, high = norm.aminmax()
         if isinstance(self.rule, TopKRule) and self.rule.k < self.d_sae and high - low > UNIT_NORM_TOLERANCE * high:
             return torch.ones_like(norm)
@@ -180,10 +180,10 @@ class SparseAutoencoder:
         """Of a checked config, which messages call ``at``, and its weights as ``shapes_of`` has them."""
         rule, transcodes, _ = ARCHITECTURES[str(config["architecture"])]
         if config.get("rescale_acts_by_decoder_norm"):  # then latents are chosen by what they contribute
-            norm = torch.linalg.vector_norm(weights["W_dec"], dim=1)
-            weights["W_enc"] *= norm
+            norm = row_norms(weights["W_dec"])
+            times(weights["W_enc"], norm)
             weights["b_enc"] *= norm
-            weights["W_dec"] /= norm.clamp_min(1e-12)[:, None]
+            times(weights["W_dec"], 1 / norm.clamp_min(1e-12)[:, None])
         metadata = config.get("metadata")
         return cls(
             W_enc=weights["W_enc"],

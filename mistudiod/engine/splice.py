@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mistudiod.engine.by_document import LossSums
 from mistudiod.engine.harvest import Windows
 from mistudiod.engine.hooks import capture, hooked
 from mistudiod.engine.lm import LM
 
+PASSES = 4  # through the text for a first loss: the mean, zeros, the mean in its place, what is rebuilt
 Rebuild = Callable[[Tensor, Tensor], Tensor]  # x (n, d_in) and y (n, d_out) of kept tokens → what takes y's place
 
 
@@ -60,11 +62,31 @@ class _Clean:
     hidden: Tensor  # (n, T, d_model), what the head reads
 
 
+@dataclass(frozen=True)
+class Units:
+    """Which of ``count`` documents each token is of: ``rows`` of windows (n,) are (n, T), as those of ``Windows``."""
+
+    rows: Callable[[NDArray[np.integer]], NDArray[np.int64]]
+    count: int
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Over counted tokens, in nats; ``each`` (units, 4): of each document clean, spliced, KL and how many tokens."""
+
+    clean: float
+    spliced: float
+    kl: float
+    tokens: int
+    each: NDArray[np.float64]
+
+
 class Splice:
     """A whole language model on some windows, and what it loses when a hook's values are replaced there.
 
     ``windows`` and ``numbers`` say which text. ``outlier_norms``: of each of ``hooks``, tokens of a larger norm are
-    outliers. ``lm_tokens`` go through the model at once. Raises ValueError when no token counts.
+    outliers. ``lm_tokens`` go through the model at once; ``heard`` is told how many, each time, PASSES times for all
+    of the text and a loss. ``units``: for losses by document. Raises ValueError when no token counts.
     """
 
     def __init__(
@@ -75,54 +97,69 @@ class Splice:
         hooks: Sequence[str],
         outlier_norms: Sequence[float] | None = None,
         lm_tokens: int = 2_048,
+        units: Units | None = None,
+        heard: Callable[[int], None] = lambda tokens: None,
     ) -> None:
+        self._units, self._heard = units, heard
         self._lm, self._windows, self._numbers, self._hooks = lm, windows, numbers, list(hooks)
         self._norms = dict(zip(hooks, outlier_norms, strict=True)) if outlier_norms else {}
         self._size = max(1, lm_tokens // windows.context)
-        self._ablated: dict[str, tuple[float, float]] = {}  # by hook: cross-entropy with zeros, with the mean
+        self._ablated: dict[str, tuple[_Sums, _Sums]] = {}  # by hook: with zeros, with the mean
 
     def loss(self, hook: str, rebuild: Rebuild, hook_out: str | None = None) -> Loss:
         """With ``rebuild`` of what is at ``hook`` in the place of what is there, for a transcoder at ``hook_out``."""
+        return self.loss_by_document(hook, rebuild, hook_out)[0]
+
+    def loss_by_document(self, hook: str, rebuild: Rebuild, hook_out: str | None = None) -> tuple[Loss, LossSums]:
+        """The same, with the sums of each of ``units``."""
         out = hook_out or hook
         if out not in self._ablated:
             self._ablated[out] = self._ablations(out)
-        clean, spliced, kl, tokens = self._sums(hook, out, rebuild)
-        return Loss(clean / tokens, spliced / tokens, max(kl / tokens, 0.0), *self._ablated[out], tokens)
+        found, (zero, mean) = self._sums(hook, out, rebuild), self._ablated[out]
+        clean, spliced, kl = (each / found.tokens for each in (found.clean, found.spliced, found.kl))
+        ablated = [each.spliced / each.tokens for each in (zero, mean)]
+        sums = LossSums(found.each[:, 3], *found.each.T[:3], zero.each[:, 1], mean.each[:, 1])
+        return Loss(clean, spliced, max(kl, 0.0), *ablated, found.tokens), sums
 
-    def _ablations(self, hook: str) -> tuple[float, float]:
-        """Cross-entropy with zeros and with the mean at ``hook``."""
+    def _ablations(self, hook: str) -> tuple[_Sums, _Sums]:
+        """With zeros and with the mean at ``hook``."""
         total, tokens = torch.zeros((), dtype=torch.float64), 0
-        for clean in self._clean():
+        for _, clean in self._clean():
             kept = clean.values[hook][clean.kept]
             total, tokens = total + kept.double().sum(0).cpu(), tokens + len(kept)
         mean = total / max(tokens, 1)
-        results = []
-        for replacement in (torch.zeros_like(mean), mean):
-            _, spliced, _, counted = self._sums(hook, hook, lambda x, y, by=replacement: by.to(y).expand_as(y))
-            results.append(spliced / counted)
-        return results[0], results[1]
+        zero, by_mean = (
+            self._sums(hook, hook, lambda x, y, by=replacement: by.to(y).expand_as(y))
+            for replacement in (torch.zeros_like(mean), mean)
+        )
+        return zero, by_mean
 
     @torch.no_grad()
-    def _sums(self, hook: str, out: str, rebuild: Rebuild) -> tuple[float, float, float, int]:
-        """Sums over counted tokens: cross-entropy clean and spliced, KL; and how many tokens those are."""
+    def _sums(self, hook: str, out: str, rebuild: Rebuild) -> _Sums:
         sums, tokens = torch.zeros(3, dtype=torch.float64, device=self._lm.device), 0
-        for clean in self._clean():
+        each = np.zeros((self._units.count if self._units else 0, 4))
+        for numbers, clean in self._clean():
             x, y = clean.values[hook][clean.kept].float(), clean.values[out][clean.kept].float()
             replaced = clean.values[out].clone()
             replaced[clean.kept] = rebuild(x, y).to(replaced.dtype)
             with hooked(self._lm.model, {out: lambda _, by=replaced: by}):
                 hidden = self._hidden(clean.ids)
             targets = clean.ids.roll(-1, 1)[clean.counts]
-            sums += self._compare(clean.hidden[clean.counts], hidden[clean.counts], targets)
+            of_tokens: list[Tensor] | None = [] if self._units else None
+            sums += self._compare(clean.hidden[clean.counts], hidden[clean.counts], targets, of_tokens)
             tokens += len(targets)
+            if self._units and of_tokens:
+                of = self._units.rows(numbers)[clean.counts.cpu().numpy()]
+                np.add.at(each, of, torch.cat(of_tokens).cpu().numpy())
         if not tokens:
             raise ValueError("no token of the held-out windows has text after it")
-        clean_sum, spliced, kl = sums.tolist()
-        return clean_sum, spliced, kl, tokens
+        return _Sums(*sums.tolist(), tokens, each)
 
-    def _clean(self) -> Iterator[_Clean]:
+    def _clean(self) -> Iterator[tuple[NDArray[np.integer], _Clean]]:
+        """Some windows at a time: their numbers, and they."""
         for start in range(0, len(self._numbers), self._size):
-            rows = self._windows.rows(self._numbers[start : start + self._size])
+            numbers = self._numbers[start : start + self._size]
+            rows = self._windows.rows(numbers)
             text = torch.from_numpy(~self._windows.special_mask(rows)).to(self._lm.device)
             ids = torch.from_numpy(rows).to(self._lm.device)
             with capture(self._lm.model, self._hooks) as values:
@@ -132,23 +169,32 @@ class Splice:
                 kept &= torch.linalg.vector_norm(values[hook].float(), dim=-1) <= norm
             counts = torch.zeros_like(kept)
             counts[:, :-1] = kept[:, :-1] & text[:, 1:]
-            yield _Clean(ids, kept, counts, values, hidden)
+            yield numbers, _Clean(ids, kept, counts, values, hidden)
+            self._heard(rows.size)
 
     @torch.no_grad()
     def _hidden(self, ids: Tensor) -> Tensor:
         hidden: Tensor = self._lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
-    def _compare(self, clean: Tensor, spliced: Tensor, targets: Tensor) -> Tensor:
-        """Sums of cross-entropy clean and spliced, and of KL, of hidden states (n, d_model): (3,) float64."""
+    def _compare(
+        self, clean: Tensor, spliced: Tensor, targets: Tensor, of_tokens: list[Tensor] | None = None
+    ) -> Tensor:
+        """Sums of cross-entropy clean and spliced, and of KL, of hidden states (n, d_model): (3,) float64.
+
+        ``of_tokens`` gets those of each token and a 1: (some, 4) at a time.
+        """
         sums = torch.zeros(3, dtype=torch.float64, device=targets.device)
         rows = self._lm.logit_rows
         for part in range(0, len(targets), rows):
             one, other = (self._lm.log_probabilities(hidden[part : part + rows]) for hidden in (clean, spliced))
             target = targets[part : part + rows, None]
-            kl = (one.exp() * (one - other)).sum(dtype=torch.float64)
-            losses = [-each.gather(1, target).sum(dtype=torch.float64) for each in (one, other)]
-            sums += torch.stack([*losses, kl])
+            apart = one.exp() * (one - other)
+            losses = [-each.gather(1, target) for each in (one, other)]
+            sums += torch.stack([each.sum(dtype=torch.float64) for each in (*losses, apart)])
+            if of_tokens is not None:
+                kl = apart.sum(1, keepdim=True, dtype=torch.float64)
+                of_tokens.append(torch.cat([*(each.double() for each in losses), kl, torch.ones_like(kl)], 1))
         return sums
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mistudiod.engine.scratch import empty, let_go
 from mistudiod.engine.weights import LazyTensor
 from mistudiod.facts import Stored, read_header
 
 STRETCH_BYTES = 4 << 20
+MOST_HEADER_BYTES = 1 << 20  # an SAE has a dozen tensors; to parse what the format allows takes a gigabyte
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
@@ -26,7 +28,7 @@ class TensorFile:
 
     def __init__(self, path: Path, called: str | None = None) -> None:
         self.called = called or str(path)  # what messages call it
-        self.stored = read_header(path)
+        self.stored = read_header(path, MOST_HEADER_BYTES)
 
     def __contains__(self, name: str) -> bool:
         return name in self.stored
@@ -51,12 +53,13 @@ class TensorFile:
             raise ValueError(f"{self.called} holds {name} of shape {stored.shape}, and {expected} is expected")
         if stored.dtype not in _FLOATS or 0 in stored.shape:
             raise ValueError(f"{self.called} holds a {name} that is not all finite floating-point numbers")
-        made = torch.empty(*shape, device=device)
+        made = empty(shape, device)
         into = made.t() if turned else made
         if not into.ndim:
             return made.copy_(self._finite(name, LazyTensor(stored)[...]))
         for rows, block in _stretches(stored):
             into[rows] = self._finite(name, block)
+            let_go(made)
         return made
 
     def number(self, name: str) -> float:
@@ -95,6 +98,22 @@ def spans(rows: int, bytes_each: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
+def times(matrix: Tensor, factor: Tensor | float) -> None:
+    """Multiply a matrix (n, m) in place by a number, or by what is (n, 1) or (m,)."""
+    for rows in spans(len(matrix), 4 * matrix.shape[1]):
+        matrix[rows] *= factor[rows] if isinstance(factor, Tensor) and factor.ndim == 2 else factor
+        let_go(matrix)
+
+
+def row_norms(matrix: Tensor) -> Tensor:
+    """The norm of each row of a matrix (n, m): (n,)."""
+    norms = matrix.new_empty(len(matrix))
+    for rows in spans(len(matrix), 4 * matrix.shape[1]):
+        norms[rows] = torch.linalg.vector_norm(matrix[rows], dim=1)
+        let_go(matrix)
+    return norms
+
+
 @dataclass(frozen=True)
 class Written:
     """A tensor to write: ``change(block, rows)`` is made of each stretch of its rows, of the block's own shape."""
@@ -109,6 +128,7 @@ class Written:
             return
         for rows in spans(len(self.tensor), 4 * self.tensor[0].numel()):
             yield _plain(self.change(self.tensor[rows], rows))
+            let_go(self.tensor)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Written]) -> None:

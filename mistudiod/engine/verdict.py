@@ -13,6 +13,7 @@ LITTLE_RECOVERED = 0.9  # of what mean ablation costs
 SHRUNK = 0.9  # ratio of norms
 MANY_OUTLIERS = 0.01  # share of tokens
 COPIES = 0.9  # cosine of a decoder row with its nearest other one
+FEW_DOCUMENTS = 40  # of fewer, an interval of 95 % holds the truth less often than that
 FEW_TOKENS = 10_000  # held out: the figures are rough
 
 
@@ -23,6 +24,36 @@ def verdict(measures: Mapping[str, Any]) -> list[str]:
     """
     found = [sentence for check in _CHECKS if (sentence := check(measures))] or [_good(measures)]
     return found + ([few] if (few := _few(measures)) else [])
+
+
+def evaluated(found: Mapping[str, Any]) -> list[str]:
+    """Sentences about an evaluation, as ``worker.evaluate`` makes it."""
+    figures, tokens, left_out = found["figures"], found["tokens"], found["outliers_left_out"]
+    measures = {name: one["value"] for name, one in figures.items() if name != "dead"}  # training has another word
+    sentences = verdict(measures | {"outliers": left_out / (tokens + left_out)})
+    capped = tokens > found["asked"] / 2  # or else the text has no more
+    if tokens < FEW_TOKENS:
+        more = "ask for more (--tokens)" if capped else "tokenize more text"
+        sentences.append(f"it was measured on {tokens:,} held-out tokens only, so the figures are rough: {more}")
+    for name, what in (("pca", f"{found.get('components')} principal components"), ("random", "random directions")):
+        interval = figures.get(f"{name}_margin", {}).get("interval")
+        if interval and interval[0] <= 0 <= interval[1]:
+            sentences.append(f"on this text its FVU cannot be told from that of {what}")
+    if figures["dead"]["value"] >= MANY_DEAD:
+        more = "more of them (--tokens)" if capped else "more held-out text"
+        sentences.append(
+            f"{_percent(figures['dead']['value'])} of the latents never fired on these {tokens:,} tokens: {more} would "
+            "tell the rare ones from the dead"
+        )
+    units, least = found["documents"]["units"], found["documents"]["least"]
+    if units < least:
+        sentences.append(
+            f"no intervals: they come of drawing documents anew, and of the {units} here too few differ; tokenize text "
+            f"with {least} held-out documents or more"
+        )
+    elif units < FEW_DOCUMENTS:
+        sentences.append(f"the intervals come of {units} documents only, so they are rough, and rather too narrow")
+    return sentences
 
 
 def _dead(of: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ class Family:
     attention: str = "self_attn"
     keys: str | None = "self_attn.k_proj"  # None: one module makes queries, keys and values
     attention_last: str = "self_attn.o_proj"  # reads the heads' outputs side by side
+    mlp_norm: str = "post_attention_layernorm"  # gives what the MLP reads
     mlp_last: str = "mlp.down_proj"  # reads the neurons
     post_normed: bool = False  # norms between what a block makes and the residual stream
     rows_first: bool = True  # weights are (out, in), as torch's Linear keeps them
@@ -34,7 +35,7 @@ class Family:
 
 _LLAMA = Family()
 _GEMMA = Family(tied=True, norm_adds_one=True)
-_GEMMA2 = Family(tied=True, post_normed=True, norm_adds_one=True)
+_GEMMA2 = Family(tied=True, post_normed=True, mlp_norm="pre_feedforward_layernorm", norm_adds_one=True)
 FAMILIES = {
     "gpt2": Family(
         n_layers="n_layer",
@@ -47,6 +48,7 @@ FAMILIES = {
         attention="attn",
         keys=None,
         attention_last="attn.c_proj",
+        mlp_norm="ln_2",
         mlp_last="mlp.c_proj",
         rows_first=False,
         norm="ln_f.weight",

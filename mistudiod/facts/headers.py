@@ -76,25 +76,29 @@ def _read_shards(folder: Path, index: Path) -> tuple[list[Path], dict[str, Store
     return files, tensors
 
 
-def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file by name; raises UnknownModel when it is damaged or cut short."""
+def read_header(path: Path, most: int = MAX_HEADER_BYTES) -> dict[str, Stored]:
+    """The tensors of a safetensors file by name; raises UnknownModel when it is damaged, cut short, or its header has
+    more than ``most`` bytes.
+    """
     with path.open("rb") as file:
 
         def read(start: int, n: int) -> bytes:
             file.seek(start)
             return file.read(n)
 
-        return parse_header(path, path.stat().st_size, read)
+        return parse_header(path, path.stat().st_size, read, most)
 
 
-def parse_header(path: Path, size: int, read: Callable[[int, int], bytes]) -> dict[str, Stored]:
+def parse_header(
+    path: Path, size: int, read: Callable[[int, int], bytes], most: int = MAX_HEADER_BYTES
+) -> dict[str, Stored]:
     """Of a file of ``size`` bytes, of which ``read(start, n)`` gives some, wherever it lies; raises UnknownModel."""
     prefix = read(0, 8)
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
     if length < 2:
         raise UnknownModel(f"{path} is damaged: it does not begin with the header of a safetensors file")
-    if length > MAX_HEADER_BYTES:
-        raise UnknownModel(f"{path} is damaged: its header has {length:,} bytes, and {MAX_HEADER_BYTES:,} may be")
+    if length > most:
+        raise UnknownModel(f"{path} is damaged: its header has {length:,} bytes, and {most:,} may be")
     if length > size - 8:
         raise UnknownModel(f"{path} is cut short: its header has {length:,} bytes, and only {size - 8:,} are there")
     header = _parse_object(path, read(8, length))

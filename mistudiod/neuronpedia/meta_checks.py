@@ -55,11 +55,10 @@ def _alone(name: str, one: Row, creator: str) -> Wrong:
         yield "creator", f"creatorId is {str(one['creatorId'])[:60]!r}, not {creator!r}"
     if name == "source" and one.get("inferenceHosts"):
         yield "hosts", "inferenceHosts is not empty"
-    if name in ("model", "release"):
-        for key in ("defaultSourceSetName", "defaultSourceId"):
-            if one.get(key) is not None and name == "model":
-                yield "order", f"{key} is imported after the model: set it when the source is there"
     if name == "model":
+        for key in ("defaultSourceSetName", "defaultSourceId"):
+            if one.get(key) is not None:
+                yield "order", f"{key} is imported after the model: set it when the source is there"
         for key in ("layers", "neuronsPerLayer"):
             value = one.get(key)
             if value is not None and not (number(value) and value > 0):

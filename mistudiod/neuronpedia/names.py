@@ -12,6 +12,7 @@ _SET = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RELEASE = re.compile(r"[A-Za-z0-9-]+")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
+_CALLED = {"gpt2": "gpt2-small"}  # there, a model that the Hub calls otherwise
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ def parse(model: str, source: str) -> Names:
     if not dash or not (layer == EMBEDDING or _INDEX.fullmatch(layer)):
         raise ValueError(f"{source!r} is no source: it is LAYER-SET or LAYER-SET__SUFFIX, such as 6-res-jb")
     return Names(model, None if layer == EMBEDDING else int(layer), name, suffix if found else None)
+
+
+def model_called(name: str) -> str:
+    """What a model of the Hub or of the studio is called there: without its owner, in lower case."""
+    found = name.rpartition("/")[2].lower()
+    return _CALLED.get(found, found)
 
 
 def check_release(name: str) -> None:

@@ -6,6 +6,7 @@ belongs together is joined by index, over all files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from mistudiod.neuronpedia.lines import batch_files, lines, row
 from mistudiod.neuronpedia.names import index_of
+from mistudiod.neuronpedia.records import clean
 
 PROVIDER = "neuronpedia"  # of labels, here; a person there is not one here
 META = ("release", "model", "sourceset", "source")
@@ -73,17 +75,24 @@ def features(folder: Path, indices: Collection[int]) -> dict[int, Feature]:
     return found
 
 
-def labels(folder: Path) -> Iterator[Row]:
+def width(folder: Path, kind: str) -> int:
+    """Features of an SAE at least, by the rows of a kind; 0 when there is none. Raises ValueError as ``rows``."""
+    return max((index + 1 for index, _ in rows(folder, kind)), default=0)
+
+
+def labels(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Row]:
     """Every explanation as a label that this studio takes in: ``template`` is the method, ``explanation`` the notes.
 
     A text that is longer than labels are here is cut, and stands whole in ``explanation`` when there are no notes;
-    an empty one is left out. Raises ValueError as ``rows``.
+    what is no label is left out, and counted in ``skipped`` by the reason. Raises ValueError as ``rows``.
     """
     for index, one in rows(folder, "explanations"):
         whole = one.get("description")
         if not isinstance(whole, str) or not whole.strip():
+            if skipped is not None:
+                skipped["without a text, left out"] += 1
             continue
-        text, notes = whole.strip(), _text(one.get("notes"), EXPLANATION_CHARS)
+        text, notes = clean(whole.strip()), _text(one.get("notes"), EXPLANATION_CHARS)
         if len(text) > LABEL_CHARS:
             text, notes = text[: LABEL_CHARS - 1].rstrip() + "…", notes or text[:EXPLANATION_CHARS]
         yield {
@@ -98,7 +107,7 @@ def labels(folder: Path) -> Iterator[Row]:
 
 
 def _text(value: object, most: int) -> str | None:
-    return value[:most] if isinstance(value, str) and value else None
+    return clean(value[:most]) if isinstance(value, str) and value else None
 
 
 def _row(path: Path, number: int, line: bytes) -> Row:

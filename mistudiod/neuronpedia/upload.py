@@ -21,7 +21,7 @@ MODEL, SOURCE_SET, FEATURES = "/api/model/new", "/api/source-set/new", "/api/fea
 KEY = "X-Api-Key"  # the header
 AT_ONCE = 128  # features of a request
 MOST_INDEX, MOST_LOGITS, MOST_TOKENS, MOST_LABEL = 10_000_000, 20, 1024, 512
-MOST_LAYERS, MOST_DESCRIPTION, MOST_NAME = 127, 128, 64
+MOST_LAYERS, MOST_DESCRIPTION = 127, 128
 _MODEL = re.compile(r"[a-z][a-z0-9.-]{0,30}[a-z0-9]")
 _SET = re.compile(r"[a-z0-9]|[a-z][a-z0-9-]*[a-z0-9]")
 

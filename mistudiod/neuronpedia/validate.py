@@ -34,7 +34,7 @@ def validate(
     return _Export(folder, creator, heard).check()
 
 
-@dataclass
+@dataclass(slots=True)
 class _Feature:
     batch: int
     line: int
@@ -50,8 +50,8 @@ class _Ids:
         self._heaps = [(array("q"), array("Q")) for _ in range(256)]
 
     def add(self, id: object, batch: int, line: int) -> None:
-        if isinstance(id, str):
-            found = hash(id)
+        if isinstance(id, str | int):  # a number becomes a text in the table
+            found = hash(str(id))
             hashes, places = self._heaps[found & 255]
             hashes.append(found)
             places.append(batch << 32 | line)

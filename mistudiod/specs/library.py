@@ -15,7 +15,7 @@ SAE_SOURCE = (
     "owner/name of a repository of the Hub, also owner/name:path of one SAE in it; a folder or file of the studio's "
     "machine"
 )
-Format = Literal["saelens", "sparsify", "dictionary_learning", "gemma_scope_npz", "neuronpedia", "zip"]
+Format = Literal["saelens", "sparsify", "dictionary_learning", "gemma_scope_npz", "neuronpedia", "saedashboard", "zip"]
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 

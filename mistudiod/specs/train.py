@@ -124,7 +124,12 @@ class Train(Spec):
         None, ge=1, le=1024, description="CPU threads; all cores when not given; results are equal for equal numbers"
     )
     checkpoint_every_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, le=100, description="checkpoints to keep, besides the best")
+    keep_checkpoints: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="checkpoints to keep, besides the best; more than 2 stay when the training is done, to be compared",
+    )
     extends: Name | None = Field(None, description="an SAE whose training goes on, up to tokens in all")
 
     @model_validator(mode="before")

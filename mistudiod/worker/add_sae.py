@@ -18,17 +18,20 @@ import torch
 from torch import Tensor
 
 from mistudiod.engine.formats import Found, Imported, Listing, read
+from mistudiod.engine.formats.base import one_line
 from mistudiod.engine.formats.pickles import Converted
 from mistudiod.engine.rules import TopKRule
+from mistudiod.engine.scratch import scratch
 from mistudiod.engine.tensor_files import TensorFile
-from mistudiod.paths import PARTIAL, require_space
+from mistudiod.paths import PARTIAL, is_disk_full, require_space
 from mistudiod.specs import AddSae
 from mistudiod.worker.hub import answered
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.recipe import MODEL_FACTS, job_number, sha256_of, weights_of
-from mistudiod.worker.sae_model import Place, check_place, find_model, place_of, said_of
-from mistudiod.worker.sae_source import SaeSource, open_source
+from mistudiod.worker.sae_gain import fold_gain
+from mistudiod.worker.sae_model import Place, as_read, check_place, find_model, place_of, said_of
+from mistudiod.worker.sae_source import SaeSource, open_source, unreadable
 
 WEIGHTS, SPARSITY = "sae_weights.safetensors", "sparsity.safetensors"
 _SMALL_BYTES = 4 << 20  # what lies beside the weights
@@ -46,22 +49,25 @@ def _made(spec: AddSae, final: Path, link: Link) -> dict[str, Any]:
     source = open_source(spec.source, spec.revision, link)
     found = source.chosen()
     if found.pickle and not spec.allow_pickle:
+        of = f"{found.path} of " if found.path else ""
         raise Refused(
-            f"{found.path or source.place} of {source.place} is a pickle, a file that can hold more than numbers: it "
-            "is brought in with --allow-pickle, converted in a process of its own and never executed",
+            f"{of}{source.place} is a pickle, a file that can hold more than numbers: it is brought in with "
+            "--allow-pickle, converted in a process of its own and never executed",
             "allow_pickle",
         )
     said = said_of(found, source.listing)
     if said or spec.model:
         models = find_model(spec, said, link)
-        if (hook := spec.hook or found.hook) and len(models) == 1:
+        if (hook := as_read(spec.hook or found.hook)) and len(models) == 1:
             check_place(models[0], hook, None, spec)
     if source.far:
         source.far.fetch(found.files)
-    with _readable(source, found, final, link) as listing:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with scratch(final.parent), _readable(source, found, final, link) as listing:
         link.progress("read", 0, 1)
         imported = answered(link, lambda _: _read(listing, found))
         place = place_of(spec, imported, find_model(spec, _all_said(said, imported), link))
+        fold_gain(spec, imported, place)
         link.progress("read", 1, 1)
         return _saved(spec, source, imported, place, final, link)
 
@@ -77,7 +83,7 @@ def _readable(source: SaeSource, found: Found, final: Path, link: Link) -> Itera
         yield source.listing
         return
     folder = final.parent / f"{PARTIAL}pickles-{os.getpid()}"
-    folder.mkdir(parents=True)
+    folder.mkdir()
     try:
         require_space(folder, 2 * sum(source.listing.size(name) for name in found.files))  # half precision is widened
         yield Converted(source.listing, folder)
@@ -89,14 +95,18 @@ def _read(listing: Listing, found: Found) -> Imported:
     try:
         return read(listing, found)
     except ValueError as error:
-        raise Refused(str(error).encode(errors="replace").decode(), "source") from error
+        raise Refused(one_line(str(error)), "source") from error
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise unreadable(listing.source, error) from error
 
 
 def _saved(
     spec: AddSae, source: SaeSource, imported: Imported, place: Place, final: Path, link: Link
 ) -> dict[str, Any]:
     sae, model = imported.sae, place.model
-    if spec.hook and imported.hook not in (None, spec.hook):
+    if spec.hook and as_read(imported.hook) not in (None, place.hook):
         imported.notes.append(f"Its files say that it reads {imported.hook}; it was brought in for {spec.hook}.")
     metadata = _plain(sae.metadata)
     sae.metadata = metadata if isinstance(metadata, dict) else {}
@@ -141,7 +151,7 @@ def _recipe(
             "revision": source.revision,
             "path": found.path,
             "format": found.format,
-            "files": {name: sha256_of(source.listing.path(name)) for name in found.files},
+            "files": _hashes(source.listing, found),
             "model": imported.model,
             "context": imported.context,
             "bos": imported.bos,
@@ -153,11 +163,19 @@ def _recipe(
     }
 
 
+def _hashes(listing: Listing, found: Found) -> dict[str, str]:
+    """Of the files as they were published."""
+    try:
+        return {name: sha256_of(listing.path(name)) for name in found.files}
+    except OSError as error:
+        raise unreadable(listing.source, error) from error
+
+
 def _sparsity(listing: Listing, imported: Imported) -> Tensor | None:
     """Each latent's share of tokens, (d_sae,), where SAELens' file of it lies beside the weights."""
     for name in imported.found.files:
         if PurePosixPath(name).name == SPARSITY:
-            with suppress(ValueError):  # damaged, but nothing that the SAE needs
+            with suppress(ValueError, OSError):  # damaged or gone, but nothing that the SAE needs
                 logarithms = TensorFile(listing.path(name)).take("sparsity", (imported.sae.d_sae,))
                 return torch.pow(10, logarithms).clamp_(max=1.0)
     return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mistudiod.specs import is_hub_id
+from mistudiod.worker.card_again import again, origin
 from mistudiod.worker.card_loading import as_code, loading
+from mistudiod.worker.licence import on_card
 from mistudiod.worker.shared import LABELS, SPARSITY, Shared, licence_of
 
 # Of the figures that there are: key, name, how it is written.
@@ -27,13 +28,12 @@ _FIGURES = (
     ("random_fvu", "FVU of a random dictionary of the same width and k", "{:.4g}"),
 )
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#!&~])")
-_RECIPE = ("spec", "resolved")  # of recipe.json, what makes the SAE again
 
 
 def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
     """The text of README.md. ``layout``: in which the SAE lies beside it; ``notes``: what was done to write it so."""
     parts = [
-        _front(shared),
+        _front(shared, layout),
         f"# {_plain(shared.name)}",
         _what(shared),
         _table("What it is", _identity(shared)),
@@ -41,19 +41,20 @@ def card(shared: Shared, layout: str, notes: Sequence[str]) -> str:
         *_declared(shared),
         _bullets("Written in this layout", notes),
         "## How to load it\n\n" + loading(shared, layout),
-        _again(shared),
+        again(shared),
         _licence(shared),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(shared: Shared) -> str:
+def _front(shared: Shared, layout: str) -> str:
     """What the Hub reads; JSON is YAML."""
+    library = ["saelens"] if layout == "saelens" else []
     about: dict[str, Any] = {
-        "library_name": "saelens",
-        "tags": ["sparse-autoencoder", "saelens", "mistudio"],
+        "library_name": library[0] if library else None,
+        "tags": ["sparse-autoencoder", *library, "mistudio"],
         "base_model": shared.hub_model,
-        "license": licence_of(shared.imported or {}),
+        **on_card(licence_of(shared.imported or {})),
     }
     source = shared.dataset.get("source")
     if isinstance(source, str) and is_hub_id(source):
@@ -96,21 +97,14 @@ def _identity(shared: Shared) -> Iterator[tuple[str, object]]:
 
 def _from(imported: dict[str, Any]) -> str | None:
     """A repository of the Hub, what of it, which commit; a path or an upload is nobody else's affair."""
-    repo, path = _origin(imported)
+    repo, path = origin(imported)
     revision = imported.get("revision")
     return repo and f"{repo}{f' {path}' if path else ''}{f' at {revision}' if revision else ''}"
 
 
-def _origin(imported: dict[str, Any]) -> tuple[str | None, str]:
-    """The repository of the Hub, None when it is from elsewhere, and the path in it."""
-    repo, _, path = str(imported.get("source") or "").partition(":")
-    path = str(imported.get("path") or path)
-    return (repo if is_hub_id(repo) else None), path if path.isprintable() else ""
-
-
 def _measured(shared: Shared) -> Iterator[str]:
-    """What was measured here: at the end of the training, and when it was certified."""
-    trained, certified = shared.recipe, shared.certificate
+    """What was measured here: at the end of the training, when it was certified, and when it was evaluated."""
+    trained, certified, evaluated = shared.recipe, shared.certificate, shared.evaluation
     if trained.get("fvu") is not None:
         tokens = _count(trained.get("held_out_tokens"))
         yield _table(
@@ -124,7 +118,13 @@ def _measured(shared: Shared) -> Iterator[str]:
             "Certificate", _figures(declared), f"{on}, {certified.get('at') or 'at a time that is not known'}."
         )
         yield _bullets("", certified.get("verdict") or [])
-    if trained.get("fvu") is None and not isinstance(declared, dict):
+    if isinstance(figures := evaluated.get("figures"), dict):
+        on = f"On {_count(evaluated.get('tokens'))} held-out tokens; between brackets 95 % intervals by document"
+        yield _table(
+            "Evaluation", _intervals(figures), f"{on}, {evaluated.get('at') or 'at a time that is not known'}."
+        )
+        yield _bullets("", evaluated.get("verdict") or [])
+    if trained.get("fvu") is None and not isinstance(declared, dict) and not figures:
         yield "## Measured\n\nNothing has been measured of it here."
 
 
@@ -135,6 +135,15 @@ def _figures(found: dict[str, Any]) -> Iterator[tuple[str, object]]:
             yield name, form.format(value)
 
 
+def _intervals(figures: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    for key, name, form in _FIGURES:
+        found = figures.get(key) or {}
+        if key != "dead" and found.get("value") is not None:  # of an evaluation it is what alive leaves
+            ends = found.get("interval")
+            between = f" ({form.format(ends[0])} to {form.format(ends[1])})" if ends else ""
+            yield name, form.format(found["value"]) + between
+
+
 def _declared(shared: Shared) -> Iterator[str]:
     """What its maker says, which is not what was measured."""
     imported = shared.imported or {}
@@ -142,28 +151,6 @@ def _declared(shared: Shared) -> Iterator[str]:
     if isinstance(declared, dict) and any(value is not None for value in declared.values()):
         yield _table("Declared by its maker, not measured here", iter(declared.items()))
     yield _bullets("How it was read", imported.get("notes") or [])
-
-
-def _again(shared: Shared) -> str:
-    """The spec, as ``mistudio train start --recipe`` takes it."""
-    imported = shared.imported
-    if imported is not None:
-        repo, path = _origin(imported)
-        if repo is None:
-            return ""
-        source = f"{repo}:{path}" if path else repo
-        words = ["mistudio", "sae", "add", source, "--name", shared.name]
-        words += ["--revision", str(imported["revision"])] if imported.get("revision") else []
-        return f"## How to get it again\n\n```bash\n{shlex.join(words)}\n```"
-    recipe = {key: shared.recipe[key] for key in _RECIPE if key in shared.recipe}
-    versions = ", ".join(f"{name} {version}" for name, version in (shared.recipe.get("versions") or {}).items())
-    return (
-        "## How to make it again\n\n"
-        "Save this as recipe.json, with the model and the text of those names in the studio, then "
-        "`mistudio train start --recipe recipe.json`.\n\n"
-        f"```json\n{json.dumps(recipe, indent=1, allow_nan=False)}\n```\n\n"
-        f"Made with {_plain(versions or 'versions that are not known')}."
-    )
 
 
 def _licence(shared: Shared) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from mistudiod.engine.formats import write_gemma_scope_npz, write_sparsify
-from mistudiod.engine.formats.writers import check
+from mistudiod.engine.formats.writers import lacks
 from mistudiod.worker.shared import Shared
 
 _SAELENS = """\
@@ -25,7 +25,7 @@ from sparsify import SparseCoder
 sae = SparseCoder.load_from_disk("{at}")
 x = torch.randn(4, sae.d_in)  # activations at {hook}
 latents = sae.encode(x)  # of each token the k largest: top_acts, top_indices
-rebuilt = sae.decode(latents.top_acts, latents.top_indices)"""
+rebuilt = sae(x).sae_out"""
 _DICTIONARY_LEARNING = """\
 import torch
 from dictionary_learning.utils import load_dictionary
@@ -55,17 +55,16 @@ def loading(shared: Shared, layout: str) -> str:
     others = [one for one in ("saelens", "sparsify", "dictionary_learning") if one != layout]
     parts = [_block(shared, layout, "."), *(_otherwise(shared, one) for one in others)]
     more = " --allow-pickle" if layout == "dictionary_learning" else ""
-    more += f" --hook {as_code(shared.about.hook)}" if layout == "gemma_scope_npz" else ""
+    if layout == "gemma_scope_npz":  # says neither
+        more += f" --hook {as_code(shared.about.hook)} --model {as_code(str(shared.model.get('name') or 'MODEL'))}"
     parts.append(f"### miStudio\n\n```bash\nmistudio sae add . --name {shared.name}{more}\n```")
     return "\n\n".join(parts)
 
 
 def _otherwise(shared: Shared, layout: str) -> str:
     name = _LIBRARIES[layout][0]
-    try:
-        check(layout, shared.sae)
-    except ValueError as error:
-        return f"### {name}\n\nNot in {name}: {error}."
+    if why := lacks(layout, shared.sae):
+        return f"### {name}\n\nNot for this SAE: {why}."
     folder = f"{shared.name}-{layout}"
     export = f"```bash\nmistudio sae export {shared.name} --format {layout} --to {folder}\n```"
     title, _, code = _block(shared, layout, folder).partition("\n\n")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from mistudiod.specs import Export
 from mistudiod.worker.card import card
-from mistudiod.worker.export_neuronpedia import write_neuronpedia
+from mistudiod.worker.export_neuronpedia import write_dashboards, write_neuronpedia
 from mistudiod.worker.link import Link
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.shared import CARD, Shared, open_shared, write_layout
 
 _NUMBER_BYTES, _TEXT_BYTES, _LABEL_BYTES = 4, 1 << 20, 4 << 10
 _BLOCK_BYTES = 1 << 20
+_OF_FEATURES = {"neuronpedia": write_neuronpedia, "saedashboard": write_dashboards}  # the others are of weights
 _AT = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can have: the same SAE gives the same bytes
 
 
@@ -25,8 +26,8 @@ def run(spec: Export, link: Link) -> None:
     """
     shared = open_shared(spec.sae, link.given()["labels"], link)
     final = link.paths.exports / f"{spec.sae}-{spec.format}"
-    if spec.format == "neuronpedia":
-        notes = write_neuronpedia(shared, final, link)
+    if spec.format in _OF_FEATURES:
+        notes = _OF_FEATURES[spec.format](shared, final, link)
     else:
         with new_folder(final, _bytes(shared, spec.format == "zip"), replaces=True) as partial:
             notes = _write(shared, spec.format, partial, link)

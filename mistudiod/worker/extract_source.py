@@ -96,7 +96,7 @@ def hooks_read(trained: Trained) -> list[str]:
     """Those by whose values outliers were told in training and evaluation, of a pass all; first the SAE's own."""
     known = trained.recipe["resolved"].get("outlier_norms")
     hooks = list(known) if known else [trained.hook, trained.hook_out]
-    return list(dict.fromkeys([trained.hook, *hooks])) if _leaves_out(trained) else [trained.hook]
+    return list(dict.fromkeys([trained.hook, *hooks])) if leaves_out(trained) else [trained.hook]
 
 
 def text_of(spec: Extract, source: Source, lm: LM, link: Link) -> Text:
@@ -112,7 +112,7 @@ def text_of(spec: Extract, source: Source, lm: LM, link: Link) -> Text:
         return values[0] if len(values) == 1 else torch.cat(values, dim=-1)
 
     harvest = Harvest(windows, forward, list(widths.values()), trained.device, lm_tokens)
-    if _leaves_out(trained):
+    if leaves_out(trained):
         norms = known_norms(trained) or _norms(trained, harvest, hooks)
         harvest.outlier_norms = tuple(norms.get(hook, torch.inf) for hook in hooks)
     return Text(harvest, spread(windows.train, windows.context, spec.tokens), slice(0, widths[trained.hook]))
@@ -120,10 +120,10 @@ def text_of(spec: Extract, source: Source, lm: LM, link: Link) -> Text:
 
 def known_norms(trained: Trained) -> Norms:
     """Those that the training has written down: none where outliers count, nor before version 0.5."""
-    return (trained.recipe["resolved"].get("outlier_norms") or {}) if _leaves_out(trained) else {}
+    return (trained.recipe["resolved"].get("outlier_norms") or {}) if leaves_out(trained) else {}
 
 
-def _leaves_out(trained: Trained) -> bool:
+def leaves_out(trained: Trained) -> bool:
     """Before version 0.4 outliers were like any other token."""
     return not trained.recipe["spec"].get("outliers", True)
 

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Any, Literal, TypeVar
 
 from huggingface_hub.errors import (
@@ -57,7 +58,7 @@ def answered(link: Link, work: Callable[[threading.Event], T], tell: Callable[[]
     """
     gone, pool = threading.Event(), ThreadPoolExecutor(1, "hub")
     try:
-        running = pool.submit(work, gone)
+        running = pool.submit(copy_context().run, work, gone)
         while not wait([running], LOOK_EVERY_S).done:
             link.check()
             tell()

@@ -1,7 +1,9 @@
 """Files on their way into a repository of the Hub: looked at, sent, committed once, and read back.
 
 huggingface_hub's own calls do it, but not by xet: files are handed to it as they are read, so that how far it has come
-is known. A large file that is there, committed or not, is not sent again; one that was cut off is, from its beginning.
+is known. A large file that is there, committed or not, is not sent again. Where a connection is cut, the client sends
+again the part that was under way (the Hub says whether a file goes in parts or whole); when it has given up, after half
+a minute, or the worker dies, the file begins anew: nobody else knows what its parts were called.
 """
 
 from __future__ import annotations
@@ -160,7 +162,10 @@ class Repository:
             return f"the Hub has no room for it ({said}): see {endpoint()}/settings/billing, then retry the job"
         if status in (403, 404) or isinstance(error, RepositoryNotFoundError):
             whose = f", of the account {self._account}," if self._account else ""
-            return f"the stored token{whose} may not write to {self.id}: {self._mend()}"
+            why = (
+                f" ({said})" if said and status == 403 and "create_pr" not in said else ""
+            )  # nothing that is done here
+            return f"the stored token{whose} may not write to {self.id}{why}: {self._mend()}"
         if status in (409, 412):
             return f"{page('model', self.id)} was changed meanwhile: retry the job, which looks at it again"
         found = refusal(error, "model", self.id, self._token)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mistudiod.engine.formats import Found, Listing
+from mistudiod.engine.formats.base import one_line
 from mistudiod.events import MAX_LINE_BYTES
 from mistudiod.specs import PreviewSae
 from mistudiod.worker.link import Link
@@ -40,5 +41,4 @@ def _row(one: Found, listing: Listing) -> dict[str, Any]:
 
 
 def _shown(value: object) -> object:
-    """Bytes of a file's name that are no UTF-8 are shown as '?'."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+    return one_line(value) if isinstance(value, str) else value

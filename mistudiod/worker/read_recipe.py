@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
     except ValueError as error:
         raise Refused(str(error), at) from error
     return found
+
+
+def trained_as(recipe: Mapping[str, Any]) -> str:
+    """What the SAE of a recipe was called when it was trained: by that name its job and its checkpoints know it."""
+    return str(recipe["spec"].get("name") or recipe["sae"])
 
 
 def sha256_of(path: Path) -> str:

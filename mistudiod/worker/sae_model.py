@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mistudiod.engine.formats import Found, Imported, Listing
-from mistudiod.facts import UnknownHook, UnknownModel, check_hook, hook_names, read_facts
+from mistudiod.engine.formats.base import words
+from mistudiod.facts import UnknownHook, UnknownModel, check_hook, hook_names, parse_hook, read_facts
 from mistudiod.specs import AddSae, is_hub_id
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.trained import read_model
@@ -53,7 +55,7 @@ def said_of(found: Found, listing: Listing) -> list[str]:
             except (ValueError, AttributeError, RecursionError):
                 continue
             if isinstance(metadata, dict):
-                names += [one for one in (metadata.get("model_source"),) if isinstance(one, str) and one]
+                names += [one for one in (words(metadata.get("model_source")),) if one]
     return list(dict.fromkeys(names))
 
 
@@ -96,9 +98,9 @@ def hub_id(name: str) -> str:
 
 def place_of(spec: AddSae, imported: Imported, models: Sequence[dict[str, Any]]) -> Place:
     """The one of ``models`` in which the SAE's hook is, and of the SAE's width. Raises Refused."""
-    hook = spec.hook or imported.hook
+    hook = as_read(spec.hook or imported.hook)
     if hook is None:
-        names = ", ".join(_hooks_of(models[0], imported.sae.d_in)[:_LISTED]) or "none of that width"
+        names = ", ".join(_hooks_of(models[0], imported.sae.d_in)) or "none of that width"
         raise Refused(
             f"its files do not say which hook it reads: name it with --hook; {models[0]['name']} has, "
             f"{imported.sae.d_in} wide: {names}",
@@ -123,6 +125,13 @@ def place_of(spec: AddSae, imported: Imported, models: Sequence[dict[str, Any]])
     return Place(fitting[0], hook, hook_out)
 
 
+def as_read(hook: str | None) -> str | None:
+    """A hook as the models here have it: what goes into the MLP, of what the norm in front of it gives without its
+    weight; any other stays.
+    """
+    return re.sub(r"^(blocks\.\d+)\.ln2\.hook_normalized$", r"\1.mlp.hook_in", hook) if hook else None
+
+
 def check_place(model: dict[str, Any], hook: str, width: int | None, spec: AddSae) -> None:
     """Raises Refused unless the model has the hook, so many numbers wide."""
     field = "hook" if spec.hook else "model" if spec.model else "source"
@@ -131,9 +140,8 @@ def check_place(model: dict[str, Any], hook: str, width: int | None, spec: AddSa
     except UnknownModel as error:
         raise Refused(str(error), "model") from error
     except UnknownHook as error:
-        raise Refused(
-            f"it lies at {hook[:200]} of {model['name']}: {error}; name another with --hook", field
-        ) from error
+        said = str(error) if spec.hook else f"it lies at {hook[:200]}, and {error}; name another with --hook"
+        raise Refused(f"{said} (the model is {model['name']})", field) from error
     if width not in (None, wide):
         raise Refused(
             f"it has vectors of {width:,} numbers, and those at {hook} of {model['name']} have {wide:,}: "
@@ -146,7 +154,7 @@ def _hook_out(spec: AddSae, imported: Imported, hook: str) -> str:
     """Of a transcoder that does not say it, what the MLP adds behind the hook that it reads."""
     if not imported.sae.transcodes:
         return hook
-    if imported.hook_out and (spec.hook is None or spec.hook == imported.hook):
+    if imported.hook_out and hook == as_read(imported.hook):
         return imported.hook_out
     block, _, point = hook.removeprefix("blocks.").partition(".")
     if point in ("mlp.hook_in", "hook_resid_mid", "hook_mlp_in"):
@@ -157,11 +165,14 @@ def _hook_out(spec: AddSae, imported: Imported, hook: str) -> str:
 
 
 def _hooks_of(model: dict[str, Any], width: int) -> list[str]:
+    """Hooks of that width, those of all blocks in one: ``blocks.0-5.hook_resid_post``."""
     try:
         facts = read_facts(Path(model["path"]))
     except (UnknownModel, ValueError):
         return []
-    return [hook for hook in hook_names(facts) if check_hook(facts, hook) == width]
+    points = dict.fromkeys(parse_hook(hook)[1] for hook in hook_names(facts) if check_hook(facts, hook) == width)
+    last = facts.n_layers - 1
+    return [f"blocks.{f'0-{last}' if last else 0}.{point}" for point in points]
 
 
 def _same_source(model: dict[str, Any], said: str) -> bool:

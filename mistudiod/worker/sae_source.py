@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mistudiod.engine.formats import FolderListing, Found, Listing, find
-from mistudiod.engine.formats.base import MAX_TEXT_BYTES, folder_of
+from mistudiod.engine.formats.base import MAX_TEXT_BYTES, folder_of, one_line
 from mistudiod.specs import is_sae_repo, sae_file, sae_place
 from mistudiod.worker.hub_listing import CONFIGS, Repository, repository
 from mistudiod.worker.licence import licence_in
@@ -41,9 +41,9 @@ class SaeSource:
                 self.far.look_ahead(listing.names())
             return find(listing)
         except ValueError as error:
-            raise Refused(_sentence(error), "source") from error
+            raise Refused(one_line(str(error)), "source") from error
         except OSError as error:
-            raise _unreadable(self.place, error) from error
+            raise unreadable(self.place, error) from error
 
     def chosen(self) -> Found:
         """The only one, or the one that is named. Raises Refused with what there is."""
@@ -54,7 +54,7 @@ class SaeSource:
         some = ", ".join(one.path or "." for one in named[:_LISTED])
         more = f" and {len(named) - _LISTED:,} more, which a preview lists" if len(named) > _LISTED else ""
         raise Refused(
-            _sentence(
+            one_line(
                 f"{self.place} holds {len(named):,} SAEs{f' at {self.path}' if self.path else ''}: say which, as "
                 f"{self.place}:{named[0].path or '.'}; there are {some}{more}"
             ),
@@ -89,18 +89,18 @@ def _folder(source: str, at: str) -> _Folder:
         path = Path(at)
         if not path.is_absolute():
             raise Refused(
-                _sentence(f"{source} is a relative path: give the absolute path; an SAE of the Hub is owner/name"),
+                one_line(f"{source} is a relative path: give the absolute path; an SAE of the Hub is owner/name"),
                 "source",
             )
         if not path.exists():
             raise Refused(
-                _sentence(f"there is no file or folder {source}; an SAE of the Hub is named as owner/name"), "source"
+                one_line(f"there is no file or folder {source}; an SAE of the Hub is named as owner/name"), "source"
             )
         return _Folder(path, source)
     except OSError as error:
-        raise _unreadable(source, error) from error
+        raise unreadable(source, error) from error
     except ValueError as error:  # a NUL in it, neither file nor folder, too many files
-        raise Refused(_sentence(error), "source") from error
+        raise Refused(one_line(str(error)), "source") from error
 
 
 def _inside(path: str | None) -> str | None:
@@ -111,13 +111,9 @@ def _inside(path: str | None) -> str | None:
     return "" if plain == "." else plain
 
 
-def _unreadable(source: str, error: OSError) -> Refused:
-    return Refused(_sentence(f"cannot read {source}: {error.strerror or error}"), "source")
-
-
-def _sentence(text: object) -> str:
-    """Bytes of a file's name that are no UTF-8 are shown as '?'."""
-    return str(text).encode(errors="replace").decode()
+def unreadable(source: str, error: OSError) -> Refused:
+    """The sentence for a file that cannot be opened or read any more."""
+    return Refused(one_line(f"cannot read {source}: {error.strerror or error}"), "source")
 
 
 class _Under:

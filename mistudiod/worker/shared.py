@@ -23,8 +23,8 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Shared:
-    """``model``, ``dataset``, ``certificate``: what their files say, empty where there are none. ``labels``: of each
-    feature that has one, as ``labels.shown`` gives them.
+    """``model``, ``dataset``, ``certificate``, ``evaluation``: what their files say, empty where there are none.
+    ``labels``: of each feature that has one, as ``labels.shown`` gives them.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Shared:
     model: Found
     dataset: Found
     certificate: Found
+    evaluation: Found
     labels: Sequence[Found]
 
     @property
@@ -89,11 +90,8 @@ def open_shared(name: str, labels: Sequence[Found], link: Link) -> Shared:
     model = {**known, **_json(link.paths.artifact("model", str(known.get("name"))) / "model.json")}
     text = recipe.get("tokenization") or {}
     dataset = _json(link.paths.artifact("dataset", str(text.get("dataset"))) / "dataset.json") if text else {}
-    certificate = _json(folder / "certificate.json")
-    hashed = (certificate.get("sha256") or {}).get("sae") or {}
-    if any(sha256_of(folder / file) != sha256 for file, sha256 in hashed.items() if (folder / file).is_file()):
-        certificate = {}  # of the SAE as it was before
-    shared = Shared(name, folder, sae, recipe, model, dataset, certificate, labels)
+    beside = (_of_this_sae(folder, name) for name in ("certificate.json", "evaluation.json"))
+    shared = Shared(name, folder, sae, recipe, model, dataset, *beside, labels)
     sae.metadata = _public(shared)
     return shared
 
@@ -129,6 +127,14 @@ def _public(shared: Shared) -> dict[str, object]:
     if data := _hub_id(shared.dataset.get("source")):
         kept["dataset_path"] = data
     return kept
+
+
+def _of_this_sae(folder: Path, name: str) -> Found:
+    """What a file beside an SAE says; nothing where it is of the SAE as it was before."""
+    found = _json(folder / name)
+    hashed = (found.get("sha256") or {}).get("sae") or {}
+    changed = any(sha256_of(folder / file) != sha256 for file, sha256 in hashed.items() if (folder / file).is_file())
+    return {} if changed else found
 
 
 def _json(path: Path) -> Found:

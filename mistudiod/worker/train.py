@@ -195,11 +195,15 @@ def _splice(one_pass: Pass, lm: LM, batches: ActivationBatches, tokens: int) -> 
 
 
 def _tell(spec: Train, link: Link, failed: Mapping[str, str] | None = None) -> None:
-    """Say what was made and what failed, and keep the checkpoints from which it can be gone on with."""
+    """Say what was made and what failed, and keep the checkpoints from which it can be gone on with.
+
+    All others too where the spec asks for more than is usual: they are there to be compared.
+    """
     made = [recipe for one in spec.saes() if (recipe := own_recipe(one, spec, link))]
     if not made:
         return
-    if len(made) == len(spec.saes()) and all(map(_is_finished, made)):
+    wants_more = spec.keep_checkpoints > checkpoint.KEPT
+    if not wants_more and len(made) == len(spec.saes()) and all(map(_is_finished, made)):
         checkpoint.keep_only(link.run / "checkpoints", {recipe.get("checkpoint") for recipe in made})
     by_pass = list({recipe.get("checkpoint"): recipe for recipe in made}.values())
     result: dict[str, Any] = {name: by_pass[0].get(name) for name in OF_A_PASS}

@@ -11,6 +11,7 @@ from mistudiod.engine import checkpoint
 from mistudiod.engine.checkpoint import Checkpoint
 from mistudiod.specs import Train
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.read_recipe import trained_as
 from mistudiod.worker.train_begin import FORMAT, Pass
 from mistudiod.worker.train_source import Source
 
@@ -41,13 +42,17 @@ def extending(spec: Train, source: Source, link: Link) -> Source:
 
 
 def checkpoint_to_extend(one_pass: Pass, link: Link) -> Checkpoint:
-    """The newest one of the training that ``spec.extends`` is of. Raises Refused when it is gone, or as far already."""
+    """The newest one of the training that ``spec.extends`` is of, in which that has the name that it has now.
+
+    Raises Refused when it is gone, or as far already.
+    """
     spec, name = one_pass.spec, one_pass.spec.extends
     recipe = _recipe(spec, link)
+    was = trained_as(recipe)
     folder = link.paths.run(recipe["job"] or 0) / "checkpoints"
 
     def fits(about: dict[str, Any]) -> bool:
-        return about.get("made_of", {}).get("format") == FORMAT and name in about["saes"]
+        return about.get("made_of", {}).get("format") == FORMAT and was in about["saes"]
 
     found = checkpoint.latest(folder, fits)
     if found is None:
@@ -58,7 +63,8 @@ def checkpoint_to_extend(one_pass: Pass, link: Link) -> Checkpoint:
     if steps <= found.about["step"]:
         field, had = ("steps", found.about["step"]) if spec.steps else ("tokens", found.about["tokens"])
         raise Refused(f"{name} has been trained on {had:,} {field} already: ask for more than that in all", field)
-    return found
+    saes = [name if one == was else "" for one in found.about["saes"]]  # another of them may have been called so then
+    return replace(found, about={**found.about, "saes": saes})
 
 
 def origin(spec: Train, link: Link) -> dict[str, Any] | None:

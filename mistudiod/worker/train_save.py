@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mistudiod.about import ABOUT
 from mistudiod.engine.activations import ActivationBatches
 from mistudiod.engine.precision import stamp
 from mistudiod.engine.sae import SparseAutoencoder
@@ -110,6 +112,8 @@ class Saver:
         final = self._link.paths.artifact("sae", one.one.name)
         with new_folder(final, one_pass.source.sae_bytes(one.one), replaces=True) as partial:
             one.sae.save(partial, sparsity=fired)
+            if (final / ABOUT).is_file():  # what a person has said of it while it was not finished
+                shutil.copyfile(final / ABOUT, partial / ABOUT)
             recipe["sae_sha256"] = sha256_of(partial / "sae_weights.safetensors")
             (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False, allow_nan=False))
         self._link.artifact("sae", one.one.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from mistudiod.worker.train_source import STORED
 
 
 @dataclass(frozen=True)
-class Trained:
+class Known:
+    """What an SAE belongs to; its weights are not read."""
+
     folder: Path
-    sae: SparseAutoencoder
     recipe: dict[str, Any]  # recipe.json
     model: dict[str, Any]  # model.json of the model that it reads
     hook: str
@@ -42,14 +43,24 @@ class Trained:
         return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
 
 
+@dataclass(frozen=True)
+class Trained(Known):
+    sae: SparseAutoencoder
+
+
 def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
     """Raises Refused, naming the field ``at``, when the SAE or its model is not here or damaged."""
-    folder = link.paths.artifact("sae", name)
-    device, recipe = device_here(), read_recipe(name, link, at)
+    known = know(name, link, at)
     try:
-        sae = SparseAutoencoder.load(folder, device)
+        sae = SparseAutoencoder.load(known.folder, known.device)
     except ValueError as error:
         raise Refused(str(error), at) from error
+    return Trained(**{one.name: getattr(known, one.name) for one in fields(known)}, sae=sae)
+
+
+def know(name: str, link: Link, at: str = "sae") -> Known:
+    """Raises Refused, naming the field ``at``, when the SAE or its model is not here."""
+    device, recipe = device_here(), read_recipe(name, link, at)
     model = read_model(recipe["model"]["name"], link)
     if model is None:
         missing = recipe["model"]["name"]
@@ -57,7 +68,8 @@ def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
     spec, resolved = recipe["spec"], recipe["resolved"]
     precision = resolved.get("precision") or usual_precision(model, device)  # before version 0.3 there was no other
     hook_out = spec.get("hook_out") or spec["hook"]
-    return Trained(folder, sae, recipe, model, spec["hook"], hook_out, device, precision)
+    folder = link.paths.artifact("sae", name)
+    return Known(folder, recipe, model, spec["hook"], hook_out, device, precision)
 
 
 def load_model(trained: Trained, hooks: Sequence[str], link: Link) -> LM:

@@ -31,6 +31,11 @@ def add_list_show_rm(group: Noun, noun: str, columns: Columns, shown: Shown = ou
 
 
 def add_show_rm(group: Noun, noun: str, shown: Shown = output.record) -> None:
+    add_show(group, noun, shown)
+    add_rm(group, noun)
+
+
+def add_show(group: Noun, noun: str, shown: Shown = output.record) -> None:
     @group.command("show", help=f"Show one {noun}, by name or id.")
     @click.argument("ref", metavar=noun.upper(), shell_complete=named(noun))
     @pass_call
@@ -40,8 +45,6 @@ def add_show_rm(group: Noun, noun: str, shown: Shown = output.record) -> None:
             output.data(found)
         else:
             shown(found)
-
-    add_rm(group, noun)
 
 
 def add_rm(group: Noun, noun: str) -> None:

@@ -15,10 +15,10 @@ from mistudio.completion import named
 from mistudio.errors import ApiError
 from mistudio.exporting import export
 from mistudio.near import did_you_mean
+from mistudio.neuronpedia_folders import take_in
 from mistudio.options import Call, Noun, columned, pass_call
 from mistudio.tables import Columns, show_rows
 
-_AT_ONCE = 1000  # labels in a request
 _TEMPLATES: Columns = {
     "NAME": lambda one: one["name"],
     "SHA256": lambda one: str(one["sha256"])[:12],
@@ -36,17 +36,16 @@ def export_all(call: Call, sae: str, file: Path | None) -> None:
 
 @label.command("import")
 @click.argument("sae", shell_complete=named("sae"))
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @pass_call
 def import_all(call: Call, sae: str, file: Path) -> None:
-    """Take in labels that mistudio label export has written, or the feature_labels.json of an exported SAE; a person's
-    label here is never replaced.
+    """Take in labels that mistudio label export has written, the feature_labels.json of an exported SAE, or a folder as
+    of mistudio neuronpedia labels; a person's label here is never replaced.
     """
-    labels = published(file) or read_lines(file)
-    found: dict[str, Any] = {}
-    for at in range(0, len(labels), _AT_ONCE):
-        for name, value in call.client.import_labels(sae, labels[at : at + _AT_ONCE]).items():
-            found[name] = found.get(name, 0) + value if isinstance(value, int) else value
+    if file.is_dir():
+        take_in(call, sae, file)
+        return
+    found = call.client.import_labels(sae, published(file) or read_lines(file))
     if call.json:
         output.data(found)
     else:

@@ -11,12 +11,14 @@ import click
 from mistudio import human, names, output
 from mistudio.api import Artifact
 from mistudio.certified import show_certificate
+from mistudio.evaluated import show_evaluation
 from mistudio.options import Call, SpecVerb, pass_call, source_argument
 from mistudio.sources import sae_parts, settled_sae
 from mistudio.watch import sending, showing, start
 
 Row = dict[str, Any]
 _L0S = 12  # of a line
+_BESIDE = ("certificate", "evaluation")  # fields that are shown below the others
 
 
 @click.command("add", cls=SpecVerb, kind="add_sae", derived={"name": "from SOURCE"})
@@ -89,18 +91,21 @@ _COLUMNS = {
 
 def _example(found: Mapping[str, Any]) -> str:
     place = found["source"]
-    if found["count"] == 1 or not found["saes"]:
+    if not found["saes"]:
         return str(place)
-    return f"{place}:{found['saes'][0]['path'] or '.'}"
+    first = found["saes"][0]
+    named = "" if found["count"] == 1 else f":{first['path'] or '.'}"
+    return f"{place}{named}{' --allow-pickle' * first['pickle']}"
 
 
 def show_sae(sae: Artifact) -> None:
-    """Its fields, of one that was brought in where from, then what its certificate says."""
+    """Its fields, of one that was brought in where from, then what its certificate and evaluation say."""
     if sae.get("imported"):
         _show_imported(sae)
     else:
-        output.record({name: value for name, value in sae.items() if name != "certificate"})
+        output.record({name: value for name, value in sae.items() if name not in _BESIDE})
     show_certificate(sae)
+    show_evaluation(sae)
 
 
 def _show_imported(sae: Artifact) -> None:
@@ -123,6 +128,7 @@ def _show_imported(sae: Artifact) -> None:
             "folder": sae["folder"],
             "job": sae["job"],
             "added": human.ago(sae["created_at"]),
+            **{said: sae[said] for said in ("tags", "note", "earlier") if sae.get(said)},
         }
     )
     for note in imported.get("notes") or ():

@@ -20,7 +20,7 @@ _COLUMNS: Columns = {
 
 @click.group("secret", cls=Noun)
 def secret() -> None:
-    """Secrets of the studio: hf for the Hugging Face Hub, openai and the names of other endpoints."""
+    """Secrets of the studio: hf for the Hugging Face Hub, neuronpedia, openai and the names of other endpoints."""
 
 
 @secret.command("set")

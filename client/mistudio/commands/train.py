@@ -174,8 +174,9 @@ def checkpoints(call: Call, ref: str) -> None:
 
 @_of_a_training("features", "Show what a training's SAEs are learning: features, with their strongest texts so far.")
 def features(call: Call, ref: str) -> None:
-    found = call.client.live(job_making(call, "sae", ref)["id"])
-    if not ref.isdigit():
+    job = job_making(call, "sae", ref)
+    found = call.client.live(job["id"])
+    if ref in job["makes"]["names"]:
         found = [one for one in found if one["sae"] == ref]
     if call.json:
         output.data({"saes": found})

@@ -16,12 +16,15 @@ from typing import Protocol
 import torch
 
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.tensor_files import MOST_HEADER_BYTES
 from mistudiod.facts import Stored, parse_header
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_FILES = 100_000
+MOST_DEPTH = 32  # of objects and lists in each other
 LOOKED_INTO = 64  # candidates of one format whose insides are all looked at; on the Hub each costs a request
 SIBLINGS_AFTER = 4
+_MOST_TEXT_CHARS, _MOST_NUMBER = 2000, 1e300
 
 
 class Listing(Protocol):
@@ -151,7 +154,9 @@ def look_at(candidates: Sequence[str], one: Callable[[str, bool], Found | None])
 
 def tensors_of(listing: Listing, name: str) -> dict[str, Stored]:
     """The header of a safetensors file, checked: no overlap, no hole, nothing beyond its end. Raises ValueError."""
-    return parse_header(Path(name), listing.size(name), lambda start, n: listing.read(name, start, n))
+    return parse_header(
+        Path(name), listing.size(name), lambda start, n: listing.read(name, start, n), MOST_HEADER_BYTES
+    )
 
 
 def config_of(listing: Listing, name: str) -> dict[str, object]:
@@ -162,7 +167,18 @@ def config_of(listing: Listing, name: str) -> dict[str, object]:
         raise ValueError(f"{name} of {listing.source} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{name} of {listing.source} does not hold a JSON object")
+    if _depth(value) > MOST_DEPTH:
+        raise ValueError(f"{name} of {listing.source} is nested more than {MOST_DEPTH} deep, which no real one is")
     return value
+
+
+def _depth(value: object) -> int:
+    """How deep objects and lists lie in each other."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def whole(config: Mapping[str, object], key: str, at: str) -> int:
@@ -175,13 +191,18 @@ def whole(config: Mapping[str, object], key: str, at: str) -> int:
 
 def number(value: object) -> float | None:
     """A finite number out of a config, or None."""
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_NUMBER
     return float(value) if usable else None
 
 
 def words(value: object) -> str | None:
-    """A text out of a config, or None."""
-    return value if isinstance(value, str) and value else None
+    """A text out of a config, or None; what cannot be printed in a line is '?'."""
+    return one_line(value[:_MOST_TEXT_CHARS]) if isinstance(value, str) and value else None
+
+
+def one_line(text: str) -> str:
+    """Bytes of a file's name that are no UTF-8, halves of characters, line feeds and the like are shown as '?'."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def folder_of(name: str) -> str:
@@ -211,7 +232,9 @@ def _files_below(path: Path) -> Iterator[str]:
             n += 1
             if n > MAX_FILES:
                 raise ValueError(f"{path} has more than {MAX_FILES:,} files: name a folder deeper down")
-            yield (Path(folder) / name).relative_to(path).as_posix()
+            file = Path(folder) / name
+            if file.is_file():  # to open a pipe would wait for who writes into it
+                yield file.relative_to(path).as_posix()
 
 
 def beside(listing: Listing, *needed: str) -> list[str]:

@@ -29,6 +29,7 @@ from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.formats.pickled import Pickled, weights_of
 from mistudiod.engine.rules import GatedRule, JumpReLURule, ReLURule, Rule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.tensor_files import row_norms, times
 
 _WEIGHTS, _CONFIG = "ae.pt", "config.json"
 
@@ -182,11 +183,11 @@ def _chosen(kind: str, said: Mapping[str, float | None], sae: SparseAutoencoder,
 
 def _unit_rows(sae: SparseAutoencoder, notes: list[str]) -> None:
     """As AutoEncoder.from_pretrained does: the norm of a row of the decoder goes into its latent."""
-    norm = torch.linalg.vector_norm(sae.W_dec, dim=1)
+    norm = row_norms(sae.W_dec)
     norm = torch.where(norm == 0, 1.0, norm)
     if not torch.allclose(norm, torch.ones_like(norm)):
-        sae.W_dec /= norm[:, None]
-        sae.W_enc *= norm
+        times(sae.W_dec, 1 / norm[:, None])
+        times(sae.W_enc, norm)
         sae.b_enc *= norm
         notes.append("The rows of the decoder were given unit norm, and the latents theirs, as that library does.")
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mistudiod.engine.rules import GatedRule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.engine.tensor_files import spans
+from mistudiod.engine.scratch import let_go
+from mistudiod.engine.tensor_files import spans, times
 
 _CENTRED = "This layout subtracts b_dec from what is read, and the SAE did not: b_enc has made up for it."
 _NOT_CENTRED = "The SAE subtracts b_dec from what it reads, and this layout does not: it is folded into b_enc."
@@ -17,8 +18,8 @@ _NOT_CENTRED = "The SAE subtracts b_dec from what it reads, and this layout does
 
 def fold_scale(sae: SparseAutoencoder, factor: float) -> None:
     """The SAE was to read x · factor, and what it rebuilt to be divided by it. Latents stay as they are."""
-    sae.W_enc *= factor
-    sae.W_dec /= factor
+    times(sae.W_enc, factor)
+    times(sae.W_dec, 1 / factor)
     sae.b_dec /= factor
 
 
@@ -37,13 +38,19 @@ def fold_whitening(sae: SparseAutoencoder, mean: Tensor, matrix: Tensor, inverse
                 sae.b_enc[latents] -= shift
         sae.W_enc[:, latents] = columns.float()
         sae.W_dec[latents] = (sae.W_dec[latents].double() @ inverse).float()
+        let_go(sae.W_enc)
+        let_go(sae.W_dec)
     sae.b_dec = (sae.b_dec.double() @ inverse + mean).float()
 
 
 @torch.no_grad()
 def fold_centre(W_enc: Tensor, b_enc: Tensor, centre: Tensor) -> Tensor:
     """The biases when ``centre`` (d_in,) is no longer subtracted from what W_enc (d_in, d_sae) reads: (d_sae,)."""
-    return b_enc - centre @ W_enc
+    shift = torch.zeros_like(b_enc)
+    for rows in spans(len(W_enc), 4 * W_enc.shape[1]):
+        shift += centre[rows] @ W_enc[rows]
+        let_go(W_enc)
+    return b_enc - shift
 
 
 @torch.no_grad()

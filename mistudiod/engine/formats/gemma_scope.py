@@ -19,16 +19,17 @@ from mistudiod.engine.formats.hints import path_hints
 from mistudiod.engine.formats.npz import Npz
 from mistudiod.engine.rules import JumpReLURule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.tensor_files import times
 
 CONTEXT = 1024
-_KEYS = {"w_enc", "w_dec", "b_enc", "b_dec", "threshold"}
+_KEYS, _SCALING = {"w_enc", "w_dec", "b_enc", "b_dec", "threshold"}, "scaling_factor"
 _REPO = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcoders)")
 _MODELS = {2304: "gemma-2-2b", 3584: "gemma-2-9b", 4608: "gemma-2-27b"}
 _POINTS = {
     "res": "hook_resid_post",
     "mlp": "hook_mlp_out",
     "att": "attn.hook_z",
-    "transcoders": "mlp.hook_in",
+    "transcoders": "ln2.hook_normalized",  # the norm's weight was folded into the MLP: arXiv:2408.05147v2, page 18
 }
 
 
@@ -51,6 +52,10 @@ class GemmaScope:
         shapes = {"w_enc": (d_in, d_sae), "w_dec": (d_sae, d_out), "b_dec": (d_out,)}
         shapes |= dict.fromkeys(("b_enc", "threshold"), (d_sae,))
         weights = {name: file.take(name, shape, device) for name, shape in shapes.items()}
+        if _SCALING in file and not bool((file.take(_SCALING, file.shape(_SCALING)) == 1).all()):
+            raise ValueError(
+                f"{file.called} has a {_SCALING} that is not 1, and no Gemma Scope SAE says what it scales"
+            )
         kind = _kind(listing, found)
         notes: list[str] = []
         if _embeds(found):
@@ -63,8 +68,6 @@ class GemmaScope:
                 "Neither the file nor its path says which hook it reads; in Gemma Scope that is the repo's name."
             )
         transcodes = kind == "transcoders" or d_out != d_in
-        if transcodes:
-            notes.append("Whether its input lies before or behind the weight of the MLP's norm the files do not say.")
         sae = SparseAutoencoder(
             W_enc=weights["w_enc"],
             b_enc=weights["b_enc"],
@@ -91,8 +94,8 @@ def _imported(sae: SparseAutoencoder, found: Found, kind: str | None, notes: lis
 
 
 def _scale_embeddings(weights: dict[str, Tensor], d_in: int) -> None:
-    weights["w_enc"] /= d_in**0.5
-    weights["w_dec"] *= d_in**0.5
+    times(weights["w_enc"], d_in**-0.5)
+    times(weights["w_dec"], d_in**0.5)
     weights["b_dec"] *= d_in**0.5
 
 
@@ -100,7 +103,7 @@ def _found(listing: Listing, file: str, within: bool) -> Found | None:
     width = None
     if within:
         npz = Npz(listing, file)
-        if npz.arrays.keys() - {"scaling_factor"} != _KEYS:
+        if npz.arrays.keys() - {_SCALING} != _KEYS:
             return None
         width = next(iter(npz.shape("b_enc")), None)
     elif PurePosixPath(file).name != "params.npz":

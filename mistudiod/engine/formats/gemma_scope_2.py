@@ -32,7 +32,7 @@ from mistudiod.facts import Stored
 
 CONFIG = "config.json"
 _KEYS = {"w_enc", "w_dec", "b_enc", "b_dec", "threshold"}
-_SKIP = "affine_skip_connection"
+_SKIP, _ARCHITECTURE = "affine_skip_connection", "jump_relu"
 _REPO = re.compile(r"gemma-scope-2-(270m|1b|4b|12b|27b)-(pt|it)")
 
 
@@ -57,6 +57,7 @@ class GemmaScope2:
             )
         (d_in, d_sae), d_out = file.shape("w_enc"), file.shape("w_dec")[1]
         config = config_of(listing, found.files[1]) if len(found.files) > 1 else {}
+        _refuse(config, file)
         hook, hook_out = _hooks(config, found)
         transcodes = d_out != d_in or hook_out != hook or _SKIP in file
         sae = SparseAutoencoder(
@@ -79,9 +80,18 @@ class GemmaScope2:
         return Imported(sae, replace(found, width=d_sae), hook, hook_out, found.model, None, True, declared, notes)
 
 
+def _refuse(config: Mapping[str, object], file: TensorFile) -> None:
+    if (architecture := config.get("architecture", _ARCHITECTURE)) != _ARCHITECTURE:
+        raise ValueError(f"{file.called} is {str(architecture)[:60]!r}, and only {_ARCHITECTURE} is understood")
+    if bool(config.get("affine_connection", _SKIP in file)) != (_SKIP in file):
+        raise ValueError(f"{file.called} and its {CONFIG} do not agree on whether it is affine ({_SKIP})")
+    if more := file.stored.keys() - _KEYS - {_SKIP}:
+        raise ValueError(f"{file.called} also holds {', '.join(sorted(more))[:200]}, which no Gemma Scope 2 SAE has")
+
+
 def _hooks(config: Mapping[str, object], found: Found) -> tuple[str | None, str | None]:
     """Where it reads and where it writes; without a config by the folder's name, as Google names them."""
-    if config:
+    if "hf_hook_point_in" in config:
         read, written = (words(config.get(f"hf_hook_point_{side}")) for side in ("in", "out"))
         hook = _named(read) if read else None
         return hook, _named(written) if written else hook
@@ -120,9 +130,9 @@ def _found(listing: Listing, file: str, within: bool) -> Found | None:
         "gemma_scope_2", folder if single else file, (file, *names), hints.layer, width or hints.width, hints.l0
     )
     config = config_of(listing, names[0]) if within and names else {}
-    model = words(config.get("model_name"))
-    if model is None and repo:
-        model = f"gemma-3-{repo[1]}" + ("" if repo.groups() == ("270m", "pt") else f"-{repo[2]}")
+    model = words(config.get("model_name")) or (f"gemma-3-{repo[1]}-{repo[2]}" if repo else None)
+    if model:  # gemma-v3 in some configs; and of the smallest the Hub has no name with pt
+        model = model.replace("-v3", "-3").replace("270m-pt", "270m")
     hook = _hooks(config, found)[0]
     layer = path_hints(hook).layer if hook else None
     return replace(found, model=model, hook=hook, layer=hints.layer if layer is None else layer)

@@ -37,7 +37,7 @@ class LinearPickle:
             pair = _pair(shapes.keys())
             if not pair or shapes.keys() != {f"{part}.{kind}" for part in pair for kind in ("weight", "bias")}:
                 return None
-            return replace(_unseen(name), width=shapes[f"{pair[0]}.weight"][0])
+            return replace(_unseen(name), width=next(iter(shapes[f"{pair[0]}.weight"]), None))
 
         return look_at(sorted(name for name in names if name.endswith(SUFFIXES)), one)
 

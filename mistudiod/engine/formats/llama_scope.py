@@ -32,7 +32,7 @@ from mistudiod.engine.formats.hints import number_in
 from mistudiod.engine.formats.outcome import outcome
 from mistudiod.engine.rules import JumpReLURule, ReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.engine.tensor_files import TensorFile
+from mistudiod.engine.tensor_files import TensorFile, row_norms, times
 
 _LAYOUTS = {"hyperparams.json": "checkpoints/final.safetensors", "config.json": "sae_weights.safetensors"}
 # W_enc, b_enc, W_dec, b_dec; the matrices of linear maps are the other way round than ours
@@ -79,10 +79,6 @@ class LlamaScope:
         sae = _weighted(config, file, at, device)
         sae.transcodes = hook_out != hook
         _folded(sae, config, file, at, notes)
-        if hook and "hook_normalized" in hook:
-            notes.append(
-                f"{hook} is what the norm gives before its own weight is multiplied in, which no hook here is."
-            )
         context, bos = (_CONTEXT, True) if found.model in _MODELS.values() else (None, None)
         transcoded = hook_out if sae.transcodes else None
         return outcome(sae, replace(found, hook=hook), transcoded, context, bos, notes)
@@ -120,17 +116,17 @@ def _folded(sae: SparseAutoencoder, config: Mapping[str, object], file: TensorFi
         notes.append("b_dec was subtracted from what is read: that is folded into b_enc.")
     by_norm = config.get("sparsity_include_decoder_norm", True)
     if by_norm:
-        norm = torch.linalg.vector_norm(sae.W_dec, dim=1)
+        norm = row_norms(sae.W_dec)
         norm = torch.where(norm == 0, 1.0, norm)
-        sae.W_enc *= norm
+        times(sae.W_enc, norm)
         sae.b_enc *= norm
-        sae.W_dec /= norm[:, None]
+        times(sae.W_dec, 1 / norm[:, None])
         if not torch.allclose(norm, torch.ones_like(norm), atol=1e-3):
             notes.append(
                 "A latent's gate looks at what it contributes: the norms of the decoder's rows went into the latents."
             )
-    sae.W_enc *= into
-    sae.W_dec /= out
+    times(sae.W_enc, into)
+    times(sae.W_dec, 1 / out)
     sae.b_dec /= out
     _ruled(sae, config, file, at, out if by_norm else into, notes)
 
@@ -166,7 +162,10 @@ def _ruled(
     sae: SparseAutoencoder, config: Mapping[str, object], file: TensorFile, at: str, raw: float, notes: list[str]
 ) -> None:
     """``raw``: by what the latents are larger than those of activations as the model has them."""
-    act = config.get("act_fn", "relu")
+    act, threshold = config.get("act_fn", "relu"), number(config.get("jump_relu_threshold"))
+    if act == "topk" and threshold and threshold > 0:
+        act = "jumprelu"
+        notes.append("It was trained to take the k largest; its makers use its threshold instead, and so does this.")
     if act == "topk":
         k = whole(config, "top_k", at)
         if k > sae.d_sae:

@@ -12,6 +12,7 @@ import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mistudiod.engine.formats.base import Listing
+from mistudiod.engine.scratch import empty, let_go
 from mistudiod.engine.tensor_files import spans
 
 EXPANSION = 20
 MOST_ARRAYS = 64
 _MOST_HEADER_BYTES = 4096
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _TYPE = re.compile(r"[<>=|]f[248]")
 
 
@@ -55,7 +58,11 @@ class Npz:
                     f"{self.called} would unpack into {len(members):,} arrays of {unpacked / 1e9:,.1f} GB, "
                     f"{EXPANSION} times its size or more: no SAE does"
                 )
+            if any(member.compress_type not in _PACKED for member in members):
+                raise ValueError(f"{self.called} is packed in a way that numpy does not use")
             self.arrays = {one.filename.removesuffix(".npy").lower(): self._array(archive, one) for one in members}
+            if len(self.arrays) < len(members):
+                raise ValueError(f"{self.called} is damaged: it holds two arrays of one name")
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
@@ -71,12 +78,13 @@ class Npz:
         """An array as float32, contiguous; ValueError when it is of another shape or not all finite."""
         if self.shape(name) != tuple(shape) or 0 in shape:
             raise ValueError(f"{self.called} holds {name} of shape {self.shape(name)}, and {tuple(shape)} is expected")
-        array, made = self.arrays[name], torch.empty(*shape, device=device)
-        into = made.t() if array.fortran and made.ndim == 2 else made
+        array, made = self.arrays[name], empty(shape, device)
+        into = made.t() if array.fortran and made.ndim == 2 else made if made.ndim else made.view(1)
         with self._whole(), self._open() as archive, archive.open(array.member) as file:
             _header(file)
             for rows in spans(len(into), into[0].numel() * int(array.type[2])):
                 into[rows] = self._block(file, array, (rows.stop - rows.start, *into.shape[1:]))
+                let_go(made)
             file.read(1)  # so that the checksum is compared
         return made
 
@@ -89,7 +97,8 @@ class Npz:
             if not n:
                 raise EOFError(f"{array.member} is cut short")
             done += n
-        numbers: NDArray[np.float32] = np.frombuffer(data, array.type).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            numbers: NDArray[np.float32] = np.frombuffer(data, array.type).astype(np.float32, copy=False)
         block = torch.from_numpy(numbers).view(shape)
         low, high = block.aminmax()
         if not (low.isfinite() and high.isfinite()):
@@ -110,14 +119,22 @@ class Npz:
     def _whole(self) -> Iterator[None]:
         try:
             yield
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, struct.error, OSError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            struct.error,
+            OSError,
+        ) as error:
             raise ValueError(f"{self.called} is damaged or cut short: {error}") from None
 
 
 def _header(file: IO[bytes]) -> tuple[int, str, bool, tuple[int, ...]]:
     """How long the header of a .npy is, and what it says; ValueError for anything but floating-point numbers."""
     begin = file.read(8)
-    if begin[:6] != b"\x93NUMPY":
+    if len(begin) < 8 or begin[:6] != b"\x93NUMPY":
         raise ValueError("what is in the archive is no numpy array")
     form = "<H" if begin[6] == 1 else "<I"
     (length,) = struct.unpack(form, file.read(struct.calcsize(form)))

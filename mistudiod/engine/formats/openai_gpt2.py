@@ -37,7 +37,8 @@ class OpenAIGPT2:
             if not within:
                 return _unseen(name)
             shapes = shapes_in(listing, name)
-            return replace(_unseen(name), width=shapes["encoder.weight"][0]) if shapes.keys() >= _TENSORS else None
+            width = next(iter(shapes.get("encoder.weight", ())), None)
+            return replace(_unseen(name), width=width) if shapes.keys() >= _TENSORS else None
 
         return look_at(pickles, one)
 

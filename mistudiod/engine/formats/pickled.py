@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import pickletools
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +21,7 @@ from mistudiod.engine.tensor_files import TensorFile
 SUFFIXES = (".pt", ".pth")
 _MAX_OPCODES_BYTES = 4 << 20  # of a real state dict they are a few KB
 _MAX_READ_BYTES = 16 << 20  # of one file, to look into it
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error)
 _LEGACY_PICKLES = 4  # before its data, an old file of torch has a magic number, a version, a system, and the object
 
 
@@ -55,7 +58,7 @@ def shapes_in(listing: Listing, name: str) -> dict[str, tuple[int, ...]]:
     try:
         for opcodes in _pickles(listing, name):
             found |= _shapes(opcodes)
-    except (ValueError, KeyError, OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError):
+    except (ValueError, LookupError, ArithmeticError, OSError, EOFError, RuntimeError, *_ZIP_ERRORS):
         return {}  # what it is, torch will say when it is to be read
     return found
 

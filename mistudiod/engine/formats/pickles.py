@@ -6,12 +6,15 @@ in that, the process has no secrets in its environment and no more memory than t
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import math
 import os
 import pickle
 import re
 import resource
+import signal
 import subprocess
 import sys
 import zipfile
@@ -26,10 +29,11 @@ from mistudiod.engine.formats.pickled import SUFFIXES
 from mistudiod.engine.tensor_files import Written, write_tensors
 
 _ROOT = Path(__file__).parents[3]  # where mistudiod lies
-_REFUSED = 2  # exit code: a sentence of ours is on stdout
+_REFUSED, _FULL = 2, 3  # exit codes: a sentence of ours is on stdout; there is no room on the disk
 _ROOM_BYTES = 1 << 30  # beside the weights: the stretch that is written, what torch's threads want
 _MOST_TIMES = 8  # larger than the pickle: its float8 widened, a decoder that shares its encoder's storage
 _DEPTH = 4
+_PR_SET_PDEATHSIG = 1
 _SLOWEST_BYTES_PER_S = 5 << 20
 
 
@@ -37,7 +41,8 @@ def convert(path: Path, out: Path) -> None:
     """Write the tensors of a pickle as float32 to ``out``, a safetensors file, and its single values as JSON beside it.
 
     Tensors of whole numbers and the state of an optimizer are left out; what lies in dicts is named by its path
-    (``ae.encoder.weight``). Raises ValueError, one sentence, and leaves nothing when it holds more than numbers.
+    (``ae.encoder.weight``). Raises ValueError, one sentence, and leaves nothing when it holds more than numbers;
+    OSError when the disk is full.
     """
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     try:
@@ -53,6 +58,9 @@ def convert(path: Path, out: Path) -> None:
         raise _failed(out, f"{path.name} was not read in {600:,} s and more: it is no file of weights") from None
     if done.returncode == _REFUSED:
         raise _failed(out, done.stdout.decode(errors="replace").strip())
+    if done.returncode == _FULL:
+        _failed(out, "")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise _failed(out, f"{path.name} cannot be read as weights: {last[0][:300]}")
@@ -107,12 +115,17 @@ def write(source: Path, out: Path) -> None:
 
 
 def _main(source: Path, out: Path) -> int:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a job that is stopped leaves no process behind
     _limit(2 * source.stat().st_size + _ROOM_BYTES)
     try:
         write(source, out)
     except ValueError as error:
         sys.stdout.write(str(error))
         return _REFUSED
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _FULL
+        raise
     return 0
 
 
@@ -127,7 +140,7 @@ def _loaded(source: Path) -> object:
     """What torch makes of it; ValueError when it refuses."""
     zipped = zipfile.is_zipfile(source)
     try:
-        packed = zipped and any(one.compress_type for one in zipfile.ZipFile(source).infolist())
+        packed = zipped and _is_packed(source)
         loaded = None if packed else torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
@@ -145,6 +158,11 @@ def _loaded(source: Path) -> object:
             f"{source.name} is compressed, as torch writes none: it may unpack to more than there is room for"
         )
     return loaded
+
+
+def _is_packed(source: Path) -> bool:
+    with zipfile.ZipFile(source) as archive:
+        return any(one.compress_type for one in archive.infolist())
 
 
 def _flat(value: object, path: str, depth: int) -> Iterator[tuple[str, object]]:

@@ -32,7 +32,7 @@ from mistudiod.engine.formats.hints import path_hints
 from mistudiod.engine.norms import NORMS
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.saelens_layout import check_config, shapes_of
-from mistudiod.engine.tensor_files import TensorFile
+from mistudiod.engine.tensor_files import TensorFile, times
 
 CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
@@ -121,6 +121,8 @@ def _assembled(config: Config, file: TensorFile, at: str, device: str | torch.de
     """The SAE, but for what scales its input."""
     own = dict(config.own)
     batch_top_k = own["architecture"] in ("batchtopk", "matryoshka_batchtopk")
+    if not batch_top_k and own["architecture"] != "topk":
+        own.pop("rescale_acts_by_decoder_norm", None)  # which SAELens knows of none but these
     if batch_top_k:
         own["architecture"] = "jumprelu"
     check_config(own, at)
@@ -152,7 +154,7 @@ def _scale_decoded(W_dec: Tensor, factor: Tensor, config: Config) -> None:
     if torch.allclose(factor, torch.ones_like(factor)):
         return
     if config.scaled:
-        W_dec *= factor[:, None]
+        times(W_dec, factor[:, None])
         config.notes.append("The scaling_factor of latents when they are decoded was folded into W_dec.")
     else:
         config.notes.append("A scaling_factor lies beside the weights, but the config says that it is not used.")
@@ -170,7 +172,8 @@ def _unscale(sae: SparseAutoencoder, config: Config, listing: Listing, folder: s
         if factor is None or factor <= 0:
             config.notes.append(
                 "Activations were scaled in training by one number that is not in the files and was perhaps never "
-                "folded into the weights (normalize_activations expected_average_only_in): they may be wrong here."
+                "folded into the weights (normalize_activations expected_average_only_in): mistudio sae certify "
+                "measures whether they are right as they are."
             )
             return
         fold_scale(sae, factor)

@@ -7,6 +7,7 @@ in and rebuilds what comes out. ``multi_topk`` changes the training only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -31,7 +32,7 @@ from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.tensor_files import TensorFile
 
 CONFIG, WEIGHTS, RUN = "cfg.json", "sae.safetensors", "config.json"
-_KEYS = {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}
+_KEYS, _SKIP = {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}, "W_skip"
 
 
 class Sparsify:
@@ -58,7 +59,9 @@ class Sparsify:
         declared = config.get("num_latents") or d_in * whole({"expansion_factor": 32} | config, "expansion_factor", at)
         if declared != d_sae or k > d_sae:
             raise ValueError(f"{at} says {declared} latents and k {k}, and {file.called} holds {d_sae} latents")
-        skip = "W_skip" in file
+        if more := file.stored.keys() - _KEYS - {_SKIP}:
+            raise ValueError(f"{file.called} also holds {', '.join(sorted(more))[:200]}, which no such SAE has")
+        skip = _SKIP in file
         if skip != bool(config.get("skip_connection")):
             raise ValueError(f"{at} and {file.called} do not agree on whether there is a skip connection (W_skip)")
         sae = SparseAutoencoder(
@@ -67,7 +70,7 @@ class Sparsify:
             W_dec=file.take("W_dec", (d_sae, d_out if transcodes else d_in), device=device),
             b_dec=file.take("b_dec", (d_out,), device=device),
             rule=TopKRule(k),
-            W_skip=file.take("W_skip", (d_out, d_in), device=device) if skip else None,
+            W_skip=file.take(_SKIP, (d_out, d_in), device=device) if skip else None,
             centred=not transcodes,
             transcodes=transcodes,
         )
@@ -125,9 +128,9 @@ def _found(listing: Listing, folder: str, within: bool) -> Found | None:
 
 
 def _module(source: str, folder: str) -> str:
-    """The name of the folder, or of the one above it that holds several seeds."""
-    parts = PurePosixPath(source, folder).parts
-    return next((part for part in reversed(parts) if not part.startswith("seed")), "")
+    """The name of the folder, or of the one above it that holds several seeds; ``source`` may be the weights alone."""
+    parts = [part for part in PurePosixPath(source, folder).parts if part != WEIGHTS]
+    return next((part for part in reversed(parts) if not re.fullmatch(r"seed\d*", part)), "")
 
 
 def _model(listing: Listing, folder: str) -> str | None:

@@ -32,6 +32,8 @@ def lacks(sae: SparseAutoencoder) -> str | None:
         return "dictionary_learning has no transcoders"
     if sae.norm != "none":
         return f"dictionary_learning normalizes nothing, and this SAE applies {sae.norm} to each token"
+    if isinstance(sae.rule, ReLURule) and (zero := int((torch.linalg.vector_norm(sae.W_dec, dim=1) == 0).sum())):
+        return f"dictionary_learning divides each row of the decoder by its norm, which of {zero:,} rows here is 0"
     return None
 
 

@@ -14,6 +14,10 @@ _UNEQUAL = (
     "The rows of the decoder differ in norm, and giving them one would choose other latents: SAELens takes them as "
     "they are, SAEBench wants rows of unit norm."
 )
+_HEADS = (
+    "It takes the heads of hook_z side by side: in a HookedSAETransformer, which has them apart, call its "
+    "turn_on_forward_pass_hook_z_reshaping() first."
+)
 
 
 def lacks(sae: SparseAutoencoder) -> str | None:
@@ -23,10 +27,11 @@ def lacks(sae: SparseAutoencoder) -> str | None:
     return None
 
 
-def write(sae: SparseAutoencoder, folder: Path, _about: About) -> list[str]:
+def write(sae: SparseAutoencoder, folder: Path, about: About) -> list[str]:
     """Returns what is to be said of it, a sentence each. Its own metadata says where it belongs."""
     sae.save(folder)
     norms = torch.linalg.vector_norm(sae.W_dec, dim=1)
     low, high = norms.aminmax()
     unequal = isinstance(sae.rule, TopKRule) and bool(high - low > UNIT_NORM_TOLERANCE * high)
-    return [_UNEQUAL] if unequal else []
+    notes = [_UNEQUAL] if unequal else []
+    return [*notes, _HEADS] if about.hook.endswith("hook_z") else notes

@@ -27,14 +27,19 @@ WRITERS = {
 }
 
 
+def lacks(layout: str, sae: SparseAutoencoder) -> str | None:
+    """Why a layout cannot hold an SAE; None when it can."""
+    return _LACKS[layout](sae)
+
+
 def holders(sae: SparseAutoencoder) -> list[str]:
     """The layouts that can hold an SAE."""
-    return [name for name, lacks in _LACKS.items() if lacks(sae) is None]
+    return [name for name in _LACKS if lacks(name, sae) is None]
 
 
 def check(layout: str, sae: SparseAutoencoder) -> None:
     """Raises ValueError, one sentence, for a layout that cannot hold an SAE: why, and which can."""
-    why = _LACKS[layout](sae)
+    why = lacks(layout, sae)
     if why is None:
         return
     others = " or ".join(holders(sae))

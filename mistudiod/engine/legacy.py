@@ -1,0 +1,50 @@
+"""What other libraries call the variance explained, where it is not 1 - FVU: to compare with what they publish."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mistudiod.engine.measure import Variance
+
+FORMULAS = {
+    "explained_variance_by_token": (
+        "mean over tokens of 1 - ||y - y_hat||^2 / ||y - mean||^2, with the mean of a batch of at most 4,096 tokens "
+        "(SAELens: explained_variance_legacy; the figures of SAEBench's paper)"
+    ),
+    "explained_variance_of_residual": (
+        "1 - var(y - y_hat) / var(y): a constant error costs nothing (dictionary_learning)"
+    ),
+    "normalized_mse": "sum ||y - y_hat||^2 / sum ||y||^2, about zero (OpenAI)",
+}
+
+
+class Legacy:
+    """Sums them up, batch by batch."""
+
+    def __init__(self) -> None:
+        self._variance, self._error = Variance(), Variance()
+        self._by_token = self._lost = self._squares = 0.0
+
+    def add(self, y: Tensor, y_hat: Tensor) -> None:
+        """Both (n, d_out)."""
+        y, error = y.double(), y.double() - y_hat.double()
+        self._variance.add(y)
+        self._error.add(error)
+        lost, about = error.square().sum(1), (y - y.mean(0)).square().sum(1)
+        self._by_token += (1 - lost / about.clamp_min(torch.finfo(torch.float64).tiny)).sum().item()
+        self._lost += lost.sum().item()
+        self._squares += y.square().sum().item()
+
+    def figures(self) -> dict[str, float]:
+        """Raises ValueError where there is no variance."""
+        total = self._variance.total().item()
+        try:
+            error = self._error.total().item()
+        except ValueError:  # the same error for every token
+            error = 0.0
+        return {
+            "explained_variance_by_token": self._by_token / self._variance.tokens,
+            "explained_variance_of_residual": 1 - error / total,
+            "normalized_mse": self._lost / self._squares,
+        }
