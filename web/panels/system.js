@@ -7,6 +7,7 @@ import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
 import { Table } from "../ui/table.js";
+import { Disk } from "./disk.js";
 
 const LOOK_MS = 5000; // at what runs
 
@@ -47,6 +48,7 @@ export function System() {
       <dl class="facts card"><div><dt>miStudio</dt><dd>${studio.version}</dd></div><div><dt>Python</dt><dd>${studio.python}</dd></div>
         <div><dt>Data folder</dt><dd><code>${studio.data}</code></dd></div></dl>
     </section>`}
+    <${Disk} />
     <section aria-labelledby="doctor">
       <h3 id="doctor">Is everything well?</h3>
       <button onClick=${examine}>Look</button>
