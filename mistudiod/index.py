@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mistudiod.certificates import CERTIFICATE, as_it_stands, in_short
 from mistudiod.database import Database, tell
 from mistudiod.errors import Invalid, NotFound
 from mistudiod.jobs import now
@@ -30,8 +31,6 @@ _FILES = {
     "sae": "recipe.json",
     "features": "manifest.json",
 }
-CERTIFICATE = "certificate.json"  # beside an SAE's recipe
-_CERTIFIED = ("at", "holds", "verdict", "best", "tokens", "tokenization", "repaired")  # of it
 # Where an artifact says which other one it cannot do without: {noun of the other: {its own noun: path in the JSON}}.
 _NEEDED_BY = {
     "model": {"tokenization": "$.model", "sae": "$.model.name"},
@@ -174,7 +173,10 @@ class Index:
     def _artifact(self, row: sqlite3.Row) -> Artifact:
         folder = self._paths.artifact(row["noun"], row["name"])
         known = {"id": row["id"], "name": row["name"], "created_at": row["created_at"], "job": row["job"]}
-        return {**json.loads(row["info"]), **known, "folder": str(folder)}
+        info = json.loads(row["info"])
+        if row["noun"] == "sae" and isinstance(certificate := info.get("certificate"), dict):
+            info["certificate"] = as_it_stands(certificate, folder)
+        return {**info, **known, "folder": str(folder)}
 
 
 def _forget_said(db: sqlite3.Connection, sae: str) -> None:
@@ -222,7 +224,7 @@ def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
     folder = paths.artifact(noun, name)
     info = _read_object(folder / _FILES[noun])
     if info is not None and noun == "sae" and (found := _read_object(folder / CERTIFICATE)):
-        info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
+        info["certificate"] = in_short(found)
     return info
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mistudiod.engine.certificate import figures, holds, sentences, stated
-from mistudiod.engine.certify import CLEARLY, Bench, Body, Declared, certify
+from mistudiod.engine.certify import Bench, Body, Declared, certify
 from mistudiod.engine.held_out import with_text
 from mistudiod.engine.splice import Loss
 from mistudiod.engine.tokens import MANIFEST, TOKENS, TokenWindows
+from mistudiod.engine.tried import LEAST, SURE
 from mistudiod.facts import UnknownHook, UnknownModel, check_hook, read_facts
 from mistudiod.paths import PARTIAL
 from mistudiod.specs import Certify
@@ -72,6 +73,8 @@ class _Certification:
     def __init__(self, spec: Certify, link: Link) -> None:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self.trained = open_trained(spec.sae, link)
+        hashed = ("cfg.json", self.trained.weights.name)
+        self._sha256 = {name: sha256_of(self.trained.folder / name) for name in hashed}
         self._name, self._tokenization, windows = _text(spec, self.trained, link)
         _check_hooks(spec, self.trained)
         self._lm = load(Path(self.trained.model["path"]), self.trained.device, self.trained.precision, None, link,
@@ -95,11 +98,11 @@ class _Certification:
             "sae": self._spec.sae,
             "holds": holds(outcome),
             "verdict": sentences(outcome, self.stated, by, losses, self._repair()),
-            "declared": figures(outcome.declared, losses[0]),
-            "best": figures(outcome.best, losses[1]),
+            "declared": figures(outcome.declared, outcome.declared, losses[0]),
+            "best": figures(outcome.best, outcome.declared, losses[1]),
             "stated": self.stated,
-            "tried": [figures(one) for one in outcome.tried],
-            "clearly": CLEARLY,
+            "tried": [figures(one, outcome.declared) for one in outcome.tried],
+            "better": {"least": LEAST, "standard_errors": SURE},
             "hook": trained.hook,
             "hook_out": trained.hook_out,
             "tokenization": self._name,
@@ -108,7 +111,7 @@ class _Certification:
             "ce_tokens": losses[0].tokens if losses[0] else None,
             "repaired": None,
             "sha256": {
-                "sae": {name: sha256_of(trained.folder / name) for name in ("cfg.json", trained.weights.name)},
+                "sae": self._sha256,
                 "model": found["model"]["weights"],
                 "tokens": found["data"][TOKENS],
             },
