@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from mistudiod.certificates import as_it_stands
 from mistudiod.engine.calibrate import calibrated
+from mistudiod.engine.certificate import stated
 from mistudiod.engine.certify import Bench, Body, Declared
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure
@@ -318,7 +319,7 @@ def way(
     residuals = np.full((pieces, 1), 64 * np.sqrt(max(fvu * offset, 0)) if np.isfinite(fvu) else 0.0)
     squares = 64.0 * np.ones(pieces)
     aim = Aim(squares, squares, np.where(np.arange(pieces) % 2, 1.0, -1.0)[:, None])
-    return Tried(Way(**changes), l0, 1.0, lost, residuals, aim)
+    return Tried(Way(**changes), l0, 1.0, lost, squares, residuals, aim)
 
 
 def test_a_way_is_better_by_a_little_only_beyond_chance_and_with_no_larger_offset() -> None:
@@ -360,7 +361,7 @@ def test_an_offset_is_the_share_of_the_loss_that_one_vector_brings_back() -> Non
     def of(residual: Any) -> float:
         lost, sums = np.square(residual).sum((1, 2)), residual.sum(1)
         aim = Aim(pieces, 8 * pieces, np.zeros((64, 8)))
-        return Tried(Way(), 1.0, 1.0, lost, sums, aim).offset
+        return Tried(Way(), 1.0, 1.0, lost, lost, sums, aim).offset
 
     assert abs(of(residual)) < 2e-3, "noise adds nothing"
     moved = residual + 0.5
@@ -369,6 +370,27 @@ def test_an_offset_is_the_share_of_the_loss_that_one_vector_brings_back() -> Non
 
 
 REPAIRED = {"both", "subtracted", "layer_norm", "sqrt_d", "over_scale", "without", "blocks.1.hook_resid_pre"}
+
+
+def test_a_decoder_whose_norms_were_left_out_is_spoken_of(data: Path) -> None:
+    x = activations(data, "always", HOOK)
+    sae = trained(x)
+    folder = put(data, replace(sae, W_dec=sae.W_dec * 1.5, b_dec=sae.b_dec))
+    verdict = certified(data)["verdict"]
+    assert any("times too large: the norms of the decoder's rows" in sentence for sentence in verdict)
+    shutil.rmtree(folder)
+    put(data, sae)
+    assert not any("decoder's rows" in sentence for sentence in certified(data)["verdict"])
+
+
+def test_only_an_l0_and_an_fvu_are_held_to_what_is_measured() -> None:
+    def of(**declared: Any) -> dict[str, float]:
+        return stated({"imported": {"declared": declared}})
+
+    assert of(l0=32, fvu=0.1) == {"l0": 32.0, "fvu": 0.1}
+    assert of(variance_explained=0.9) == {}, "some mean over tokens, some over numbers, some in percent"
+    assert of(l0=-1, fvu=float("nan")) == of(l0=True, fvu="0.1") == of(l0=None) == {}
+    assert stated({"fvu": 0.2, "l0": 30}) == {"l0": 30.0, "fvu": 0.2}, "of its own training"
 
 
 # -- repairs ---------------------------------------------------------------------------------------------------------
@@ -481,10 +503,20 @@ def test_what_a_norm_behind_the_mlp_reads_is_found_and_cannot_be_repaired(tmp_pa
 
 def test_hooks_that_are_near_are_those_of_the_model(made: Path) -> None:
     facts = load_lm(model_folder(made)).facts
-    assert near_hooks(facts, "blocks.0.hook_resid_pre") == ["blocks.0.hook_resid_post"]
-    assert near_hooks(facts, "blocks.1.hook_resid_pre") == ["blocks.1.hook_resid_post", "blocks.0.hook_resid_pre"]
-    assert near_hooks(facts, "blocks.2.hook_resid_post") == ["blocks.2.hook_resid_pre"]
-    assert near_hooks(facts, "blocks.1.hook_mlp_out") == []
+    parts = ["attn.hook_z", "hook_attn_out", "mlp.hook_in", "hook_mlp_out"]
+
+    def near(hook: str) -> set[str]:
+        found = near_hooks(facts, hook)
+        assert len(set(found)) == len(found)
+        return set(found)
+
+    first, second = ({f"blocks.{layer}.{part}" for part in parts} for layer in (0, 1))
+    assert near("blocks.0.hook_resid_pre") == first | {"blocks.0.hook_resid_post"}
+    assert near("blocks.1.hook_resid_pre") == second | {"blocks.1.hook_resid_post", "blocks.0.hook_resid_pre"}
+    assert near("blocks.1.hook_resid_post") == second | {"blocks.1.hook_resid_pre", "blocks.2.hook_resid_post"}
+    stream = {"blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"}
+    assert near("blocks.0.hook_mlp_out") == first - {"blocks.0.hook_mlp_out"} | stream | {"blocks.1.hook_mlp_out"}
+    assert near("blocks.0.mlp.hook_post") == {"blocks.1.mlp.hook_post"}
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from mistudiod.engine.splice import NO_FIGURES, Loss
 from mistudiod.engine.tried import FAR_OFF, NEAR, Difference, Tried, off
 
 _FAR_FVU = 0.1  # between two figures of FVU
+_FAR_GAIN = 1.25  # L1 makes what is rebuilt a little smaller
 
 
 def stated(recipe: Mapping[str, Any]) -> dict[str, float]:
@@ -69,7 +70,7 @@ def sentences(
         lowest = min(outcome.tried, key=lambda one: one.fvu)
         if lowest is not declared:
             found.append(_lowest(lowest, declared))
-    return [*found, *_beside(best, said, by), *_costs(losses, best is declared)]
+    return [*found, *_beside(best, said, by, best is declared), *_gain(best), *_costs(losses, best is declared)]
 
 
 def _lowest(one: Tried, declared: Tried) -> str:
@@ -99,16 +100,25 @@ def _change(tried: Tried, declared: Tried) -> dict[str, float] | None:
     return {name: math.expm1(min(log, 700.0)) for name, log in ends.items()}
 
 
-def _beside(best: Tried, said: Mapping[str, float], by: str) -> list[str]:
-    """What was measured beside what is said."""
+def _beside(best: Tried, said: Mapping[str, float], by: str, same: bool) -> list[str]:
+    """What was measured beside what is said; ``same``: as declared."""
     found = []
     if l0 := said.get("l0"):
         far = ", which is far off" if off(best.l0, l0) > FAR_OFF else ""
+        far += ": something else may be wrong as well" if far and not same else ""
         found.append(f"L0 is {best.l0:.1f}, and {by} says {l0:.1f}{far}")
     if (fvu := said.get("fvu")) is not None:
         far = ", which is far off" if abs(best.fvu - fvu) > _FAR_FVU else ""
         found.append(f"FVU is {_fvu(best)}, and {by} says {fvu:.3g}{far}")
     return found
+
+
+def _gain(best: Tried) -> list[str]:
+    """What no way mends: that all of what is rebuilt is too large or too small."""
+    if best.fvu >= 1 or best.gain <= 0 or off(best.gain, 1) <= _FAR_GAIN:
+        return []
+    too = f"{1 / best.gain:.2g} times too large" if best.gain < 1 else f"{best.gain:.2g} times too small"
+    return [f"what it rebuilds is {too}: the norms of the decoder's rows, left out or folded in twice, would do that"]
 
 
 def _costs(losses: tuple[Loss | None, Loss | None], same: bool) -> list[str]:

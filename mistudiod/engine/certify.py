@@ -140,7 +140,7 @@ class Bench:
             came += len(values)
         if not self.tokens:
             raise ValueError("there are no activations to measure on")
-        known = {column: Aim(*_parted(sums.total, 2)) for column, sums in aims.items()}
+        known = {column: Aim(*_parted(sums.total)) for column, sums in aims.items()}
         return [trial.tried(known[trial.y], self.tokens) for trial in trials]
 
     @property
@@ -204,7 +204,7 @@ class _Sums:
 
     def add(self, values: Tensor, pieces: Tensor) -> None:
         """values (n, width) of tokens that lie in ``pieces`` (n,)."""
-        self.total.index_add_(0, pieces, values.double())
+        self.total.index_add_(0, pieces, values)
 
 
 class _Trial:
@@ -219,7 +219,7 @@ class _Trial:
         self._rows = max(1, DENSE_ELEMENTS // self.sae.d_sae)
         device = self.sae.W_dec.device
         self._fired = torch.zeros(self.sae.d_sae, dtype=torch.int64, device=device)
-        self._sums = _Sums(1 + self.sae.d_out, bench.pieces, device)
+        self._sums = _Sums(2 + self.sae.d_out, bench.pieces, device)
 
     def rebuilt(self, x: Tensor) -> Tensor:
         """Of x (n, d_in) float32, as the model has it: (n, d_out)."""
@@ -230,8 +230,9 @@ class _Trial:
         for some, aim, within in zip(*(each.split(self._rows) for each in (x, y, pieces)), strict=True):
             rebuilt, fired = self._rebuilt(some)
             self._fired += fired
-            residual = rebuilt - aim
-            self._sums.add(torch.cat([residual.double().square().sum(1, keepdim=True), residual], dim=1), within)
+            residual = (rebuilt - aim).double()
+            squares = [each.double().square().sum(1, keepdim=True) for each in (residual, rebuilt)]
+            self._sums.add(torch.cat([*squares, residual], dim=1), within)
 
     @torch.no_grad()
     def _rebuilt(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,13 +247,13 @@ class _Trial:
 
     def tried(self, aim: Aim, tokens: int) -> Tried:
         l0, alive = self._fired.sum().item() / tokens, (self._fired > 0).double().mean().item()
-        return Tried(self.way, l0, alive, *_parted(self._sums.total, 1), aim)
+        return Tried(self.way, l0, alive, *_parted(self._sums.total), aim)
 
 
-def _parted(sums: Tensor, singles: int) -> list[NDArray[np.float64]]:
-    """Columns: the first ones one by one (n,), then the rest (n, d)."""
+def _parted(sums: Tensor) -> list[NDArray[np.float64]]:
+    """The first two columns (n,) each, then the rest (n, d)."""
     found = sums.cpu().numpy()
-    return [*found[:, :singles].T, found[:, singles:]]
+    return [found[:, 0], found[:, 1], found[:, 2:]]
 
 
 def certify(bench: Bench, l0: float | None) -> Outcome:

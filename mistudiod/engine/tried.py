@@ -52,12 +52,15 @@ class Aim:
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """One way. ``lost``: sum ||y_hat - y||^2 of each piece of text (n,); ``residuals``: sum of y_hat - y, (n, d)."""
+    """One way. Of each piece of text: ``lost``, sum ||y_hat - y||^2 (n,); ``squares``, sum ||y_hat||^2 (n,);
+    ``residuals``, sum of y_hat - y (n, d).
+    """
 
     way: Way
     l0: float
     alive: float  # share of latents that fired at all
     lost: Floats
+    squares: Floats
     residuals: Floats
     aim: Aim
 
@@ -76,6 +79,14 @@ class Tried:
         other and not with themselves, so that noise adds nothing.
         """
         return float(self.offsets(np.ones((1, len(self.lost))))[0])
+
+    @cached_property
+    def gain(self) -> float:
+        """By what is rebuilt would best be multiplied, about the mean of each: 1 where the decoder was learned."""
+        n, residual, mean = self.aim.tokens.sum(), self.residuals.sum(0), self.aim.sums.sum(0)
+        own = self.squares.sum() - np.square(residual + mean).sum() / n
+        both = (self.squares.sum() + self.aim.squares.sum() - self.lost.sum()) / 2 - (residual + mean) @ mean / n
+        return float(both / own) if own > 0 else math.nan
 
     def offsets(self, draws: Floats) -> Floats:
         """The same of each draw, (m,)."""
