@@ -8,10 +8,9 @@ from typing import Any
 
 from mistudiod.engine.certify import GOOD, Outcome
 from mistudiod.engine.splice import NO_FIGURES, Loss
-from mistudiod.engine.tried import FAR_OFF, NEAR, Difference, Tried, off
+from mistudiod.engine.tried import FAR_GAIN, FAR_OFF, NEAR, Difference, Tried, off
 
 _FAR_FVU = 0.1  # between two figures of FVU
-_FAR_GAIN = 1.25  # L1 makes what is rebuilt a little smaller
 
 
 def stated(recipe: Mapping[str, Any]) -> dict[str, float]:
@@ -115,7 +114,7 @@ def _beside(best: Tried, said: Mapping[str, float], by: str, same: bool) -> list
 
 def _gain(best: Tried) -> list[str]:
     """What no way mends: that all of what is rebuilt is too large or too small."""
-    if best.fvu >= 1 or best.gain <= 0 or off(best.gain, 1) <= _FAR_GAIN:
+    if best.fvu >= 1 or best.gain <= 0 or off(best.gain, 1) <= FAR_GAIN:
         return []
     too = f"{1 / best.gain:.2g} times too large" if best.gain < 1 else f"{best.gain:.2g} times too small"
     return [f"what it rebuilds is {too}: the norms of the decoder's rows, left out or folded in twice, would do that"]

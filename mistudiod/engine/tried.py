@@ -18,10 +18,11 @@ from mistudiod.engine.ways import Way
 
 DRAWS, SURE = 1_000, 3.0  # standard errors
 LEAST, MUCH = 0.005, 0.2  # of FVU that it must be lower by: where the offset agrees, and where it does not
-AS_GOOD, NEARER = 0.05, 0.75  # of FVU that may be lost, and times the offset, where it is the offset that tells
+AS_GOOD, NEARER = 0.1, 0.75  # of FVU that may be lost, and times the offset, where it is the offset that tells
 RESCALED = {"normalisation", "threshold"}  # what says how large activations are, and so which latents fire
 FRONTIER, FRONTIER_RESCALED, TWICE = 0.3, 0.5, 2.0
 FAR_OFF, NEAR = 1.5, 1.2  # times an L0 that a card says
+FAR_GAIN = 1.25  # L1 makes what is rebuilt a little smaller
 Floats = NDArray[np.float64]
 
 
@@ -127,7 +128,8 @@ def better(one: Tried, other: Tried, l0: float | None) -> bool:
 
     FVU must be lower beyond chance: by MUCH, or by a little where the offset is smaller as well; what a wrong BOS or a
     neighbouring hook costs is 1 to 15 % on the bundled model, many standard errors. Where a neighbour is the easier one
-    to rebuild, FVU tells nothing, and an offset that is smaller by far, beyond chance, is enough.
+    to rebuild, FVU tells nothing, and an offset that is smaller by far, beyond chance, is enough. Neither counts for
+    anything while the whole of what is rebuilt has another size.
     More latents explain more by themselves, and an SAE that is right would gain by a lower threshold: FVU must be lower
     by L0 to the power of FRONTIER besides, at most by a half.
 
@@ -147,6 +149,8 @@ def better(one: Tried, other: Tried, l0: float | None) -> bool:
             asked = frontier * math.log(other.l0 / one.l0)
     asked -= _by_latents(one.l0, usual, frontier)
     change = Difference.between(one, other)
+    if off(one.gain, 1) > FAR_GAIN:
+        return change.below(asked + math.log(1 - MUCH))
     if change.below(asked + math.log(1 - (LEAST if one.offset < other.offset else MUCH))):
         return True
     return change.log < asked + math.log(1 + AS_GOOD) and _offset_is_smaller(one, other)
