@@ -335,9 +335,10 @@ def test_more_latents_count_for_nothing_unless_the_maker_speaks_of_them() -> Non
     assert not better(way(0.16, l0=30), way(0.2), None), "three times as many latents"
     assert better(way(0.09, l0=30), way(0.2), None)
     assert better(way(0.15, l0=30), way(0.2), 30.0)
-    assert not better(way(0.12, l0=30, threshold="times_scale"), way(0.2), 30.0), "a lower threshold does that"
+    assert not better(way(0.15, l0=18, threshold="times_scale"), way(0.2), 18.0), "a lower threshold does that"
     assert not better(way(0.05, l0=90), way(0.2, l0=12), 10.0), "its maker says that ten fire"
     assert better(way(0.05, l0=90), way(0.2, l0=12), 80.0)
+    assert better(way(0.15, l0=30, threshold="times_scale"), way(0.2), 30.0), "its maker says three times as many"
     assert better(way(0.24, l0=10, threshold="over_scale"), way(0.2, l0=30), 10.0), "as many as its maker says"
     assert not better(way(0.24, l0=10, threshold="over_scale"), way(0.2, l0=30), None)
 

@@ -133,9 +133,9 @@ def better(one: Tried, other: Tried, l0: float | None) -> bool:
     More latents explain more by themselves, and an SAE that is right would gain by a lower threshold: FVU must be lower
     by L0 to the power of FRONTIER besides, at most by a half.
 
-    ``l0``: what the maker says, on other text. A way that is further from it may not be off by a factor of two; one
-    that is near it, while the other is off by more, may lose as much FVU as fewer latents do. That it speaks of more
-    latents excuses them where it is not the scale that gives them.
+    ``l0``: what the maker says, on other text. A way that is further from it may not be off by a factor of two. One
+    that is near it, while the other is off by more, may lose as much FVU as fewer latents do, and need not make up for
+    more of them. Nor need a way that has nothing to do with scales, up to that L0.
     """
     if not math.isfinite(one.fvu):
         return False
@@ -143,9 +143,10 @@ def better(one: Tried, other: Tried, l0: float | None) -> bool:
     if l0:
         if off(one.l0, l0) > max(off(other.l0, l0), TWICE):
             return False
-        if frontier == FRONTIER:
+        told = off(one.l0, l0) <= NEAR and off(other.l0, l0) > TWICE
+        if told or frontier == FRONTIER:
             usual = max(usual, NEAR * l0)
-        if off(one.l0, l0) <= NEAR and off(other.l0, l0) > TWICE and one.l0 < other.l0:
+        if told and one.l0 < other.l0:
             asked = frontier * math.log(other.l0 / one.l0)
     asked -= _by_latents(one.l0, usual, frontier)
     change = Difference.between(one, other)
