@@ -254,7 +254,7 @@ def run(lab: Lab, cases: list[Case], folder: Path) -> dict[str, int]:
 
 
 def _matters(found: Outcome, meant: Way) -> bool:
-    """Whether what is said wrongly changes anything: a top-k SAE may read what is scaled, and embeddings know no BOS."""
+    """Whether what is said wrongly changes anything: top-k SAEs may read what is scaled, embeddings know no BOS."""
     truth = next((one for one in found.tried if same(one.way, meant)), None)
     return (
         truth is None
