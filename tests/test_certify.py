@@ -604,7 +604,7 @@ def test_the_studio_certifies_repairs_and_shows_the_verdict(data: Path) -> None:
         assert found["job"] is None, "it was there before the job that certified it"
         assert json.loads(mistudio("sae", "show", "s-repaired", "--json"))["job"] == 1
         again = CliRunner(env={"MISTUDIO_HOST": url}).invoke(main, ["sae", "certify", "s", "--repair"])
-        assert "there is a sae named 's-repaired' already" in again.output
+        assert "there is an SAE named 's-repaired' already" in again.output
 
 
 def test_reindexing_finds_the_certificate_again(data: Path) -> None:
