@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mistudiod import about
+from mistudiod.certificates import BESIDE, as_it_stands, in_short
 from mistudiod.database import Database, tell
 from mistudiod.errors import Invalid, NotFound
 from mistudiod.jobs import now
@@ -30,13 +31,8 @@ _FILES = {
     "sae": "recipe.json",
     "features": "manifest.json",
 }
-CERTIFICATE = "certificate.json"  # beside an SAE's recipe
 _OF_SAE = """noun = 'sae' and name = :sae
              or noun = 'features' and substr(name, 1, length(:sae) + 1) = :sae || '/'"""
-_CERTIFIED = ("at", "holds", "verdict", "best", "tokens", "tokenization", "repaired")  # of it
-EVALUATION = "evaluation.json"  # there as well
-_EVALUATED = ("at", "verdict", "tokens", "tokenization", "documents")  # of it, and of its figures these
-_FIGURES = ("fvu", "l0", "alive", "ce_delta", "ce_recovered_mean")
 # Where an artifact says which other one it cannot do without: {noun of the other: {its own noun: path in the JSON}}.
 _NEEDED_BY = {
     "model": {"tokenization": "$.model", "sae": "$.model.name"},
@@ -195,7 +191,11 @@ class Index:
     def _artifact(self, row: sqlite3.Row) -> Artifact:
         folder = self._paths.artifact(row["noun"], row["name"])
         known = {"id": row["id"], "name": row["name"], "created_at": row["created_at"], "job": row["job"]}
-        return {**json.loads(row["info"]), **known, "folder": str(folder)}
+        info = json.loads(row["info"])
+        for what in BESIDE:
+            if row["noun"] == "sae" and isinstance(short := info.get(what), dict):
+                info[what] = as_it_stands(what, short, folder)
+        return {**info, **known, "folder": str(folder)}
 
 
 def _called_now(db: sqlite3.Connection, name: str) -> str:
@@ -250,11 +250,9 @@ def read_info(paths: Paths, noun: str, name: str) -> dict[str, Any] | None:
     folder = paths.artifact(noun, name)
     info = read_object(folder / _FILES[noun])
     if info is not None and noun == "sae":
-        if found := read_object(folder / CERTIFICATE):
-            info["certificate"] = {name: found.get(name) for name in _CERTIFIED}
-        if (found := read_object(folder / EVALUATION)) and isinstance(figures := found.get("figures"), dict):
-            info["evaluation"] = {name: found.get(name) for name in _EVALUATED}
-            info["evaluation"]["figures"] = {name: figures.get(name) for name in _FIGURES}
+        for what, file in BESIDE.items():
+            if found := read_object(folder / file):
+                info[what] = in_short(what, found)
         info |= about.said(read_object(folder / about.ABOUT))
     return info
 

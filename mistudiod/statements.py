@@ -94,15 +94,16 @@ def refuse_taken(db: sqlite3.Connection, noun: str, names: Sequence[str], beside
 
 
 def _refuse_taken(db: sqlite3.Connection, noun: str, name: str, besides: int) -> None:
+    one = "an SAE" if noun == "sae" else f"a {noun}"
     if job := maker(db, noun, name, besides):
-        raise Conflict(f"job {job} is making a {noun} named {name!r}; choose another name", {"name": "is being made"})
+        raise Conflict(f"job {job} is making {one} named {name!r}; choose another name", {"name": "is being made"})
     # Case is ignored: the names are folders, and some file systems ignore it too.
     row = db.execute(
         "select job from artifacts where noun = ? and lower(name) = lower(?) and job is not ?", (noun, name, besides)
     ).fetchone()
     if row:
         raise Conflict(
-            f"there is a {noun} named {name!r} already; choose another name or remove that one", {"name": "is taken"}
+            f"there is {one} named {name!r} already; choose another name or remove that one", {"name": "is taken"}
         )
 
 

@@ -74,7 +74,7 @@ def test_a_renamed_sae_is_said_and_its_old_name_leads_to_it(run: Run) -> None:
     gone = run("feature", "list", "pico")
     assert (gone.exit_code, gone.stderr) == (3, "Error: there is no sae 'pico'; it is called gpt2-pico now\n")
     taken = run("sae", "rename", "gpt2-pico", "other")
-    assert taken.exit_code == 5 and "there is a sae named 'other' already" in taken.stderr
+    assert taken.exit_code == 5 and "there is an SAE named 'other' already" in taken.stderr
     assert "commas" in run("feature", "list", "gpt2-pico").stdout
 
 
@@ -102,7 +102,7 @@ def test_a_name_that_is_taken_meanwhile_asks_for_another(run: Run) -> None:
     run("sae", "rm", "pico", "--yes")
     run("sae", "rename", "other", "pico")
     taken = run("trash", "restore", "pico")
-    assert taken.exit_code == 5 and "there is a sae named 'pico' already" in taken.stderr
+    assert taken.exit_code == 5 and "there is an SAE named 'pico' already" in taken.stderr
     assert taken.stderr.endswith("or restore it under another name (--as NAME)\n")
     assert "there is no 'nothing' in the trash" in run("trash", "restore", "nothing").stderr
     assert run("trash", "empty").exit_code == 2

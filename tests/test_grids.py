@@ -57,7 +57,7 @@ async def test_every_name_of_a_grid_is_claimed_and_a_refusal_says_which(studio: 
     for spec in (train("TRAIN-w128"), train("train", width=[128, 512], k=8)):
         status, body = await studio.call("POST", "/api/jobs", json={"spec": spec})
         assert status == 409
-        assert f"job {first} is making a sae named" in body["error"]["message"]
+        assert f"job {first} is making an SAE named" in body["error"]["message"]
         assert "train-w128" in body["error"]["message"].lower()
     waits = await studio.submit({"kind": "extract", "sae": "train-w256"})
     assert waits["after"] == [first], "what a job will make may be used by the next"

@@ -15,7 +15,7 @@ def show_certified(result: Mapping[str, Any]) -> None:
     declared, *others = result["tried"]
     others.sort(key=lambda one: float("inf") if one["fvu"] is None else one["fvu"])
     rows = [_row(one) for one in [declared, *others[:_SHOWN]]]
-    output.table(["READ", "FVU", "L0", "ALIVE"], rows)
+    output.table(["READ", "FVU", "AGAINST DECLARED", "L0", "ALIVE"], rows)
     if len(others) > _SHOWN:
         output.text(f"and {len(others) - _SHOWN} more with a higher FVU")
     output.text("")
@@ -29,6 +29,9 @@ def show_certificate(sae: Mapping[str, Any]) -> None:
     if not certificate:
         return
     output.text("")
+    if certificate.get("holds") == "changed":
+        output.text(" ".join(map(str, certificate.get("verdict") or [])))
+        return
     text = f"on {human.count(certificate.get('tokens'))} tokens of {certificate.get('tokenization')}"
     output.text(f"certified {human.ago(certificate.get('at'))}, {text}:")
     for sentence in certificate.get("verdict") or []:
@@ -36,4 +39,13 @@ def show_certificate(sae: Mapping[str, Any]) -> None:
 
 
 def _row(one: Mapping[str, Any]) -> list[object]:
-    return [one["words"], human.number(one["fvu"], 3), human.number(one["l0"], 1), human.share(one["alive"])]
+    change = _change(one.get("fvu_change"))
+    return [one["words"], human.number(one["fvu"], 3), change, human.number(one["l0"], 1), human.share(one["alive"])]
+
+
+def _change(found: Mapping[str, Any] | None) -> str:
+    """Of FVU, with half the width of its interval."""
+    if found is None:
+        return ""
+    half = 50 * (found["high"] - found["low"])
+    return f"{100 * found['estimate']:+.1f}% ± {half:.1f}"

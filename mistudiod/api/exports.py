@@ -40,7 +40,7 @@ class ExportPage(Page):
     files: list[File]
 
 
-class Export(Fields):
+class WrittenExport(Fields):
     name: str
     sae: str | None = Field(description="null for a folder that is none of an SAE's exports")
     format: str | None
@@ -49,7 +49,7 @@ class Export(Fields):
 
 
 class ExportList(Fields):
-    exports: list[Export]
+    exports: list[WrittenExport]
 
 
 @route("GET", "/api/exports", scope=Scope.READ, answer=ExportList)

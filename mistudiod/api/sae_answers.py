@@ -13,7 +13,10 @@ class Certificate(Described):
     """Of the latest certification of an SAE; ``certificate.json`` beside it has all of it."""
 
     at: str | None = None
-    holds: str | None = Field(None, description="declared: it is read as it was meant; other: another way is; none")
+    holds: str | None = Field(
+        None,
+        description="declared: it is read as it was meant; other: another way is; none; changed: its files are others",
+    )
     verdict: list[str] | None = None
     tokens: int | None = Field(None, description="held-out tokens that it was run on")
     tokenization: str | None = None

@@ -45,7 +45,7 @@ class UploadSummary(Fields):
     complete: bool = Field(description="every file is here with the right sha256; a job may read it")
 
 
-class Upload(UploadSummary):
+class FileUpload(UploadSummary):
     files: list[UploadFile]
 
 
@@ -69,7 +69,7 @@ async def list_uploads(asked: Asked[None]) -> Any:
 
 
 @route(
-    "POST", "/api/uploads", scope=Scope.WRITE, body=UploadRequest, body_bytes=16 << 20, answer=Upload, status=201,
+    "POST", "/api/uploads", scope=Scope.WRITE, body=UploadRequest, body_bytes=16 << 20, answer=FileUpload, status=201,
     refusals=(Conflict, TooLarge, DiskFull),
 )  # fmt: skip
 async def create_upload(asked: Asked[None]) -> Any:
@@ -78,14 +78,14 @@ async def create_upload(asked: Asked[None]) -> Any:
     return await asked.app[UPLOADS].create(asked.body.name, files)
 
 
-@route("GET", "/api/uploads/{id}", scope=Scope.READ, path=UploadPath, answer=Upload, refusals=(NotFound,))
+@route("GET", "/api/uploads/{id}", scope=Scope.READ, path=UploadPath, answer=FileUpload, refusals=(NotFound,))
 async def show_upload(asked: Asked[None]) -> Any:
     """Show an upload, and how far each of its files has come."""
     return await asked.app[UPLOADS].get(asked.path.id)
 
 
 @route(
-    "PUT", "/api/uploads/{id}", scope=Scope.WRITE, path=UploadPath, query=PartQuery, answer=Upload, raw=True,
+    "PUT", "/api/uploads/{id}", scope=Scope.WRITE, path=UploadPath, query=PartQuery, answer=FileUpload, raw=True,
     refusals=(NotFound, Conflict, TooLarge, DiskFull),
 )  # fmt: skip
 async def send_part(asked: Asked[PartQuery]) -> Any:

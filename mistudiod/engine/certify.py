@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from mistudiod.engine.harvest import Harvest, Windows, outlier_norms
+from mistudiod.engine.harvest import Block, Harvest, Windows, outlier_norms
 from mistudiod.engine.lm import LM
-from mistudiod.engine.measure import Variance
+from mistudiod.engine.near import UNNORMED, near_hooks, values_at
+from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.splice import Loss, Splice
-from mistudiod.engine.ways import UNNORMED, Size, Way, factors, meant, near_hooks, single_ways
-from mistudiod.facts import FAMILIES, check_hook, parse_hook
+from mistudiod.engine.tried import Aim, Tried, better, cost
+from mistudiod.engine.ways import Size, Way, factors, meant, single_ways
+from mistudiod.facts import check_hook
 
-CLEARLY = 0.8  # times the FVU of another way: see ``clearly_better``
-MORE_LATENTS, HALVED = 2.0, 0.5
+GOOD = 0.5  # FVU below which an SAE is read as it was meant, but for what costs little when it is mistaken:
+PIECE, PIECES = 64, 256  # tokens that stay together when text is drawn, or more; of how many pieces at most
+QUIET = {"b_dec", "bos", "hook"}
+KEPT_BYTES = 1 << 29  # of activations between two readings of the text; beyond it the model runs again
 DENSE_ELEMENTS = 1 << 24  # of latents at once: 64 MiB; a wrong way may let half of them fire
 Column = tuple[str, bool]  # a hook, and whether BOS stands before the text
 
@@ -77,16 +80,6 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What was measured of a way. ``fvu`` is infinite where it is no number."""
-
-    way: Way
-    fvu: float
-    l0: float
-    alive: float  # share of latents that fired at all
-
-
-@dataclass(frozen=True)
 class Outcome:
     """Every way that was tried, the declared one first; the one that holds; the text that it was done on."""
 
@@ -118,9 +111,12 @@ class Bench:
         widths = [check_hook(lm.facts, hook.removesuffix(UNNORMED)) for hook, _ in self._columns]
         self._harvest = Harvest(body, self._forward, widths, lm.device)
         self._where = dict(zip(self._columns, self._harvest.columns(), strict=True))
-        first = next(self._blocks(), None)
-        if first is None or not len(first):
+        self._kept: list[Block] | None = None
+        self._splices: dict[tuple[Column, Column], Splice] = {}
+        block = next(self._blocks(), None)
+        if block is None or not len(block.values):
             raise ValueError("the held-out text has no token that is not special")
+        first = block.values.float()
         if not first.isfinite().all():
             raise ValueError("the model's activations are not all finite numbers")
         self._harvest.outlier_norms = outlier_norms(first, widths)
@@ -131,20 +127,35 @@ class Bench:
     def measured(self, ways: Sequence[Way]) -> list[Tried]:
         """Each way on the whole text. Raises ValueError where there is no variance to explain."""
         trials = [_Trial(self, way) for way in ways]
-        variances = {trial.y: Variance() for trial in trials}
+        aims = {trial.y: _Sums(2 + trial.sae.d_out, self.pieces, self._lm.device) for trial in trials}
         self.tokens = self.left_out = came = 0
         for block in self._blocks():
-            x = block[~self._harvest.beyond(block)]
-            self.left_out += len(block) - len(x)
+            values = block.values.float()
+            counts = ~self._harvest.beyond(values)
+            x, pieces = values[counts], self._pieces_of(block.where).to(counts.device)[counts]
+            self.left_out += len(values) - len(x)
             self.tokens += len(x)
-            for column, variance in variances.items():
-                if len(x):
-                    variance.add(x[:, self._where[column]].double())
+            for column, sums in aims.items():
+                y = x[:, self._where[column]].double()
+                sums.add(torch.cat([torch.ones_like(y[:, :1]), y.square().sum(1, keepdim=True), y], dim=1), pieces)
             for trial in trials:
-                trial.add(x[:, self._where[trial.x]], x[:, self._where[trial.y]])
+                trial.add(x[:, self._where[trial.x]], x[:, self._where[trial.y]], pieces)
                 self._heard(came)
-            came += len(block)
-        return [trial.tried(variances[trial.y].total().item(), self.tokens) for trial in trials]
+            came += len(values)
+        if not self.tokens:
+            raise ValueError("there are no activations to measure on")
+        known = {column: Aim(*_parted(sums.total)) for column, sums in aims.items()}
+        return [trial.tried(known[trial.y], self.tokens) for trial in trials]
+
+    @property
+    def pieces(self) -> int:
+        return min(PIECES, math.ceil(len(self._numbers) * self._body.context / PIECE))
+
+    def _pieces_of(self, where: Tensor) -> Tensor:
+        """The piece of text that each token lies in, by where it is (n,): numbers from 0."""
+        context, windows = self._body.context, torch.from_numpy(self._numbers)
+        place = torch.searchsorted(windows, where // context) * context + where % context
+        return place * self.pieces // (len(windows) * context)
 
     def loss(self, way: Way) -> Loss | None:
         """What the SAE costs the model when it is read in this way; None where nothing can be put in its place.
@@ -152,18 +163,31 @@ class Bench:
         Raises ValueError when no token has text after it.
         """
         (hook, bos), (out, _) = columns = self.declared.columns(way)
-        if out.endswith(UNNORMED):
+        if UNNORMED in hook + out:
             return None
-        norms = dict(zip(self._columns, self._harvest.outlier_norms or (), strict=True))
-        hooks = {hook: norms[columns[0]], out: norms[columns[1]]}
-        text = self._body.led_by(self._lm.leading if bos else None)
+        if columns not in self._splices:  # it remembers what ablations cost
+            norms = dict(zip(self._columns, self._harvest.outlier_norms or (), strict=True))
+            hooks = {hook: norms[columns[0]], out: norms[columns[1]]}
+            text = self._body.led_by(self._lm.leading if bos else None)
+            sizes = list(hooks), list(hooks.values()), self._harvest.lm_tokens
+            self._splices[columns] = Splice(self._lm, text, self._numbers, *sizes)
         trial = _Trial(self, way)
-        splice = Splice(self._lm, text, self._numbers, list(hooks), list(hooks.values()), self._harvest.lm_tokens)
-        return splice.loss(hook, lambda x, _: trial.rebuilt(x), out)
+        return self._splices[columns].loss(hook, lambda x, _: trial.rebuilt(x), out)
 
-    def _blocks(self) -> Iterator[Tensor]:
-        """Text tokens of all columns, outliers too: (n, sum of widths) float32 each."""
-        return (block.values.float() for block in self._harvest.blocks(self._numbers))
+    def _blocks(self) -> Iterator[Block]:
+        """Text tokens of all columns, outliers too: (n, sum of widths) each."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept, room = list[Block](), KEPT_BYTES
+        for block in self._harvest.blocks(self._numbers):
+            yield block
+            room -= block.values.nbytes
+            if room >= 0:
+                kept.append(block)
+            else:
+                kept.clear()
+        self._kept = kept if room >= 0 else None
 
     def _forward(self, ids: Tensor) -> Tensor:
         """(n, T) → (n, T, sum of widths), columns side by side."""
@@ -176,8 +200,19 @@ class Bench:
         return torch.cat([found[column] for column in self._columns], dim=-1)
 
 
+class _Sums:
+    """Of each piece of text: (pieces, width) float64."""
+
+    def __init__(self, width: int, pieces: int, device: torch.device) -> None:
+        self.total = torch.zeros(pieces, width, dtype=torch.float64, device=device)
+
+    def add(self, values: Tensor, pieces: Tensor) -> None:
+        """values (n, width) of tokens that lie in ``pieces`` (n,)."""
+        self.total.index_add_(0, pieces, values)
+
+
 class _Trial:
-    """Sums up what an SAE makes of activations when it is read in one way. Dense: see DENSE_ELEMENTS."""
+    """Sums up what an SAE makes of activations when it is read in one way. Dense but for top-k: see DENSE_ELEMENTS."""
 
     def __init__(self, bench: Bench, way: Way) -> None:
         self.way = way
@@ -186,102 +221,76 @@ class _Trial:
         self.sae = meant(bench.declared.sae, way, size)
         self.factors = factors(way, size, size_out)
         self._rows = max(1, DENSE_ELEMENTS // self.sae.d_sae)
-        self._fired = torch.zeros(self.sae.d_sae, dtype=torch.int64, device=self.sae.W_dec.device)
-        self._lost = torch.zeros((), dtype=torch.float64, device=self.sae.W_dec.device)
+        device = self.sae.W_dec.device
+        self._fired = torch.zeros(self.sae.d_sae, dtype=torch.int64, device=device)
+        self._sums = _Sums(2 + self.sae.d_out, bench.pieces, device)
 
     def rebuilt(self, x: Tensor) -> Tensor:
         """Of x (n, d_in) float32, as the model has it: (n, d_out)."""
         return torch.cat([self._rebuilt(some)[0] for some in x.split(self._rows)]) if len(x) else x
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Of some tokens, (n, d_in) and (n, d_out) float32."""
-        for some, aim in zip(x.split(self._rows), y.split(self._rows), strict=True):
-            rebuilt, latents = self._rebuilt(some)
-            self._fired += (latents > 0).sum(0)
-            self._lost += (rebuilt - aim).double().square().sum()
+    def add(self, x: Tensor, y: Tensor, pieces: Tensor) -> None:
+        """Of some tokens, (n, d_in) and (n, d_out) float32, and the piece of text that each lies in (n,)."""
+        for some, aim, within in zip(*(each.split(self._rows) for each in (x, y, pieces)), strict=True):
+            rebuilt, fired = self._rebuilt(some)
+            self._fired += fired
+            residual = (rebuilt - aim).double()
+            squares = [each.double().square().sum(1, keepdim=True) for each in (residual, rebuilt)]
+            self._sums.add(torch.cat([*squares, residual], dim=1), within)
 
     @torch.no_grad()
     def _rebuilt(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is rebuilt of x (n, d_in), and on how many tokens each latent fired (d_sae,)."""
         read = x * self.factors[0]
-        latents = self.sae.encode(read)
-        return self.sae.decode(latents, read) / self.factors[1], latents
+        if isinstance(self.sae.rule, TopKRule):
+            values, latents = self.sae.encode_active(read)
+            rebuilt, fired = self.sae.decode_active(values, latents, read), latents[values > 0]
+            return rebuilt / self.factors[1], torch.bincount(fired, minlength=self.sae.d_sae)
+        every = self.sae.encode(read)
+        return self.sae.decode(every, read) / self.factors[1], (every > 0).sum(0)
 
-    def tried(self, variance: float, tokens: int) -> Tried:
-        fvu = self._lost.item() / variance
-        fired = self._fired
-        l0, alive = fired.sum().item() / tokens, (fired > 0).double().mean().item()
-        return Tried(self.way, fvu if math.isfinite(fvu) else math.inf, l0, alive)
+    def tried(self, aim: Aim, tokens: int) -> Tried:
+        l0, alive = self._fired.sum().item() / tokens, (self._fired > 0).double().mean().item()
+        return Tried(self.way, l0, alive, *_parted(self._sums.total), aim)
+
+
+def _parted(sums: Tensor) -> list[NDArray[np.float64]]:
+    """The first two columns (n,) each, then the rest (n, d)."""
+    found = sums.cpu().numpy()
+    return [found[:, 0], found[:, 1], found[:, 2:]]
 
 
 def certify(bench: Bench, l0: float | None) -> Outcome:
     """Try every way alone, then the best of them with each other one. ``l0``: what the SAE's maker says.
 
-    Raises ValueError as ``Bench.measured`` does.
+    Where the best so far explains well, a second mistake can only be one that costs little; where that is the declared
+    way, none is looked for. Raises ValueError as ``Bench.measured`` does.
     """
     declared = bench.declared
     singles = single_ways(declared.sae, bench.near, declared.bos)
     tried = bench.measured([Way(), *singles])
-    tokens, left_out = bench.tokens, bench.left_out
-    leading = min(tried[1:], key=lambda one: one.fvu).way
-    both = [leading.and_also(way) for way in singles]
-    pairs = bench.measured([way for way in both if way is not None])
-    best = tried[0]
-    for some in (tried[1:], pairs):
-        better = [one for one in some if clearly_better(one, best, l0)]
-        best = min(better, key=lambda one: one.fvu, default=best)
+    best = _best(tried[1:], tried[0], tried[0], l0)
+    if best is not tried[0] or best.fvu > GOOD:
+        leading = best if best is not tried[0] else min(tried[1:], key=lambda one: cost(one, tried[0]))
+        both = [leading.way.and_also(way) for way in singles if leading.fvu > GOOD or way.changes.keys() <= QUIET]
+        tried += bench.measured([way for way in both if way is not None])
+        best = _best(tried[1 + len(singles) :], best, tried[0], l0)
     alike = [
         one
         for one in tried[1:]
-        if one is not best and clearly_better(one, tried[0], l0) and not clearly_better(best, one, l0)
+        if best is not tried[0] and one is not best and better(one, tried[0], l0) and not better(best, one, l0)
     ]
-    return Outcome([*tried, *pairs], best, alike, tokens, left_out)
+    return Outcome(tried, best, alike, bench.tokens, bench.left_out)
 
 
-def clearly_better(one: Tried, other: Tried, l0: float | None) -> bool:
-    """Whether a way is so much better than another that the other cannot have been meant.
+def _best(some: Sequence[Tried], so_far: Tried, declared: Tried, l0: float | None) -> Tried:
+    """Of some ways the one that costs least of those that are better than the best so far, else that.
 
-    Both are measured on the same tokens, so chance has little say; but of an SAE that is right as it is a hook nearby
-    or another BOS may change FVU by as little as 2 to 5 % (the bundled model), and a b_dec near 0 by 14 %: with so
-    little between them either may have been meant, and it matters little. What matters costs a multiple. So FVU must
-    be a fifth lower. More latents explain more by themselves: where more than twice as many
-    fire, FVU must be halved. Where the maker says an L0, a way that is off by more than a factor of two must not be
-    further from it.
+    One that costs a little more may be better than it: see ``better``.
     """
-    needed = HALVED if one.l0 > MORE_LATENTS * other.l0 else CLEARLY
-    if not (math.isfinite(one.fvu) and one.fvu <= needed * other.fvu):
-        return False
-    return not l0 or off(one.l0, l0) <= max(off(other.l0, l0), MORE_LATENTS)
-
-
-def off(measured: float, stated: float) -> float:
-    """The factor between two positive numbers, 1 or more."""
-    return max(measured / stated, stated / measured) if measured > 0 else math.inf
-
-
-def values_at(lm: LM, ids: Tensor, hooks: Sequence[str]) -> list[Tensor]:
-    """The values at hooks, as ``LM.activations_at``, of which some may be in front of a norm (``UNNORMED``)."""
-    plain = list(dict.fromkeys(hook.removesuffix(UNNORMED) for hook in hooks))
-    wanted = [hook for hook in hooks if hook.endswith(UNNORMED)]
-    with _unnormed(lm, wanted) as found:
-        values = dict(zip(plain, lm.activations_at(ids, plain), strict=True))
-    return [{**values, **found}[hook] for hook in hooks]
-
-
-@contextmanager
-def _unnormed(lm: LM, hooks: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    family, values = FAMILIES[lm.facts.family], {}
-
-    def keep(hook: str) -> Callable[..., None]:
-        def heard(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            values[hook] = output[0] if isinstance(output, tuple) else output
-
-        return heard
-
-    with ExitStack() as stack:
-        for hook in hooks:
-            layer, point = parse_hook(hook.removesuffix(UNNORMED))
-            block = getattr(lm.model.base_model, family.blocks)[layer]
-            part = block.get_submodule(family.attention if point == "hook_attn_out" else "mlp")
-            handle = part.register_forward_hook(keep(hook))
-            stack.callback(handle.remove)
-        yield values
+    found = sorted((one for one in some if better(one, so_far, l0)), key=lambda one: cost(one, declared))
+    best = found[0] if found else so_far
+    for one in found[1:]:
+        if better(one, best, l0):
+            best = one
+    return best

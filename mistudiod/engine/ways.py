@@ -15,11 +15,8 @@ from torch import Tensor
 from mistudiod.engine.norms import NORMS
 from mistudiod.engine.rules import JumpReLURule, Rule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.facts import FAMILIES, ModelFacts, parse_hook
 
-UNNORMED = " before its norm"  # behind a hook's name: what goes into the norm whose output the hook gives
 SCALES = ("sqrt_d", "one", "undone")  # one number for the whole text, from the activations' size
-_RESIDUAL = ("hook_resid_pre", "hook_resid_post")
 _WORDS = {
     "orientation": {
         "W_enc": "with the encoder transposed",
@@ -111,21 +108,6 @@ def single_ways(sae: SparseAutoencoder, hooks: Sequence[str], bos: bool | None) 
     if bos is not None:
         ways.append(Way(bos="without" if bos else "with"))
     return [*ways, *(Way(hook=hook) for hook in hooks)]
-
-
-def near_hooks(facts: ModelFacts, hook: str) -> list[str]:
-    """Where an SAE may have been meant to read that is said to read at ``hook``: the residual stream a block before and
-    behind; of a family with norms between a block's parts and the stream, in front of that norm. Raises UnknownHook.
-    """
-    layer, point = parse_hook(hook)
-    if point in ("hook_mlp_out", "hook_attn_out"):
-        return [hook + UNNORMED] if FAMILIES[facts.family].post_normed else []
-    if point not in _RESIDUAL:
-        return []
-    other = _RESIDUAL[1 - _RESIDUAL.index(point)]
-    further = layer - 1 if point == "hook_resid_pre" else layer + 1
-    near = [f"blocks.{layer}.{other}"]
-    return [*near, f"blocks.{further}.{point}"] if 0 <= further < facts.n_layers else near
 
 
 def meant(sae: SparseAutoencoder, way: Way, size: Size) -> SparseAutoencoder:

@@ -34,12 +34,20 @@ def keep(folder: Path, name: str, found: Mapping[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def made_of(trained: Trained, text: HeldOutText, began: float) -> dict[str, Any]:
-    """What it was found out with and from, JSON-ready. ``began``: when, by ``time.monotonic``."""
+def hashes_of(trained: Trained) -> dict[str, str]:
+    """Of the SAE's files, as they are now: taken when it is loaded, for they may be others when the work is done."""
+    return {name: sha256_of(trained.folder / name) for name in ("cfg.json", trained.weights.name)}
+
+
+def made_of(trained: Trained, text: HeldOutText, began: float, sha256: Mapping[str, str]) -> dict[str, Any]:
+    """What it was found out with and from, JSON-ready.
+
+    ``began``: when, by ``time.monotonic``; ``sha256``: as ``hashes_of`` gave it then.
+    """
     found = origins(text.manifest, text.folder, trained.model)
     return {
         "sha256": {
-            "sae": {name: sha256_of(trained.folder / name) for name in ("cfg.json", trained.weights.name)},
+            "sae": dict(sha256),
             "model": found["model"]["weights"],
             "tokens": found["data"][TOKENS],
         },

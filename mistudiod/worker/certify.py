@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from mistudiod.engine.certificate import figures, holds, sentences, stated
-from mistudiod.engine.certify import CLEARLY, Bench, Body, Declared, certify
+from mistudiod.engine.certify import Bench, Body, Declared, certify
 from mistudiod.engine.held_out import with_text
 from mistudiod.engine.splice import Loss
 from mistudiod.engine.tokens import TokenWindows
+from mistudiod.engine.tried import LEAST, SURE
 from mistudiod.specs import Certify
-from mistudiod.worker.beside import keep, made_of
+from mistudiod.worker.beside import hashes_of, keep, made_of
 from mistudiod.worker.certify_repair import written_as_meant
 from mistudiod.worker.held_out_text import check_hooks, find_text
 from mistudiod.worker.link import Link, Refused
@@ -49,6 +50,7 @@ class _Certification:
     def __init__(self, spec: Certify, link: Link) -> None:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self.trained = open_trained(spec.sae, link)
+        self._sha256 = hashes_of(self.trained)
         self._text = find_text(spec.tokenization, self.trained, link)
         check_hooks(spec.sae, self.trained, self.trained.sae.d_in, self.trained.sae.d_out)
         self._lm = load(Path(self.trained.model["path"]), self.trained.device, self.trained.precision, None, link,
@@ -70,11 +72,11 @@ class _Certification:
             "sae": self._spec.sae,
             "holds": holds(outcome),
             "verdict": sentences(outcome, self.stated, by, losses, self._repair()),
-            "declared": figures(outcome.declared, losses[0]),
-            "best": figures(outcome.best, losses[1]),
+            "declared": figures(outcome.declared, outcome.declared, losses[0]),
+            "best": figures(outcome.best, outcome.declared, losses[1]),
             "stated": self.stated,
-            "tried": [figures(one) for one in outcome.tried],
-            "clearly": CLEARLY,
+            "tried": [figures(one, outcome.declared) for one in outcome.tried],
+            "better": {"least": LEAST, "standard_errors": SURE},
             "hook": trained.hook,
             "hook_out": trained.hook_out,
             "tokenization": self._text.name,
@@ -82,7 +84,7 @@ class _Certification:
             "outliers_left_out": outcome.left_out,
             "ce_tokens": losses[0].tokens if losses[0] else None,
             "repaired": None,
-            **made_of(trained, self._text, self._began),
+            **made_of(trained, self._text, self._began, self._sha256),
         }
 
     def _bench(self, windows: TokenWindows) -> Bench:

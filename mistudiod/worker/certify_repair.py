@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mistudiod.engine.certify import Bench, Outcome
+from mistudiod.engine.near import UNNORMED
 from mistudiod.engine.splice import NO_FIGURES
-from mistudiod.engine.ways import UNNORMED, factors, fold_factors, meant
+from mistudiod.engine.ways import Way, factors, fold_factors, meant
 from mistudiod.specs import Certify
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
@@ -44,14 +45,12 @@ def written_as_meant(
         named["prepend_bos"] = way.bos == "with"
     with new_folder(final, trained.weights.stat().st_size + SMALL_FILES_BYTES, replaces=True) as partial:
         repaired.save(partial, named)
-        recipe = _recipe(spec, trained, certificate, way.hook, link)
+        recipe = _recipe(spec, trained, certificate, way, link)
         recipe["sae_sha256"] = sha256_of(partial / "sae_weights.safetensors")
         (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def _recipe(
-    spec: Certify, trained: Trained, certificate: dict[str, Any], hook: str | None, link: Link
-) -> dict[str, Any]:
+def _recipe(spec: Certify, trained: Trained, certificate: dict[str, Any], way: Way, link: Link) -> dict[str, Any]:
     """That of the SAE as it was, with what was measured of the best way, and with what was done to it."""
     best, before = certificate["best"], trained.recipe
     kept = {name: value for name, value in before.items() if name not in (*MEASURES, "checkpoint", "finished")}
@@ -64,12 +63,20 @@ def _recipe(
         "fvu_before": certificate["declared"]["fvu"],
         "sha256_before": certificate["sha256"]["sae"],
     }
-    if hook:
-        moved = {"hook": hook} | ({} if trained.sae.transcodes else {"hook_out": None})
+    if way.bos and _text_begins_so(before) not in (None, way.bos == "with"):
+        recipe["spec"] = recipe["spec"] | {"tokenization": None}  # it is of the other kind of text
+    if way.hook:
+        moved = {"hook": way.hook} | ({} if trained.sae.transcodes else {"hook_out": None})
         recipe |= {name: value for name, value in moved.items() if name in before or value}
-        recipe["spec"] = before["spec"] | moved
+        recipe["spec"] = recipe["spec"] | moved
         recipe["resolved"] = before["resolved"] | {"outlier_norms": None}  # they were of the other hook
     return recipe
+
+
+def _text_begins_so(recipe: dict[str, Any]) -> bool | None:
+    """Whether the text that it was trained on begins with BOS; None when that is not known."""
+    policy = (recipe.get("tokenization") or {}).get("policy")
+    return policy["bos"] is not None if policy else None
 
 
 def _refuse_another(final: Path, link: Link) -> None:

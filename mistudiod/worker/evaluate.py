@@ -26,7 +26,7 @@ from mistudiod.engine.token_bytes import token_bytes
 from mistudiod.engine.verdict import evaluated
 from mistudiod.facts import check_hook
 from mistudiod.specs import Evaluate
-from mistudiod.worker.beside import keep, made_of
+from mistudiod.worker.beside import hashes_of, keep, made_of
 from mistudiod.worker.extract_source import known_norms, leaves_out
 from mistudiod.worker.held_out_text import body_of, check_hooks, find_text, loss_windows
 from mistudiod.worker.link import Link, Refused
@@ -55,6 +55,7 @@ class _Evaluation:
     def __init__(self, spec: Evaluate, link: Link) -> None:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self.trained = open_trained(spec.sae, link)
+        self._sha256 = hashes_of(self.trained)
         self._found = find_text(spec.tokenization, self.trained, link)
         check_hooks(spec.sae, self.trained, self.trained.sae.d_in, self.trained.sae.d_out)
         self._lm = load(Path(self.trained.model["path"]), self.trained.device, self.trained.precision, None, link,
@@ -99,7 +100,7 @@ class _Evaluation:
             "hook_out": trained.hook_out,
             "bos": self._bos,
             "tokenization": name,
-            **made_of(trained, self._found, self._began),
+            **made_of(trained, self._found, self._began, self._sha256),
         }
 
     def _measured(self, harvest: Harvest, hooks: list[str]) -> dict[str, Any]:
