@@ -109,11 +109,15 @@ async def test_labels_that_are_exported_are_taken_in_again_line_by_line(studio: 
     ]
 
 
-async def test_an_sae_that_is_removed_takes_its_labels_with_it(studio: Studio) -> None:
+async def test_an_sae_that_is_removed_takes_its_labels_with_it_and_the_trash_lets_them_go(studio: Studio) -> None:
+    async def left() -> int:
+        return int(await studio.app[DATABASE].read(lambda db: db.execute("select count(*) from labels").fetchone()[0]))
+
     await put(studio, 1, "x")
     assert (await studio.call("DELETE", SAE))[0] == 204
-    left = await studio.app[DATABASE].read(lambda db: db.execute("select count(*) from labels").fetchone()[0])
-    assert left == 0
+    assert await left() == 1, "it can be restored"
+    assert (await studio.call("DELETE", "/api/trash"))[0] == 200
+    assert await left() == 0
 
 
 async def test_endpoints_are_listed_with_where_they_are_and_whether_there_is_a_key(open_studio: OpenStudio) -> None:

@@ -264,7 +264,7 @@ async def test_a_setting_of_0_is_refused_where_a_session_is_to_stay(open_studio:
 
 
 async def test_a_session_ends_with_its_model(studio: Studio) -> None:
-    _, shown = await start(studio, saes=["s"])
+    _, shown = await start(studio, model="m", saes=[])
     for path in ("saes/s", "saes/s2", "models/m"):
         assert await show(studio) is not None
         assert (await studio.call("DELETE", f"/api/{path}"))[0] == 204
