@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistudiod.api.keys import UPLOADS
-from mistudiod.api.uploads import Upload, UploadPage
+from mistudiod.api.uploads import FileUpload, UploadPage
 from mistudiod.app import make_app
 from mistudiod.settings import Settings
 from mistudiod.uploads import KEPT_S, MAX_UPLOADS, Uploads
@@ -80,7 +80,7 @@ class House:
     def create(self, *files: dict[str, Any], name: str = "books") -> Any:
         status, made = self.call("POST", "/api/uploads", json={"name": name, "files": list(files)})
         assert status == 201, made
-        return Upload.model_validate(made).model_dump()
+        return FileUpload.model_validate(made).model_dump()
 
     def refused(self, *files: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         status, body = self.call("POST", "/api/uploads", json={"name": "books", "files": list(files)})
@@ -94,7 +94,7 @@ class House:
     def show(self, id: str) -> Any:
         status, found = self.call("GET", f"/api/uploads/{id}")
         assert status == 200, found
-        return Upload.model_validate(found).model_dump()
+        return FileUpload.model_validate(found).model_dump()
 
     def stands(self, id: str, file: int = 0) -> int:
         return int(self.show(id)["files"][file]["received_bytes"])
