@@ -14,7 +14,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 INPUTS = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "hatch_build.py", "mistudiod", "client", "web")
-LIBRARIES = {"preact.js", "preact-hooks.js", "signals-core.js", "signals.js", "htm.js", "LICENSES.txt"}
+LIBRARIES = {
+    "preact.js",
+    "preact-hooks.js",
+    "signals-core.js",
+    "signals.js",
+    "htm.js",
+    "uplot.js",
+    "uplot.css",
+    "LICENSES.txt",
+}
 SAY_PAGE = """
 from mistudiod import page
 found = page.load()
@@ -159,6 +168,7 @@ def test_libraries_of_another_lock_file_are_fetched_anew_and_current_ones_left_a
         "htm": ("dist/htm.mjs",),
         "@preact/signals": ("dist/signals.mjs",),
         "@preact/signals-core": ("dist/signals-core.mjs",),
+        "uplot": ("dist/uPlot.esm.js", "dist/uPlot.min.css"),
     }
     made = [
         line
