@@ -123,12 +123,16 @@ def _summed(sizes: list[tuple[What, int]], what: Collection[What]) -> list[dict[
 
 def _checkpoints(db: sqlite3.Connection, paths: Paths) -> Iterator[Path]:
     """Of trainings that are over all but the newest whole one, of each group of SAEs that are trained together; where
-    the training is done and none of its SAEs is left, here or in the trash, all of them.
+    the training is done and none of its SAEs is left, here or in the trash, all of them. Those of an SAE that an
+    unfinished job reads stay: it may read the SAE as it was at a checkpoint.
     """
-    alive = {one.job for one in trash.trashed(paths)}
-    alive |= {row["job"] for row in db.execute("select job from artifacts where noun = 'sae' and job is not null")}
+    made = db.execute("select name, job from artifacts where noun = 'sae' and job is not null").fetchall()
+    alive = {one.job for one in trash.trashed(paths)} | {row["job"] for row in made}
+    read = {row["job"] for row in made if users(db, "sae", row["name"])}
     query = f"select id, state from jobs where kind = 'train' and state in ({marks(ENDED)}) order by id"
     for row in db.execute(query, values(ENDED)).fetchall():
+        if row["id"] in read:
+            continue
         of_use = row["state"] != State.DONE or row["id"] in alive
         folder = paths.run(row["id"]) / "checkpoints"
         numbers = sorted((int(one.name) for one in folder.glob("*") if one.name.isdecimal()), reverse=True)
@@ -166,9 +170,11 @@ def _extractions(db: sqlite3.Connection, paths: Paths) -> Iterator[Thing]:
 
 
 def _exports(db: sqlite3.Connection, paths: Paths) -> Iterator[Path]:
+    """Those that can be written again: of SAEs that are here, and that no unfinished job reads."""
+    here = {row["name"] for row in db.execute("select name from artifacts where noun = 'sae'")}
     for folder in sorted(paths.exports.glob("*")):
-        sae = export_of(folder.name)
-        if not folder.name.startswith(PARTIAL) and folder.is_dir() and not (sae and users(db, "sae", sae[0])):
+        sae, _ = export_of(folder.name) or ("", "")
+        if not folder.name.startswith(PARTIAL) and folder.is_dir() and sae in here and not users(db, "sae", sae):
             yield folder
 
 

@@ -211,6 +211,26 @@ async def test_logs_go_30_days_after_their_job_and_records_stay(open_studio: Ope
     assert (studio.data / "runs" / str(job) / "job.json").exists()
 
 
+async def test_only_exports_that_can_be_written_again_are_offered(open_studio: OpenStudio) -> None:
+    studio = await full(open_studio)
+    for name in ("somebodys", "nobody-zip", "x" * 240):
+        (studio.data / "exports" / name).mkdir()
+    assert (await done(studio, "POST", "/api/clean", {"what": ["exports"], "dry_run": False}))["groups"][0][
+        "things"
+    ] == 4
+    assert {path.name for path in (studio.data / "exports").iterdir()} == {"somebodys", "nobody-zip", "x" * 240}
+
+
+async def test_checkpoints_stay_while_a_job_may_read_them(open_studio: OpenStudio) -> None:
+    studio = await full(open_studio)
+    job, data = (await studio.get("/api/saes/a"))["job"], studio.data
+    for number in (100, 200):
+        checkpoint(data, job, number)
+    slow = await studio.submit(dataset("slow"))
+    await studio.submit({"kind": "compare", "saes": ["a@100", "b"]}, after=[slow["id"]])
+    assert groups(await done(studio, "POST", "/api/clean", {}))["checkpoints"] == 0
+
+
 async def test_exports_are_listed_and_deleted_one_by_one(open_studio: OpenStudio) -> None:
     studio = await full(open_studio)
     (studio.data / "exports" / "somebodys").mkdir()

@@ -221,6 +221,8 @@ def test_features_that_are_there_already_are_not_taken_for_those_that_were_just_
         "1-res-batchtopk of tiny has such features already (Feature already exists (409)): choose another set"
         in refused(data)
     )
+    assert "such features already" in refused(data), "and the job that is tried again is refused again"
+    assert there.requests.count(requests.FEATURES) == len(there.sizes) + 2
 
 
 def test_what_is_refused_names_the_feature_and_what_was_said(data: Path, there: Neuronpedia) -> None:

@@ -73,7 +73,9 @@ class SaeAt:
 
     def _at_checkpoint(self, step: int) -> SparseAutoencoder:
         recipe = self.known.recipe
-        about = next(about for about in _kept(self) if about["step"] == step)
+        about = next((about for about in _kept(self) if about["step"] == step), None)
+        if about is None:
+            raise ValueError("this checkpoint is gone")
         number = about["saes"].index(trained_as(self.known.recipe))
         prefix = f"{number}.sae."
         folder = self.link.paths.run(recipe["job"]) / "checkpoints"

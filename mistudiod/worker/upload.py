@@ -33,12 +33,16 @@ _NOT_OURS = r"\bown|permission|belong|creator|access|not allowed|forbidden"  # w
 
 @dataclass
 class Taken:
-    """What there is at ``place`` of ``extraction``: all features before ``after`` that are not dead."""
+    """What there is at ``place`` of ``extraction``: all features before ``after`` that are not dead.
+
+    ``asked``: those before it were sent too, and no answer has come: they may be there or not.
+    """
 
     place: str
     extraction: str
     sae_sha256: str
     after: int = 0
+    asked: int = 0
     features: int = 0
     dead: int = 0
     labels: int = 0
@@ -113,7 +117,6 @@ class _Work:
         self._pages, self._about, self._labels, self._url, self._link = pages, about, labels, url, link
         begun = Taken(f"{url}/{about.names.model}/{about.names.source}", pages.folder.name, sae_sha256)
         known = begun.kept(link.run)
-        self._goes_on = known is not None  # so that the first request may have been taken, and its answer lost
         self.taken = known or begun
         self._set_was_there = False
 
@@ -148,17 +151,24 @@ class _Work:
 
     async def _send(self, api: Api, one: upload.Upload) -> None:
         if one.body is not None:
+            may_be_there = self.taken.asked == one.after
+            self._ask(one.after)
             try:
                 await api.post(upload.FEATURES, one.body)
             except Denied as denied:
-                if not (denied.is_there and (denied.unsure or self._goes_on)):
+                if not (denied.is_there and (denied.unsure or may_be_there)):
+                    self._ask(0)
                     raise self._refusal(denied, one) from denied
             self.taken.requests += 1
-        self._goes_on = False
         self.taken.after = one.after
         self.taken.features += len(one.indices)
         self.taken.dead += one.dead
         self.taken.labels += sum(index in self._labels for index in one.indices)
+        self.taken.keep(self._link.run)
+
+    def _ask(self, before: int) -> None:
+        """Keep that features before this one are sent, and perhaps taken; 0: none are."""
+        self.taken.asked = before
         self.taken.keep(self._link.run)
 
     def _check_key(self, denied: Denied) -> None:
