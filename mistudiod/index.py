@@ -66,19 +66,6 @@ class Index:
         """By name or, when it is all digits, by id. Raises NotFound."""
         return await self._database.read(lambda db: self.of(db, noun, ref))
 
-    async def once_called(self, name: str) -> Artifact:
-        """The SAE of a name; where there is none, the only one that was called so before. Raises NotFound."""
-
-        def select(db: sqlite3.Connection) -> Artifact:
-            try:
-                return self.of(db, "sae", name)
-            except NotFound:
-                if len(now := _called_now(db, name)) != 1:
-                    raise
-                return self.of(db, "sae", now[0])
-
-        return await self._database.read(select)
-
     async def all(self, noun: str, limit: int = 1000, after_id: int = 0) -> list[Artifact]:
         """In the order of their ids, those after ``after_id``; a ``limit`` of -1 is none."""
         query = "select * from artifacts where noun = ? and id > ? order by id limit ?"
@@ -192,8 +179,7 @@ class Index:
         column = "id" if ref.isdecimal() else "name"
         row = db.execute(f"select * from artifacts where noun = ? and {column} = ?", (noun, ref)).fetchone()
         if row is None:
-            now = _called_now(db, ref) if noun == "sae" else ()
-            raise NotFound(f"there is no {noun} {ref!r}{f'; it is called {now[0]} now' if now else ''}")
+            raise NotFound(f"there is no {noun} {ref!r}{_called_now(db, ref) if noun == 'sae' else ''}")
         return self._artifact(row)
 
     def _newest_features(self, db: sqlite3.Connection, sae: str) -> Artifact | None:
@@ -212,11 +198,11 @@ class Index:
         return {**info, **known, "folder": str(folder)}
 
 
-def _called_now(db: sqlite3.Connection, name: str) -> list[str]:
-    """Of SAEs that had a name before, the newest first."""
+def _called_now(db: sqlite3.Connection, name: str) -> str:
     query = """select artifacts.name from artifacts, json_each(info, '$.earlier') as earlier
-               where noun = 'sae' and earlier.value = ? order by artifacts.id desc"""
-    return [row["name"] for row in db.execute(query, (name,))]
+               where noun = 'sae' and earlier.value = ? order by artifacts.id desc limit 1"""
+    row = db.execute(query, (name,)).fetchone()
+    return f"; it is called {row['name']} now" if row else ""
 
 
 def _forget_said(db: sqlite3.Connection, sae: str) -> None:

@@ -136,7 +136,7 @@ class Planning:
         if spec.extends is None:
             return {}, 0
         try:
-            recipe = await self._index.once_called(spec.extends)
+            recipe = await self._index.get("sae", spec.extends)
         except NotFound as error:
             raise _refusal("extends", error.message) from None
         resolved = recipe.get("resolved") or {}
