@@ -42,6 +42,22 @@ def said(found: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**lists, **({"note": note} if isinstance(note, str) and note else {})}
 
 
+def read(folder: Path) -> dict[str, Any]:
+    """As ``said``, of the SAE in a folder; nothing where its about.json is damaged."""
+    try:
+        found = json.loads((folder / ABOUT).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said(found if isinstance(found, dict) else None)
+
+
+def known_as(name: str, info: Mapping[str, Any]) -> set[str]:
+    """What an SAE is called, was when it was trained, and at any time since. ``info``: its recipe and ``said``."""
+    spec = info.get("spec")
+    trained = spec.get("name") if isinstance(spec, dict) else None
+    return {name, *info.get("earlier", ()), *([trained] if isinstance(trained, str) else [])}
+
+
 def edited(about: Mapping[str, Any], add: Iterable[str], remove: Iterable[str], **note: str | None) -> dict[str, Any]:
     """``about`` with other tags, in their order, and with the note if one is given. Raises ValueError."""
     gone = set(remove)

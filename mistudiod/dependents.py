@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from mistudiod import label_statements, profiles, steerings
+from mistudiod import about, label_statements, profiles, steerings
 from mistudiod.index import Artifact
 from mistudiod.moving import FORMATS, folders
 from mistudiod.paths import Paths
@@ -21,8 +21,7 @@ def dependents(db: sqlite3.Connection, paths: Paths, sae: Artifact) -> dict[str,
     formats in which it is exported, extractions, labelled and marked features, ranges; and ``jobs`` that use it still.
     """
     name, places = sae["name"], folders(paths, sae["name"])
-    spec = sae.get("spec")
-    known_as = {name, spec.get("name") if isinstance(spec, dict) else None, *sae.get("earlier", ())}
+    known_as = about.known_as(name, sae)
     extending = db.execute(_EXTENDING, (sae["job"],)).fetchall() if sae["job"] else ()
     jobs = {*users(db, "sae", name), *filter(None, [maker(db, "sae", name)])}
     extractions = (

@@ -15,7 +15,7 @@ from typing import Any
 from mistudiod import about, label_statements, moving, profiles, ranges, steerings
 from mistudiod.database import Database
 from mistudiod.dependents import dependents
-from mistudiod.errors import Conflict, Invalid, NotFound
+from mistudiod.errors import Conflict, Invalid, NotFound, StudioError
 from mistudiod.index import Artifact, Index, read_info, read_object
 from mistudiod.jobs import LIVE, State
 from mistudiod.moving import Move
@@ -136,14 +136,24 @@ class Library:
         return await self._index.get("sae", new), labelled >= one.labels
 
     async def mend(self) -> None:
-        """Finish what the last daemon had begun; before the index is rebuilt."""
+        """Finish what the last daemon had begun, or take it back; before the index is rebuilt.
+
+        What allows neither, as a full disk, is logged and left to the next start: this one is needed to make room.
+        """
         move = await asyncio.to_thread(moving.begun, self._paths)
         if move is None:
             return
-        if await asyncio.to_thread(moving.carry_out, self._paths, move):
-            await self._database.write(lambda db: self._rows(db, move) if _is_due(db, move) else None)
-            log.info("%s is at %s now: that was begun before the studio ended", move.old, move.new)
-        await asyncio.to_thread(moving.end, self._paths)
+        try:
+            if await asyncio.to_thread(moving.carry_out, self._paths, move):
+                await self._database.write(lambda db: self._rows(db, move) if _is_due(db, move) else None)
+                log.info("%s is at %s now: that was begun before the studio ended", move.old, move.new)
+            await asyncio.to_thread(moving.end, self._paths)
+        except (OSError, StudioError) as error:
+            due = await self._database.read(lambda db: _is_due(db, move))
+            if due and await asyncio.to_thread(moving.take_back, self._paths, move):
+                log.warning("%s stays where it was, not at %s: %s", move.old, move.new, moving.why(error))
+            else:
+                log.error("%s is half at %s: %s", move.old, move.new, moving.not_taken_back(error))
 
     # -- how it is done ------------------------------------------------------------------------------------------
 
@@ -161,8 +171,8 @@ class Library:
         try:
             await self._database.write(move)
         except Exception as error:
-            if begun:
-                await asyncio.to_thread(moving.take_back, self._paths, begun[0])
+            if begun and not await asyncio.to_thread(moving.take_back, self._paths, begun[0]):
+                raise moving.not_taken_back(error) from error
             if isinstance(error, OSError):
                 raise _not_done(error) from error
             raise
@@ -184,7 +194,7 @@ class Library:
 
 
 def _not_done(error: OSError) -> Conflict:
-    return Conflict(f"{error.filename or 'a file'} cannot be written or moved ({error.strerror}): nothing was changed")
+    return Conflict(f"{moving.why(error)}: nothing was changed")
 
 
 def _is_due(db: sqlite3.Connection, move: Move) -> bool:

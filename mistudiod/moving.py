@@ -3,7 +3,8 @@ cuts short.
 
 An SAE lies at a place: its name, or ``trash/<id>``, which no SAE can be called. ``moving.json`` says which one is on
 its way, from where to where: it is written first, and removed when folders and database agree. The SAE's own folder
-goes last.
+goes last. What was found out about it, its certificate and evaluation, is not written anew: it would pass for newer
+than it is.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from mistudiod.specs.library import Format
 log = logging.getLogger("mistudiod.moving")
 FORMATS: tuple[str, ...] = get_args(Format)
 _TRASH = "trash/"
-_SAY_ITS_NAME = ("recipe.json", "certificate.json", "evaluation.json")
+_MEND = "free some space on its disk and start the studio anew, which finishes that or takes it back"
 
 
 class Move(NamedTuple):
     """``was``: what the SAE has been called up to now; ``row``: its number in the index, of one that was there;
-    ``job``: which has made it; ``ages``: when its folders were last written, which they keep.
+    ``job``: which has made it; ``ages``: when its folders were last written, which they keep; ``said``: what was in the
+    files that another name changes, "" for one that is not there.
     """
 
     old: str
@@ -42,6 +44,7 @@ class Move(NamedTuple):
     row: int | None
     job: int | None
     ages: Mapping[str, int] = MappingProxyType({})
+    said: Mapping[str, str] = MappingProxyType({})
 
     @property
     def name(self) -> str | None:
@@ -75,7 +78,7 @@ def folders(paths: Paths, place: str) -> dict[str, Path]:
 def check_room(paths: Paths, place: str) -> None:
     """Raises Conflict unless nothing lies where an SAE is to go, as an export of an earlier one. Empty folders go."""
     if paths.moving.exists():
-        raise Conflict("another SAE is half renamed or removed: start the studio anew, which finishes that")
+        raise Conflict(f"an SAE is half renamed, removed or restored: {_MEND}")
     for folder in folders(paths, place).values():
         with contextlib.suppress(OSError):
             folder.rmdir()
@@ -86,8 +89,10 @@ def check_room(paths: Paths, place: str) -> None:
 def begin(paths: Paths, move: Move) -> Move:
     """Say that it is on its way: from now on it is finished, or taken back."""
     ages = {name: folder.stat().st_mtime_ns for name, folder in _aged(paths, move.old)}
-    write_whole(paths.moving, [json.dumps(move._replace(ages=ages)._asdict())])
-    return move._replace(ages=ages)
+    saying = _saying(folders(paths, move.old)) if move.name not in (None, move.was) else ()
+    move = move._replace(ages=ages, said={name: _text(file) for name, file in saying})
+    write_whole(paths.moving, [json.dumps(move._asdict())])
+    return move
 
 
 def begun(paths: Paths) -> Move | None:
@@ -122,15 +127,35 @@ def carry_out(paths: Paths, move: Move) -> bool:
     return True
 
 
-def take_back(paths: Paths, move: Move) -> None:
-    """Rename what was renamed back. Raises OSError."""
+def take_back(paths: Paths, move: Move) -> bool:
+    """Rename what was renamed back, and let its files say what they said; False when that cannot be, which is logged.
+
+    It is on its way still then.
+    """
     before, after = folders(paths, move.old), folders(paths, move.new)
-    for what, folder in reversed(after.items()):
-        _rename(folder, before[what])
-    if move.name is not None:
-        _say(before, move.name, move.was)
-    _keep_ages(paths, move.old, move.ages)
-    end(paths)
+    try:
+        for what, folder in reversed(after.items()):
+            _rename(folder, before[what])
+        for name, text in move.said.items():
+            what, _, file = name.partition("/")
+            _put_back(before[what] / file, text)
+        _keep_ages(paths, move.old, move.ages)
+        end(paths)
+    except (OSError, Conflict):
+        log.exception("%s cannot be taken back to %s", move.new, move.old)
+        return False
+    return True
+
+
+def not_taken_back(error: Exception) -> Conflict:
+    """``error``: for which it could not be finished."""
+    return Conflict(f"{why(error)}, and what was done before could not be taken back: {_MEND}")
+
+
+def why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'} cannot be written or moved ({error.strerror})"
+    return str(error)
 
 
 def _aged(paths: Paths, place: str) -> Iterator[tuple[str, Path]]:
@@ -160,12 +185,34 @@ def _rename(folder: Path, to: Path) -> None:
         raise
 
 
+def _saying(places: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    """The files that another name changes, and what they are called in ``Move.said``."""
+    yield from ((f"sae/{file}", places["sae"] / file) for file in ("recipe.json", about.ABOUT))
+    for path in sorted(places["features"].glob("*/manifest.json")):
+        yield f"features/{path.parent.name}/{path.name}", path
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _put_back(path: Path, text: str) -> None:
+    if _text(path) == text:
+        return
+    if text:
+        put_beside(path.parent, path.name, text)
+    else:
+        path.unlink()
+
+
 def _say(places: Mapping[str, Path], was: str, name: str) -> None:
     """Let the SAE's files call it by its name. Of the training's spec nothing changes: checkpoints know it by that."""
     if was == name or not places["sae"].is_dir():
         return
-    stores = sorted(places["features"].glob("*/manifest.json"))
-    for path in (*(places["sae"] / file for file in _SAY_ITS_NAME), *stores):
+    for path in (path for _, path in _saying(places) if path.name != about.ABOUT):
         found = read_object(path) or {}
         now = {
             field: one if field == "spec" else renamed({field: one}, was, name)[field] for field, one in found.items()

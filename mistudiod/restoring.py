@@ -94,8 +94,10 @@ def restore(db: sqlite3.Connection, runs: Path, records: Iterable[Record], highe
         add_metrics(db, record.id, _read_metrics(runs / str(record.id) / METRICS, _only_sae(record.makes)))
         for needed in record.after:
             db.execute("insert or ignore into dependencies select ?, id from jobs where id = ?", (record.id, needed))
-        if record.makes and record.state is State.DONE:  # few artifacts say themselves which job has made them
-            query = "update artifacts set job = :id where noun = :noun and name = :name and (job is null or job < :id)"
+        if record.makes and record.state is State.DONE:
+            # Few artifacts say themselves which job has made them; one that does may have another's name by now.
+            query = """update artifacts set job = :id where noun = :noun and name = :name
+                       and (job is null or job < :id) and json_extract(info, '$.job') is null"""
             for name in record.makes.names:
                 db.execute(query, {"id": record.id, "noun": record.makes.noun, "name": name})
         told(db, record.id)

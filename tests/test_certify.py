@@ -444,7 +444,8 @@ def test_without_being_asked_nothing_but_the_certificate_is_written(data: Path) 
     assert [path.name for path in (data / "saes").iterdir()] == ["s"]
     assert folder.stat().st_mtime_ns == was, "it is as old as it was"
     certificate = json.loads((folder / "certificate.json").read_text())
-    assert "mistudio sae certify s --repair writes s-repaired" in certificate["verdict"][1]
+    assert "certify it with --repair, and another SAE is written that way" in certificate["verdict"][1]
+    assert " s " not in certificate["verdict"][1], "the SAE may have another name when this is read"
     for name, sha256 in certificate["sha256"]["sae"].items():
         assert sha256 == hashlib.sha256((folder / name).read_bytes()).hexdigest()
     assert certificate["sha256"]["tokens"]["sha256"]

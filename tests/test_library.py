@@ -124,7 +124,7 @@ async def test_a_renamed_sae_has_all_that_it_had(open_studio: OpenStudio) -> Non
     whole = await studio.get(f"/api/steerings/{run['id']}")
     assert json.dumps(whole).count('"a"') == 0 and json.dumps(whole).count('"new"') >= 6
     assert await studio.app[keys.DATABASE].read(lambda db: rows_named(db, "a")) == {}
-    for path in ("features/new/1/manifest.json", "saes/new/certificate.json"):
+    for path in ("features/new/1/manifest.json", "saes/new/recipe.json"):
         assert json.loads((studio.data / path).read_text())["sae"] == "new"
     await integrity(studio)
     assert not list(studio.data.glob("**/.partial-*")) and not (studio.data / "moving.json").exists()

@@ -160,6 +160,26 @@ def test_reindex_refuses_while_a_daemon_runs(start: Any) -> None:  # noqa: F811
     assert "another daemon" in _reindex(daemon, code=78)
 
 
+async def test_a_name_that_another_sae_had_when_it_was_made_keeps_the_job_that_made_it(open_studio: OpenStudio) -> None:
+    studio = await open_studio()
+    put_artifact(studio.data, "tokens", "t", "tokenization.json", '{"dataset": "d", "model": "m"}')
+    await studio.server.close()
+    studio = await open_studio()
+    jobs = {}
+    for name in ("b", "a"):
+        jobs[name] = (await studio.submit(train(name)))["id"]
+        await studio.until(jobs[name])
+    for was, name in (("a", "c"), ("b", "a")):
+        assert (await studio.call("POST", f"/api/saes/{was}/rename", json={"name": name}))[0] == 200
+    for lost in (False, True):
+        if lost:
+            await studio.server.close()
+            lose_database(studio.data)
+            studio = await open_studio()
+        assert (await studio.get("/api/saes/a"))["job"] == jobs["b"]
+        assert (await studio.get("/api/saes/c"))["job"] == jobs["a"]
+
+
 async def test_a_large_index_does_not_hold_up_the_loop(open_studio: OpenStudio) -> None:
     studio = await open_studio()
     for number in range(2000):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from run_job import folders
 from safetensors.torch import load_file
+from test_train_ends import renamed
 from test_train_job import SPEC, data, job, model_folder, recipe_of, steps_saved
 
 from mistudiod.engine.rules import JumpReLURule
@@ -133,3 +134,11 @@ def test_those_of_one_training_and_of_one_beginning_are_known(data: Path) -> Non
         "s@2": "training", "s": "training", "again": "beginning", "other": None, "wide": None, "more": "extended"
     }  # fmt: skip
     assert lineage(opened(data, "more"), one) == "extended"
+
+
+def test_an_sae_that_was_renamed_before_and_after_it_was_extended_is_known(data: Path) -> None:
+    job(data, steps=3)
+    renamed(data, "s", "t")
+    job(data, run=2, name="more", steps=5, extends="t")
+    renamed(data, "t", "u")
+    assert lineage(opened(data, "u"), opened(data, "more")) == "extended"

@@ -216,6 +216,25 @@ def test_a_renamed_sae_is_extended_from_the_checkpoint_that_knows_it_by_its_firs
     assert recipe_of(data, "after")["extends"]["sae"] == NAMES[0]
 
 
+def test_a_stopped_training_goes_on_when_the_sae_that_it_extends_was_renamed(data):
+    job(data, run=1)
+    job(data, run=2, name="straight", extends="s", steps=60)
+    with pytest.raises(Asked):
+        job(data, run=3, name="stopped", extends="s", steps=60, link=StopsAt)
+    renamed(data, "s", "c")
+    job(data, run=3, name="stopped", extends="s", steps=60)
+    assert equal(data, "straight", "stopped")
+    assert recipe_of(data, "stopped")["finished"] and recipe_of(data, "stopped")["extends"]["job"] == 1
+
+
+def test_of_two_that_had_the_name_before_none_is_taken_for_the_one_that_is_extended(data):
+    for number, name in ((1, "c"), (2, "d")):
+        job(data, run=number)
+        renamed(data, "s", name)
+    with pytest.raises(Refused, match="there is no SAE called s"):
+        job(data, run=3, name="longer", extends="s", steps=60)
+
+
 def test_what_a_person_has_said_of_an_sae_stays_when_its_training_goes_on(data):
     with pytest.raises(Asked):
         job(data, run=1, link=StopsAt)

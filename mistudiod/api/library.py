@@ -51,7 +51,9 @@ class Dependents(Fields):
     sae: str
     profiles: list[str] = Field(description="that change features of it; they stay, and cannot be used without it")
     steerings: int = Field(description="runs of steering that name it; they stay")
-    extended_by: list[str] = Field(description="SAEs whose training went on from it; they stay, and need it no more")
+    extended_by: list[str] = Field(
+        description="SAEs whose training went on from it; they stay; one that was stopped needs it to go on"
+    )
     exports: list[str] = Field(description="formats in which it is exported")
     extractions: int
     labels: int = Field(description="features that are labelled")

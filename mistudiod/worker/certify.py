@@ -25,6 +25,9 @@ from mistudiod.worker.trained import load, open_trained
 CERTIFICATE = "certificate.json"
 FORMAT = 1  # of certificates
 RESULT = ("sae", "holds", "verdict", "best", "declared", "tried", "stated", "tokens", "tokenization", "repaired")
+# Without names: the SAE may have another when they are read.
+_REPAIR = "nothing was changed: certify it with --repair, and another SAE is written that way"
+_REPAIRED = "another SAE is written that way; this one stays as it is"
 
 
 def run(spec: Certify, link: Link) -> None:
@@ -71,7 +74,7 @@ class _Certification:
             "format": FORMAT,
             "sae": self._spec.sae,
             "holds": holds(outcome),
-            "verdict": sentences(outcome, self.stated, by, losses, self._repair()),
+            "verdict": sentences(outcome, self.stated, by, losses, _REPAIRED if self._spec.repair else _REPAIR),
             "declared": figures(outcome.declared, outcome.declared, losses[0]),
             "best": figures(outcome.best, outcome.declared, losses[1]),
             "stated": self.stated,
@@ -110,9 +113,3 @@ class _Certification:
         best = declared if outcome.best is outcome.declared else self.bench.loss(outcome.best.way)
         self._link.progress("measure the model's loss", 2, 2)
         return declared, best
-
-    def _repair(self) -> str:
-        name, repaired = self._spec.sae, self._spec.repaired
-        if self._spec.repair:
-            return f"{repaired} is written that way; {name} stays as it is"
-        return f"nothing was changed: mistudio sae certify {name} --repair writes {repaired} that way"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mistudiod.about import known_as
+from mistudiod.about import read as read_about
 from mistudiod.engine import checkpoint
 from mistudiod.engine.architectures import ARCHITECTURES
 from mistudiod.engine.architectures.step import Settings, Shape
@@ -148,8 +150,8 @@ def lineage(a: SaeAt, b: SaeAt) -> str | None:
 
 def _is_extended_by(a: SaeAt, b: SaeAt) -> bool:
     recipe, extends = a.known.recipe, b.known.recipe.get("extends") or {}
-    ours = recipe.get("job"), recipe["spec"].get("name")
-    return "job" in extends and ours == (extends["job"], extends["sae"])
+    names = known_as(a.name, {**recipe, **read_about(a.known.folder)})
+    return "job" in extends and recipe.get("job") == extends["job"] and extends["sae"] in names
 
 
 def _seed(sae: SaeAt) -> int | None:

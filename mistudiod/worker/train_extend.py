@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mistudiod import about
 from mistudiod.engine import checkpoint
 from mistudiod.engine.checkpoint import Checkpoint
+from mistudiod.paths import PARTIAL
 from mistudiod.specs import Train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.read_recipe import trained_as
@@ -51,8 +53,8 @@ def checkpoint_to_extend(one_pass: Pass, link: Link) -> Checkpoint:
     was = trained_as(recipe)
     folder = link.paths.run(recipe["job"] or 0) / "checkpoints"
 
-    def fits(about: dict[str, Any]) -> bool:
-        return about.get("made_of", {}).get("format") == FORMAT and was in about["saes"]
+    def fits(said: dict[str, Any]) -> bool:
+        return said.get("made_of", {}).get("format") == FORMAT and was in said["saes"]
 
     found = checkpoint.latest(folder, fits)
     if found is None:
@@ -77,14 +79,24 @@ def origin(spec: Train, link: Link) -> dict[str, Any] | None:
 
 def _recipe(spec: Train, link: Link) -> dict[str, Any]:
     assert spec.extends is not None
-    path = link.paths.artifact("sae", spec.extends) / "recipe.json"
+    path = _folder(spec.extends, link) / "recipe.json"
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise Refused(f"there is no SAE called {spec.extends}", "extends") from None
     except (OSError, ValueError) as error:
         raise Refused(f"{path} is damaged: {error}", "extends") from error
     return found
+
+
+def _folder(name: str, link: Link) -> Path:
+    """Of the SAE of a name; where there is none, the only one that was called so when the training began."""
+    folder = link.paths.artifact("sae", name)
+    if folder.exists():
+        return folder
+    saes = [path.parent for path in folder.parent.glob(f"*/{about.ABOUT}") if not path.parent.name.startswith(PARTIAL)]
+    found = [sae for sae in saes if name in about.read(sae).get("earlier", ())]
+    return found[0] if len(found) == 1 else folder
 
 
 def _differs(spec: Train, field: str, before: object, now: object) -> Refused:
