@@ -16,9 +16,9 @@ from torch import Tensor
 from mistudiod.engine import legacy
 from mistudiod.engine.beside_baselines import Beside, Sample, beside_components, beside_random
 from mistudiod.engine.by_document import Bootstrap, Interval, LossSums, Sums, difference, without_empty
-from mistudiod.engine.document_sums import Batch, Measured, Part, Text, measured
+from mistudiod.engine.document_sums import Batch, Measured, Part, Text, measured, rebuilding
 from mistudiod.engine.legacy import Legacy
-from mistudiod.engine.measure import DENSE_SHARE, Meter, density_histogram, nearest
+from mistudiod.engine.measure import DENSE_SHARE, density_histogram, nearest
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.splice import Splice
 from mistudiod.engine.verdict import COPIES
@@ -100,7 +100,7 @@ def evaluate(
 
 def with_losses(sae: SparseAutoencoder, splice: Splice, hook: str, hook_out: str) -> Found:
     """What the SAE costs the language model, JSON-ready. Raises ValueError when no token has text after it."""
-    loss, by_document = splice.loss_by_document(hook, Meter(sae).add, hook_out)
+    loss, by_document = splice.loss_by_document(hook, rebuilding(sae), hook_out)
     (sums,) = without_empty(by_document)
     values = {**loss.figures(), "ce_zero": loss.zero - loss.clean, "ce_mean": loss.mean - loss.clean}
     return {"figures": _figures(values, sums), "ce_tokens": loss.tokens, "ce_units": len(sums.tokens)}
