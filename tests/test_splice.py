@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tensors_made import Made
 from tiny_models import CONTEXT, FAMILIES, VOCABULARY, tiny_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mistudiod.engine import document_sums
 from mistudiod.engine import lm as lm_module
@@ -194,18 +193,6 @@ def test_the_meter_measures_in_the_same_pass(lm: LM) -> None:
     assert meter.measures().tokens == len(x)
 
 
-class Largest(TorchDispatchMode):
-    """How many numbers the largest tensor has that anything gives."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for one in made if isinstance(made, (tuple, list)) else [made]:
-            self.elements = max(self.elements, one.numel() if isinstance(one, Tensor) else 0)
-        return made
-
-
 def test_what_is_rebuilt_at_once_is_bounded_where_any_number_of_latents_may_fire(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -215,10 +202,10 @@ def test_what_is_rebuilt_at_once_is_bounded_where_any_number_of_latents_may_fire
         whole_x = Meter(sae).add(x, x)
         monkeypatch.setattr(document_sums, "ROWS", 16)
         monkeypatch.setattr(document_sums, "DENSE_ELEMENTS", 9 * 96)
-        with Largest() as largest:
+        with Made() as made:
             rebuilt = rebuilding(sae)(x, x)
         torch.testing.assert_close(rebuilt, whole_x)
-        assert largest.elements <= max(16 * 96, x.numel())
+        assert made.largest <= max(16 * 96, x.numel())
         assert rebuilding(sae)(x[:0], x[:0]).shape == (0, 32)
         monkeypatch.undo()
 

@@ -25,6 +25,7 @@ from mistudiod.engine.verdict import COPIES
 
 Told = Callable[[str, int, int], None]  # a stage, how many tokens of it are done, and of how many; it may raise
 Found = dict[str, Any]
+_LATENTS = 8_192  # of an encoder and a decoder, whose rows are normalized at once
 # Of each figure its unit and formula. y is what is to be rebuilt, y_hat what is made of it; sums and means are over the
 # tokens that count.
 FORMULAS: dict[str, tuple[str, str]] = {
@@ -136,7 +137,8 @@ def _of_latents(sae: SparseAutoencoder, fired: Tensor, tokens: int) -> Found:
 
 @torch.no_grad()
 def _aligned(sae: SparseAutoencoder) -> float:
-    return torch.cosine_similarity(sae.W_enc.t(), sae.W_dec, dim=1).double().mean().item()
+    parts = zip(sae.W_enc.split(_LATENTS, dim=1), sae.W_dec.split(_LATENTS), strict=True)
+    return torch.cat([torch.cosine_similarity(one.t(), other, dim=1) for one, other in parts]).double().mean().item()
 
 
 def _baselines(
