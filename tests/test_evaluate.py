@@ -16,20 +16,24 @@ from click.testing import CliRunner
 from mistudio.cli import main
 from run_job import run_job
 from studio import running
+from tensors_made import Made
 from test_certify import put
 from tiny_models import LINES, tiny_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from trained_saes import change
 
-from mistudiod.engine import document_sums
+from mistudiod.engine import beside_baselines, document_sums, evaluate
+from mistudiod.engine.beside_baselines import Sample, beside_random
 from mistudiod.engine.by_document import Bootstrap
+from mistudiod.engine.document_sums import Batch, Text
 from mistudiod.engine.extract import spread
 from mistudiod.engine.hooks import hooked
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.measure import measure
 from mistudiod.engine.rules import JumpReLURule, Rule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.splice import Units
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.engine.verdict import evaluated
 from mistudiod.paths import Paths
@@ -305,6 +309,29 @@ def test_a_block_at_a_time_makes_no_difference(data: Path, monkeypatch: pytest.M
             assert found["figures"][name]["value"] == pytest.approx(one["value"], rel=1e-5), name
         if one["interval"]:
             assert found["figures"][name]["interval"] == pytest.approx(one["interval"], rel=1e-4)
+
+
+def test_encoder_and_decoder_are_held_together_some_latents_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = sae_of()
+    sae.W_enc = torch.randn(D, WIDTH, generator=torch.Generator().manual_seed(5))
+    by_hand = torch.cosine_similarity(sae.W_enc.t(), sae.W_dec, dim=1).double().mean().item()
+    monkeypatch.setattr(evaluate, "_LATENTS", 7)
+    with Made() as made:
+        assert evaluate._aligned(sae) == pytest.approx(by_hand, rel=1e-6)
+    assert made.largest <= 7 * D
+
+
+def test_a_wide_random_dictionary_is_measured_on_fewer_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, d = 600, 4
+    text = Text(None, np.arange(n), slice(0, d), slice(0, d), Units(lambda some: some[:, None], 1))  # type: ignore[arg-type]
+    x, of = torch.randn(n, d, generator=torch.Generator().manual_seed(0)), np.zeros(n, dtype=np.int64)
+    sample = Sample(text, n, d)
+    sample.add(Batch(x, x, of, np.arange(n), torch.zeros(n, dtype=torch.bool)), torch.ones(n, dtype=torch.float64))
+    monkeypatch.setattr(beside_baselines, "LEAST_RANDOM", 10)
+    monkeypatch.setattr(beside_baselines, "RANDOM_WORK", 300 * (2_000 * d + 2 * 2 * d + 2**3))
+    for d_sae, most in ((2_000, 300), (8_000, 75), (80_000, 10)):  # each token is held against every atom
+        found = beside_random(sample, torch.zeros(d, dtype=torch.float64), d_sae, 2.0, 0, lambda done, of: None)
+        assert 0.8 * most < found.sae.tokens.sum() <= most
 
 
 def test_fewer_tokens_are_measured_on_when_so_asked(data: Path) -> None:

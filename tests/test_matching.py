@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mistudiod.engine import matching as m
 from mistudiod.engine.matching import Side, best_matches, histogram, matching, moved, random_cosines
@@ -129,6 +130,49 @@ def test_random_dictionaries_find_as_much_of_each_other_as_the_floor_says() -> N
     wider = random_cosines(10_000, 16)
     assert wider.mean() > random_cosines(100, 16).mean()
     assert torch.equal(wider, random_cosines(10_000, 16))
+
+
+class Draws(TorchDispatchMode):
+    """How many times numbers are drawn."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "randn" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_floor_of_one_width_is_worked_out_once_and_said_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "_floors", {})
+    a, b, c = (side(rows(n, 6, n)) for n in (31, 31, 37))
+    with Draws() as draws:
+        first = found(a, b)
+    assert draws.count == 2  # directions to look for, and one block of those to look in
+    with Draws() as draws:
+        again = [found(a, b), found(b, c), found(c, a)]
+    assert draws.count == 2
+    assert again[0] == first
+    floors = [pair[way]["random"] for pair in (first, *again) for way in ("a_in_b", "b_in_a")]
+    assert len({id(one) for one in floors}) == len({id(one["histogram"]) for one in floors}) == 8
+    for pair, widths in zip(again, [(31, 31), (37, 31), (31, 37)], strict=True):
+        for way, width in zip(("a_in_b", "b_in_a"), widths, strict=True):
+            assert pair[way]["random"]["mean"] == float(random_cosines(width, 6).mean())
+
+
+def test_a_stop_is_heard_while_the_floor_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "_floors", {})
+    monkeypatch.setattr(m, "_COLUMNS", 8)
+    a, b, heard = side(rows(20, 6, 0)), side(rows(40, 6, 1)), list[int]()
+
+    def stopping(done: int) -> None:
+        heard.append(done)
+        if len(heard) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        matching(a, b, stopping)
+    assert heard == [20, 20, 20, 20]  # its rows, and then the blocks of the first floor
+    assert found(a, b)["a_in_b"]["random"]["mean"] == float(random_cosines(40, 6).mean())
 
 
 def test_decoders_of_other_widths_are_refused() -> None:

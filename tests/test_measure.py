@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import ArrayLike, NDArray
+from tensors_made import Made
 
 from mistudiod.engine.activations import Harvest
-from mistudiod.engine.baselines import pca_fvu, random_dictionary_fvu
+from mistudiod.engine.baselines import RandomDictionary, pca_fvu, random_dictionary_fvu
 from mistudiod.engine.calibrate import calibrated
 from mistudiod.engine.held_out import HeldOut, harvest_held_out, most_tokens
 from mistudiod.engine.measure import decoder_cosine, density_histogram, measure
@@ -147,6 +148,14 @@ def test_random_dictionary_depends_on_nothing_but_its_seed() -> None:
     first = random_dictionary_fvu([x], mean, 50, 4, seed=0)
     assert random_dictionary_fvu(x.split(9), mean, 50, 4, seed=0) == pytest.approx(first, rel=1e-12)
     assert random_dictionary_fvu([x], mean, 50, 4, seed=1) != first
+
+
+def test_a_random_dictionary_is_in_memory_once() -> None:
+    with Made() as made:
+        atoms = RandomDictionary.of(torch.zeros(10), d_sae=50, k=4, seed=6).atoms
+    assert {one.data_ptr() for one in made.tensors if one.numel() >= 50 * 10} == {atoms.data_ptr()}
+    drawn = torch.randn(50, 10, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    assert torch.equal(atoms, drawn / torch.linalg.vector_norm(drawn, dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize(("d_sae", "k"), [(50, 0), (50, 11), (3, 4)])

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensors_made import Made
 from tiny_models import CONTEXT, FAMILIES, VOCABULARY, tiny_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from mistudiod.engine import document_sums
 from mistudiod.engine import lm as lm_module
+from mistudiod.engine.document_sums import rebuilding
 from mistudiod.engine.hooks import hooked
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.measure import Meter
-from mistudiod.engine.rules import TopKRule
+from mistudiod.engine.rules import JumpReLURule, TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.splice import NO_FIGURES, PASSES, Loss, Splice, Units
 
@@ -188,6 +191,23 @@ def test_the_meter_measures_in_the_same_pass(lm: LM) -> None:
     alone.add(x, x)
     assert meter.measures().fvu == pytest.approx(alone.measures().fvu, rel=1e-5)
     assert meter.measures().tokens == len(x)
+
+
+def test_what_is_rebuilt_at_once_is_bounded_where_any_number_of_latents_may_fire(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sae, x = sae_of(), torch.randn(70, 32, generator=torch.Generator().manual_seed(1))
+    for rule in (sae.rule, JumpReLURule(torch.zeros(96))):
+        sae.rule = rule
+        whole_x = Meter(sae).add(x, x)
+        monkeypatch.setattr(document_sums, "ROWS", 16)
+        monkeypatch.setattr(document_sums, "DENSE_ELEMENTS", 9 * 96)
+        with Made() as made:
+            rebuilt = rebuilding(sae)(x, x)
+        torch.testing.assert_close(rebuilt, whole_x)
+        assert made.largest <= max(16 * 96, x.numel())
+        assert rebuilding(sae)(x[:0], x[:0]).shape == (0, 32)
+        monkeypatch.undo()
 
 
 def test_windows_without_text_are_refused(lm: LM) -> None:

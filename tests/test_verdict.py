@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mistudiod.engine.verdict import verdict
+from mistudiod.engine.verdict import evaluated, verdict
 
 GOOD: dict[str, Any] = {
     "fvu": 0.123,
@@ -52,6 +52,23 @@ def test_a_good_sae_gets_one_good_sentence() -> None:
 def test_what_is_wrong_is_said_with_what_to_do(changes: dict[str, Any], says: str) -> None:
     [sentence] = verdict(GOOD | changes)
     assert says in sentence and "This is a good SAE" not in sentence
+
+
+@pytest.mark.parametrize(("name", "of"), [("random", "of random directions"), ("pca", "as many principal components")])
+def test_an_evaluation_is_held_against_a_baseline_on_the_same_tokens_alone(name: str, of: str) -> None:
+    figures = {"fvu": 0.21, "dead": 0.0, f"{name}_fvu": 0.2, f"{name}_margin": 0.01}  # on their tokens its FVU is 0.19
+
+    def said(**changes: float) -> list[str]:
+        values = {key: {"value": value, "interval": None} for key, value in (figures | changes).items()}
+        documents = {"units": 100, "least": 10}
+        return evaluated(
+            {"figures": values, "tokens": 65_536, "outliers_left_out": 0, "asked": 65_536, "documents": documents}
+        )
+
+    assert said() == ["This is a good SAE: 79 % of the variance is rebuilt"]
+    for margin, fvu in ((-0.03, "0.230"), (0.0, "0.200")):
+        [sentence] = said(**{"fvu": 0.1, f"{name}_margin": margin})
+        assert sentence.startswith(f"FVU is {fvu} on the same tokens, no better than the 0.200 of ") and of in sentence
 
 
 def test_everything_that_is_wrong_is_said() -> None:

@@ -58,7 +58,8 @@ class RandomDictionary:
         if not 1 <= k <= min(d_sae, d_in):
             raise ValueError(f"k ({k}) must be between 1 and the smaller of d_sae ({d_sae}) and d_in ({d_in})")
         atoms = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        return cls(mean, (atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)).to(mean.device), k)
+        atoms /= torch.linalg.vector_norm(atoms, dim=1, keepdim=True)  # in place: of a wide SAE they are gigabytes
+        return cls(mean, atoms.to(mean.device), k)
 
     @property
     def rows(self) -> int:

@@ -16,7 +16,7 @@ from mistudiod.engine.document_sums import ROWS, Batch, Tally, Text
 
 KEPT_TOKENS, KEPT_BYTES = 65_536, 128 << 20  # of activations, in bf16
 RANDOM_TOKENS = 8_192
-RANDOM_WORK = 4e11  # multiplications, at most, for the random dictionary: k^2 d + k^3 a token
+RANDOM_WORK = 4e11  # multiplications, at most, for the random dictionary: d_sae d + k^2 d + k^3 a token
 LEAST_RANDOM = 256  # tokens
 
 
@@ -73,7 +73,8 @@ def beside_random(
     RANDOM_WORK."""
     n, d_in = sum(map(len, sample.x)), len(mean)
     k = min(max(round(l0), 1), d_in, d_sae)
-    most = max(LEAST_RANDOM, min(RANDOM_TOKENS, int(RANDOM_WORK / (k * k * d_in + k**3))))
+    work = d_sae * d_in + k * k * d_in + k**3  # of a token: atoms are chosen, then its coefficients found
+    most = max(LEAST_RANDOM, min(RANDOM_TOKENS, int(RANDOM_WORK / work)))
     random = RandomDictionary.of(mean, d_sae, k, seed)
     return _beside(sample, slice(None, None, max(1, -(-n // most))), random.residual, random.rows, k, heard)
 

@@ -15,7 +15,7 @@ from mistudiod.engine.harvest import Harvest
 from mistudiod.engine.measure import Measures, Meter, Variance
 from mistudiod.engine.rules import TopKRule
 from mistudiod.engine.sae import SparseAutoencoder
-from mistudiod.engine.splice import Units
+from mistudiod.engine.splice import Rebuild, Units
 
 ROWS = 4_096  # tokens that are measured at once
 DENSE_ELEMENTS = 1 << 24  # of latents at once: 64 MiB, of an SAE of which any number may fire
@@ -129,8 +129,7 @@ def measured(
 
     Raises ValueError where there is no variance to explain, or what is rebuilt is not finite.
     """
-    rows = ROWS if isinstance(sae.rule, TopKRule) else max(1, min(ROWS, DENSE_ELEMENTS // sae.d_sae))
-    meter, tally, reading = Meter(sae), Tally(text.units.count, len(_REST)), Reading(text, heard, rows)
+    meter, tally, reading = Meter(sae), Tally(text.units.count, len(_REST)), Reading(text, heard, _rows(sae))
     for batch in reading:
         each = meter.each(batch.x, batch.y)
         columns = torch.cat([each.sums, each.l0[:, None], each.l1[:, None]], 1)
@@ -141,6 +140,22 @@ def measured(
         raise ValueError("what the SAE rebuilds is not all finite numbers: its weights are damaged")
     sums = Sums(explained.tokens, explained.squares, explained.about, explained.lost, *tally.rest)
     return Measured(measures, sums, reading.left_out)
+
+
+def rebuilding(sae: SparseAutoencoder) -> Rebuild:
+    """What the SAE makes of x (n, d_in), of however many tokens: as many at once as ``measured`` takes."""
+
+    @torch.no_grad()
+    def rebuild(x: Tensor, y: Tensor) -> Tensor:
+        parts = x.split(_rows(sae))  # of no tokens one part without any
+        return torch.cat([sae.decode_active(*sae.encode_active(part), part) for part in parts])
+
+    return rebuild
+
+
+def _rows(sae: SparseAutoencoder) -> int:
+    """Tokens at once: each is padded to as many latents as the fullest one has."""
+    return ROWS if isinstance(sae.rule, TopKRule) else max(1, min(ROWS, DENSE_ELEMENTS // sae.d_sae))
 
 
 class Part:

@@ -16,15 +16,16 @@ from torch import Tensor
 from mistudiod.engine import legacy
 from mistudiod.engine.beside_baselines import Beside, Sample, beside_components, beside_random
 from mistudiod.engine.by_document import Bootstrap, Interval, LossSums, Sums, difference, without_empty
-from mistudiod.engine.document_sums import Batch, Measured, Part, Text, measured
+from mistudiod.engine.document_sums import Batch, Measured, Part, Text, measured, rebuilding
 from mistudiod.engine.legacy import Legacy
-from mistudiod.engine.measure import DENSE_SHARE, Meter, density_histogram, nearest
+from mistudiod.engine.measure import DENSE_SHARE, density_histogram, nearest
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.splice import Splice
 from mistudiod.engine.verdict import COPIES
 
 Told = Callable[[str, int, int], None]  # a stage, how many tokens of it are done, and of how many; it may raise
 Found = dict[str, Any]
+_LATENTS = 8_192  # of an encoder and a decoder, whose rows are normalized at once
 # Of each figure its unit and formula. y is what is to be rebuilt, y_hat what is made of it; sums and means are over the
 # tokens that count.
 FORMULAS: dict[str, tuple[str, str]] = {
@@ -100,7 +101,7 @@ def evaluate(
 
 def with_losses(sae: SparseAutoencoder, splice: Splice, hook: str, hook_out: str) -> Found:
     """What the SAE costs the language model, JSON-ready. Raises ValueError when no token has text after it."""
-    loss, by_document = splice.loss_by_document(hook, Meter(sae).add, hook_out)
+    loss, by_document = splice.loss_by_document(hook, rebuilding(sae), hook_out)
     (sums,) = without_empty(by_document)
     values = {**loss.figures(), "ce_zero": loss.zero - loss.clean, "ce_mean": loss.mean - loss.clean}
     return {"figures": _figures(values, sums), "ce_tokens": loss.tokens, "ce_units": len(sums.tokens)}
@@ -136,7 +137,8 @@ def _of_latents(sae: SparseAutoencoder, fired: Tensor, tokens: int) -> Found:
 
 @torch.no_grad()
 def _aligned(sae: SparseAutoencoder) -> float:
-    return torch.cosine_similarity(sae.W_enc.t(), sae.W_dec, dim=1).double().mean().item()
+    parts = zip(sae.W_enc.split(_LATENTS, dim=1), sae.W_dec.split(_LATENTS), strict=True)
+    return torch.cat([torch.cosine_similarity(one.t(), other, dim=1) for one, other in parts]).double().mean().item()
 
 
 def _baselines(

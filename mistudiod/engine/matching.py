@@ -20,6 +20,7 @@ RANDOM_ROWS = 1_024  # directions that are looked for in a random dictionary
 LISTED = 20  # features in each list of a result
 _ROWS, _COLUMNS = 1_024, 8_192  # of a tile: 32 MiB of cosines
 Json = dict[str, object]
+_floors: dict[tuple[int, int], Tensor] = {}  # ``random_cosines`` by width and d_out: SAEs compared are often as wide
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,13 @@ def best_matches(W_a: Tensor, W_b: Tensor, heard: Callable[[int], None] | None =
 
 
 @torch.no_grad()
-def random_cosines(width: int, d_out: int, seed: int = 0, rows: int = RANDOM_ROWS) -> Tensor:
+def random_cosines(
+    width: int, d_out: int, seed: int = 0, rows: int = RANDOM_ROWS, heard: Callable[[], None] | None = None
+) -> Tensor:
     """Best cosines of random directions in a dictionary of ``width`` random rows, d_out wide: (rows,), ascending.
 
-    All directions are as likely, so that it is the floor for any fixed direction, whatever it is.
+    All directions are as likely, so that it is the floor for any fixed direction, whatever it is. ``heard`` is called
+    after each block of the dictionary; it may raise.
     """
     generator = torch.Generator().manual_seed(seed)
     sought = torch.nn.functional.normalize(torch.randn(rows, d_out, generator=generator))
@@ -84,12 +88,15 @@ def random_cosines(width: int, d_out: int, seed: int = 0, rows: int = RANDOM_ROW
     for first in range(0, width, _COLUMNS):
         drawn = torch.randn(min(_COLUMNS, width - first), d_out, generator=generator)
         best = torch.maximum(best, (sought @ torch.nn.functional.normalize(drawn).t()).amax(1))
+        if heard:
+            heard()
     return best.sort().values
 
 
 def matching(a: Side, b: Side, heard: Callable[[int], None] | None = None) -> Json:
     """How far the features of a and b are the same, JSON-ready: alive rows of each in all rows of the other, pairs of
-    alive rows, and beside that what random directions find. Raises ValueError as ``best_matches`` does.
+    alive rows, and beside that what random directions find. ``heard``: as in ``best_matches``, and again with all rows
+    while random directions are looked for. Raises ValueError as ``best_matches`` does.
     """
     in_b, in_a = best_matches(a.W_dec, b.W_dec, heard)
     ours = (a.alive & (in_b.index >= 0)).nonzero().squeeze(1)
@@ -97,10 +104,12 @@ def matching(a: Side, b: Side, heard: Callable[[int], None] | None = None) -> Js
     mutual = b.alive[theirs] & (in_a.index[theirs] == ours)
     ours, theirs = ours[mutual], theirs[mutual]
     cosines = in_b.cosine[ours]
-    d_out = a.W_dec.shape[1]
+    in_random_b, in_random_a = (
+        _random(*side.W_dec.shape, (lambda: heard(len(a.W_dec))) if heard else None) for side in (b, a)
+    )
     return {
-        "a_in_b": _found(a, in_b) | {"random": _random(len(b.W_dec), d_out)},
-        "b_in_a": _found(b, in_a) | {"random": _random(len(a.W_dec), d_out)},
+        "a_in_b": _found(a, in_b) | {"random": in_random_b},
+        "b_in_a": _found(b, in_a) | {"random": in_random_a},
         "pairs": len(ours),
         "pairs_matched": int((cosines > MATCHED).sum()),
         "pairs_closely": int((cosines > CLOSELY).sum()),
@@ -198,8 +207,10 @@ def _found(side: Side, best: Best) -> Json:
     }
 
 
-def _random(width: int, d_out: int) -> Json:
-    cosines = random_cosines(width, d_out)
+def _random(width: int, d_out: int, heard: Callable[[], None] | None) -> Json:
+    if (width, d_out) not in _floors:
+        _floors[width, d_out] = random_cosines(width, d_out, heard=heard)
+    cosines = _floors[width, d_out]
     high = cosines[int(0.99 * (len(cosines) - 1))]
     return {"mean": float(cosines.mean()), "high": float(high), "histogram": histogram(cosines)}
 

@@ -64,22 +64,27 @@ def _dead(of: Mapping[str, Any]) -> str | None:
 
 
 def _baselines(of: Mapping[str, Any]) -> str | None:
-    fvu, pca, random = of.get("fvu"), of.get("pca_fvu"), of.get("random_fvu")
+    fvu = of.get("fvu")
     if fvu is None:
         return None
-    if random is not None and fvu >= random:
-        return (
-            f"FVU is {fvu:.3f}, no better than the {random:.3f} of random directions: it has learned nothing; train "
-            "longer, or with another learning rate"
-        )
-    if pca is not None and fvu >= pca:
-        return (
-            f"FVU is {fvu:.3f}, no better than the {pca:.3f} of as many principal components as latents fire: train "
-            "longer, or choose a larger width"
-        )
+    if beaten := _no_better(of, "random"):
+        return f"{beaten} random directions: it has learned nothing; train longer, or with another learning rate"
+    if beaten := _no_better(of, "pca"):
+        return f"{beaten} as many principal components as latents fire: train longer, or choose a larger width"
     if fvu > HIGH_FVU:
         return f"FVU is {fvu:.3f}: much is not rebuilt; train longer, or choose a larger width or k"
     return None
+
+
+def _no_better(of: Mapping[str, Any], name: str) -> str | None:
+    """That the FVU of a baseline is no larger. Where there is a margin, it decides: a baseline may be of fewer tokens
+    than ``fvu``, its margin is of the same ones."""
+    fvu, baseline, same = of["fvu"], of.get(f"{name}_fvu"), ""
+    if baseline is not None and (margin := of.get(f"{name}_margin")) is not None:
+        fvu, same = baseline - margin, " on the same tokens"
+    if baseline is None or fvu < baseline:
+        return None
+    return f"FVU is {fvu:.3f}{same}, no better than the {baseline:.3f} of"
 
 
 def _sparsity(of: Mapping[str, Any]) -> str | None:

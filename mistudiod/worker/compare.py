@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from mistudiod.engine.by_document import Bootstrap, LossSums, Sums, without_empty
 from mistudiod.engine.certify import Body
 from mistudiod.engine.comparison import Differences, Measured, differences, estimate, together, verdict
-from mistudiod.engine.document_sums import measured
+from mistudiod.engine.document_sums import measured, rebuilding
 from mistudiod.engine.matching import Side, matching, moved
-from mistudiod.engine.measure import Measures, Meter, density_histogram
+from mistudiod.engine.measure import Measures, density_histogram
 from mistudiod.specs import Compare
 from mistudiod.worker.compare_text import Shared, windows_of
 from mistudiod.worker.held_out_text import body_of, check_hooks, find_text
@@ -142,7 +142,7 @@ class _Comparison:
             self._link.progress(f"measure {one.called}", min(came, shared.tokens), shared.tokens, "tokens")
 
         found = measured(sae, shared.text_of(one), heard)
-        _, losses = shared.splice.loss_by_document(one.hook, Meter(sae).add, one.hook_out)
+        _, losses = shared.splice.loss_by_document(one.hook, rebuilding(sae), one.hook_out)
         self._measures[one.called] = found.measures
         sums, rebuilds = found.sums, one.hook_out + read
         for other in self._found:

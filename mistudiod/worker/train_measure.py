@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mistudiod.engine.baselines import pca_fvu, random_dictionary_fvu
 from mistudiod.engine.calibrate import calibrated
+from mistudiod.engine.document_sums import rebuilding
 from mistudiod.engine.harvest import Harvest
 from mistudiod.engine.held_out import ROWS, HeldOut, harvest_held_out, most_tokens
-from mistudiod.engine.measure import Meter, decoder_cosine, density_histogram, measure
+from mistudiod.engine.measure import decoder_cosine, density_histogram, measure
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.splice import NO_FIGURES, Splice
 from mistudiod.engine.trainer import View
@@ -142,7 +143,7 @@ def _losses(sae: SparseAutoencoder, one: One, bench: Bench) -> dict[str, Any]:
     """What the language model loses; None when it is not whole."""
     if bench.splice is None:
         return {**NO_FIGURES, "ce_tokens": None}
-    loss = bench.splice.loss(one.hook, Meter(sae).add, one.hook_out)
+    loss = bench.splice.loss(one.hook, rebuilding(sae), one.hook_out)
     return {**loss.figures(), "ce_tokens": loss.tokens}
 
 
