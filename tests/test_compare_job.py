@@ -19,6 +19,7 @@ from studio import running
 from tiny_models import LINES, tiny_model
 from trained_saes import HOOK, TRAIN, TRANSCODER, WIDTH, K, change
 
+from mistudiod.engine import document_sums
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure
 from mistudiod.engine.replayed import Replayed
@@ -125,6 +126,27 @@ def test_a_permuted_copy_is_the_same_and_its_order_is_found(data: Path) -> None:
     assert pair["matching"]["best_pairs"]
     assert all(order[found["b"]] == found["a"] for found in pair["matching"]["best_pairs"])
     assert pair["moved"]["mean"] < 0.9  # row by row it is another
+
+
+def test_the_same_one_read_in_smaller_batches_is_indistinguishable(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wider by latents that never fire, so that fewer tokens of it are measured at once."""
+
+    def wider(sae: SparseAutoencoder) -> SparseAutoencoder:
+        assert isinstance(sae.rule, JumpReLURule)
+        W_enc, W_dec = (torch.cat([rows] + [rows[:, :1]] * 15 * WIDTH, 1) for rows in (sae.W_enc, sae.W_dec.t()))
+        rule = JumpReLURule(torch.cat([sae.rule.threshold, torch.full((15 * WIDTH,), 1e9)]))
+        b_enc = torch.cat([sae.b_enc, torch.zeros(15 * WIDTH)])
+        return replace(sae, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec.t().contiguous(), rule=rule)
+
+    changed(data, "wider", wider)
+    monkeypatch.setattr(document_sums, "DENSE_ELEMENTS", 64 * 16 * WIDTH)
+    result = compared(data, "one", "wider")
+    lost = result["pairs"][0]["differences"]["fvu"]
+    assert [lost["value"], *lost["interval"]] == pytest.approx([0, 0, 0], abs=1e-6)
+    for number, name in enumerate(("one", "wider")):
+        alone = run_job(data, "evaluate", sae=name, tokens=TOKENS)["figures"]["fvu"]
+        here = result["saes"][number]["figures"]["fvu"]
+        assert [here["value"], *here["interval"]] == pytest.approx([alone["value"], *alone["interval"]], rel=1e-6)
 
 
 def test_a_damaged_one_is_worse_beyond_chance(data: Path) -> None:

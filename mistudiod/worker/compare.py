@@ -146,8 +146,8 @@ class _Comparison:
         self._measures[one.called] = found.measures
         sums, rebuilds = found.sums, one.hook_out + read
         for other in self._found:
-            if other.rebuilds == rebuilds:  # of the same values: one copy of their sums is enough
-                sums = replace(sums, about=other.sums.about)
+            if other.rebuilds == rebuilds:  # of the same values: one copy of their sums is enough, both of one shift
+                sums = replace(sums, squares=other.sums.squares, about=other.sums.about)
                 break
         return Measured(one.called, rebuilds, sums, losses)
 
