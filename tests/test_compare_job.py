@@ -28,7 +28,7 @@ from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.paths import Paths
 from mistudiod.specs import Train
-from mistudiod.worker import train
+from mistudiod.worker import compare_text, train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.sae_at import open_sae_at
 
@@ -240,11 +240,28 @@ def test_of_other_hooks_the_cost_to_the_model_is_compared(made: Path) -> None:
     assert len({figure(result, number, "ce_clean") for number in range(3)}) == 1
 
 
-def test_hooks_of_other_widths_are_not_matched(data: Path) -> None:
+def train_hidden(data: Path) -> None:
+    """An SAE called hidden, of a wider hook."""
     run = data / "runs" / "9"
     run.mkdir()
     hidden = Train.model_validate({**TRAIN, "name": "hidden", "hook": "blocks.1.mlp.hook_post"})
     train.run(hidden, Link(run, Paths(data)))
+
+
+def test_documents_are_the_same_ones_with_bos_and_without(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_hidden(data)
+    cfg = data / "saes/hidden/cfg.json"
+    metadata = json.loads(cfg.read_text())["metadata"]
+    change(cfg, metadata={**metadata, "prepend_bos": not metadata["prepend_bos"]})
+    monkeypatch.setattr(compare_text, "most_units", lambda width: 1_000 // width)
+    result = compared(data, "one", "hidden")
+    assert "read the text with BOS in front of it, the others without" in result["notes"][0]
+    assert set(result["pairs"][0]["differences"]) == {"l0", "ce_delta", "kl"}
+    assert all(one["interval"] for one in result["pairs"][0]["differences"].values())
+
+
+def test_hooks_of_other_widths_are_not_matched(data: Path) -> None:
+    train_hidden(data)
     (pair,) = compared(data, "one", "hidden")["pairs"]
     assert (pair["matching"], pair["moved"]) == (None, None)
     assert (
