@@ -241,3 +241,14 @@ def test_there_is_no_interval_of_too_few_documents_nor_of_a_figure_that_a_draw_l
     rare = np.eye(LEAST_UNITS)[0]
     assert Bootstrap(LEAST_UNITS).interval(ratio(ones, rare)) is None
     assert Bootstrap(0).interval(ratio(ones[:0], ones[:0])) is None
+
+
+def test_only_documents_of_which_no_token_counts_are_taken_out() -> None:
+    full, losses = sums_of(*some_text(20), 20), LossSums(*np.ones((6, 20)))
+    same = without_empty(full, losses)
+    assert same[0] is full
+    assert same[1] is losses
+    wider = sums_of(*some_text(20), 23)
+    (cut,) = without_empty(wider)
+    for name in Sums.__dataclass_fields__:
+        assert np.array_equal(getattr(cut, name), getattr(full, name))

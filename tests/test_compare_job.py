@@ -19,6 +19,7 @@ from studio import running
 from tiny_models import LINES, tiny_model
 from trained_saes import HOOK, TRAIN, TRANSCODER, WIDTH, K, change
 
+from mistudiod.engine import document_sums
 from mistudiod.engine.lm import load_lm
 from mistudiod.engine.measure import measure
 from mistudiod.engine.replayed import Replayed
@@ -27,7 +28,7 @@ from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.tokens import TokenWindows
 from mistudiod.paths import Paths
 from mistudiod.specs import Train
-from mistudiod.worker import train
+from mistudiod.worker import compare_text, train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.sae_at import open_sae_at
 
@@ -127,6 +128,27 @@ def test_a_permuted_copy_is_the_same_and_its_order_is_found(data: Path) -> None:
     assert pair["moved"]["mean"] < 0.9  # row by row it is another
 
 
+def test_the_same_one_read_in_smaller_batches_is_indistinguishable(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wider by latents that never fire, so that fewer tokens of it are measured at once."""
+
+    def wider(sae: SparseAutoencoder) -> SparseAutoencoder:
+        assert isinstance(sae.rule, JumpReLURule)
+        W_enc, W_dec = (torch.cat([rows] + [rows[:, :1]] * 15 * WIDTH, 1) for rows in (sae.W_enc, sae.W_dec.t()))
+        rule = JumpReLURule(torch.cat([sae.rule.threshold, torch.full((15 * WIDTH,), 1e9)]))
+        b_enc = torch.cat([sae.b_enc, torch.zeros(15 * WIDTH)])
+        return replace(sae, W_enc=W_enc, b_enc=b_enc, W_dec=W_dec.t().contiguous(), rule=rule)
+
+    changed(data, "wider", wider)
+    monkeypatch.setattr(document_sums, "DENSE_ELEMENTS", 64 * 16 * WIDTH)
+    result = compared(data, "one", "wider")
+    lost = result["pairs"][0]["differences"]["fvu"]
+    assert [lost["value"], *lost["interval"]] == pytest.approx([0, 0, 0], abs=1e-6)
+    for number, name in enumerate(("one", "wider")):
+        alone = run_job(data, "evaluate", sae=name, tokens=TOKENS)["figures"]["fvu"]
+        here = result["saes"][number]["figures"]["fvu"]
+        assert [here["value"], *here["interval"]] == pytest.approx([alone["value"], *alone["interval"]], rel=1e-6)
+
+
 def test_a_damaged_one_is_worse_beyond_chance(data: Path) -> None:
     changed(data, "damaged", noisy)
     (pair,) = compared(data, "damaged", "one")["pairs"]
@@ -218,11 +240,28 @@ def test_of_other_hooks_the_cost_to_the_model_is_compared(made: Path) -> None:
     assert len({figure(result, number, "ce_clean") for number in range(3)}) == 1
 
 
-def test_hooks_of_other_widths_are_not_matched(data: Path) -> None:
+def train_hidden(data: Path) -> None:
+    """An SAE called hidden, of a wider hook."""
     run = data / "runs" / "9"
     run.mkdir()
     hidden = Train.model_validate({**TRAIN, "name": "hidden", "hook": "blocks.1.mlp.hook_post"})
     train.run(hidden, Link(run, Paths(data)))
+
+
+def test_documents_are_the_same_ones_with_bos_and_without(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_hidden(data)
+    cfg = data / "saes/hidden/cfg.json"
+    metadata = json.loads(cfg.read_text())["metadata"]
+    change(cfg, metadata={**metadata, "prepend_bos": not metadata["prepend_bos"]})
+    monkeypatch.setattr(compare_text, "most_units", lambda width: 1_000 // width)
+    result = compared(data, "one", "hidden")
+    assert "read the text with BOS in front of it, the others without" in result["notes"][0]
+    assert set(result["pairs"][0]["differences"]) == {"l0", "ce_delta", "kl"}
+    assert all(one["interval"] for one in result["pairs"][0]["differences"].values())
+
+
+def test_hooks_of_other_widths_are_not_matched(data: Path) -> None:
+    train_hidden(data)
     (pair,) = compared(data, "one", "hidden")["pairs"]
     assert (pair["matching"], pair["moved"]) == (None, None)
     assert (

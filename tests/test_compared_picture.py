@@ -16,6 +16,7 @@ from mistudio.svg import SERIES, Plot, padded, round_ticks
 
 NAMES = ["pico", "pico@2000", "<other>&", "d", "e", "f", "g", "h"]
 HOOK = "blocks.3.hook_resid_post"
+DIFFERENCES = {name: {"value": 0.1, "interval": None, "least": 1e-6} for name in ("l0", "fvu", "ce_delta", "kl")}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -50,7 +51,7 @@ def result(count: int) -> dict[str, Any]:
     matching = {"pairs": 500, "pairs_matched": 350, "pairs_closely": 150, "edges": [n / 20 for n in range(21)]}
     pairs = [
         {
-            "a": NAMES[a], "b": NAMES[b], "differences": {}, "verdict": [f"{NAMES[a]} has the lower FVU."],
+            "a": NAMES[a], "b": NAMES[b], "differences": DIFFERENCES, "verdict": [f"{NAMES[a]} has the lower FVU."],
             "matching": {**matching, "a_in_b": side(a), "b_in_a": side(b)}, "moved": None, "unmatched_because": None,
         }
         for a in range(count)
@@ -100,8 +101,20 @@ def test_what_was_not_measured_or_matched_is_left_out() -> None:
             of["interval"] = None
     found["pairs"][0]["matching"] = None
     found["saes"][1]["hook_out"] = "blocks.4.hook_resid_post"
+    found["pairs"][0]["differences"] = {name: of for name, of in DIFFERENCES.items() if name != "fvu"}
     said = texts(drawn(found))
     assert not any(text.startswith(("Features found again", "Bars are")) for text in said)
+
+
+def test_an_fvu_that_is_not_compared_with_that_of_the_first_is_left_out() -> None:
+    """As of one that reads the text with BOS, at the same hook."""
+    found = result(3)
+    for pair in found["pairs"]:
+        if NAMES[2] in (pair["a"], pair["b"]):
+            pair["differences"] = {name: of for name, of in DIFFERENCES.items() if name != "fvu"}
+    root = ElementTree.fromstring(drawn(found))
+    signs = [sign.get("class", "") for sign in root.iter() if "mark" in sign.get("class", "")]
+    assert [signs.count(f"c{number} mark") for number in range(3)] == [3, 3, 2]
 
 
 def test_places_are_where_the_axes_say() -> None:

@@ -121,6 +121,47 @@ def test_few_documents_tell_nothing_from_chance() -> None:
     assert said == ["For intervals there must be 10 documents, and there are 5: no difference can be told from chance."]
 
 
+def with_few_losses(one: Measured) -> Measured:
+    """Of 6 of its documents: those that the windows hold on which losses are measured."""
+    losses = {name: getattr(one.losses, name)[:6] for name in one.losses.__dataclass_fields__}
+    return replace(one, losses=LossSums(**losses))
+
+
+@pytest.mark.parametrize(("lost", "first"), [(1.0, "a and b are indistinguishable in FVU"), (1.5, "a has the lower F")])
+def test_losses_of_few_documents_have_no_interval_and_what_has_one_is_told(lost: float, first: str) -> None:
+    a, b = with_few_losses(sae("a")), with_few_losses(sae("b", lost=lost, delta=0.3))
+    found = differences(a, b, Bootstrap(UNITS), Bootstrap(6))
+    assert found["ce_delta"]["value"] < 0
+    assert found["ce_delta"]["interval"] is found["kl"]["interval"] is None
+    said = verdict(a, b, (8.0, 8.0), found, UNITS)
+    assert said[0].startswith(first)
+    assert said[1] == (
+        "ΔCE and KL come of 6 documents, fewer than 10: there is no interval, and no difference in them can be told "
+        "from chance."
+    )
+
+
+def test_of_other_hooks_and_few_losses_only_l0_is_told() -> None:
+    a, b = with_few_losses(sae("a", l0=5.0)), replace(with_few_losses(sae("b")), rebuilds="blocks.2.hook_resid_post")
+    said = verdict(a, b, (5.0, 8.0), differences(a, b, Bootstrap(UNITS), Bootstrap(6)), UNITS)
+    assert [sentence.split(" ")[0] for sentence in said] == ["FVU", "ΔCE", "a"]
+    assert said[-1] == "a needs fewer latents: L0 5.0, b 8.0."
+
+
+def test_of_several_only_intervals_that_there_are_are_counted() -> None:
+    saes = [with_few_losses(sae(name, lost=lost)) for name, lost in (("a", 1.0), ("b", 1.5), ("c", 2.0))]
+    pairs = [(saes[0], saes[1]), (saes[0], saes[2]), (saes[1], saes[2])]
+    found = {(x.name, y.name): differences(x, y, Bootstrap(UNITS), Bootstrap(6)) for x, y in pairs}
+    assert together(["a", "b", "c"], found) == [
+        "Not beaten by any: a; b and c are beaten by one that loses less at no more L0.",
+        "3 intervals of 95 % are looked at, of which fewer than one would miss 0 by chance alone.",
+    ]
+    for one in found.values():
+        for of in one.values():
+            of["interval"] = None
+    assert together(["a", "b", "c"], found) == []
+
+
 def test_of_several_those_are_named_that_no_other_beats() -> None:
     saes = {"a": sae("a"), "b": sae("b", lost=1.5), "c": sae("c", lost=0.5, l0=20.0), "d": sae("d", lost=0.6, l0=25.0)}
     names = list(saes)

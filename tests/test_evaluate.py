@@ -29,6 +29,7 @@ from mistudiod.engine.by_document import Bootstrap
 from mistudiod.engine.document_sums import Batch, Text
 from mistudiod.engine.extract import spread
 from mistudiod.engine.hooks import hooked
+from mistudiod.engine.legacy import Legacy
 from mistudiod.engine.lm import LM, load_lm
 from mistudiod.engine.measure import measure
 from mistudiod.engine.rules import JumpReLURule, Rule, TopKRule
@@ -332,6 +333,27 @@ def test_a_wide_random_dictionary_is_measured_on_fewer_tokens(monkeypatch: pytes
     for d_sae, most in ((2_000, 300), (8_000, 75), (80_000, 10)):  # each token is held against every atom
         found = beside_random(sample, torch.zeros(d, dtype=torch.float64), d_sae, 2.0, 0, lambda done, of: None)
         assert 0.8 * most < found.sae.tokens.sum() <= most
+
+
+def test_a_last_batch_of_one_token_ruins_no_figure_of_other_libraries() -> None:
+    y = torch.randn(301, D, generator=torch.Generator().manual_seed(0)).double()
+    error, old = 0.1 * y.roll(1, 0), Legacy()
+    for some, off in zip(y.split(100), error.split(100), strict=True):
+        old.add(some, some - off)
+    about = torch.cat([some - some.mean(0) for some in y[:300].split(100)])
+    by_token = 1 - error[:300].square().sum(1) / about.square().sum(1)
+    assert old.figures()["explained_variance_by_token"] == pytest.approx(by_token.mean().item(), rel=1e-9)
+
+
+def test_a_figure_that_batches_of_one_token_do_not_have_is_left_open(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(data, sae_of(JumpReLURule(torch.full((WIDTH,), 0.7))))
+    monkeypatch.setattr(document_sums, "DENSE_ELEMENTS", WIDTH)
+    old = evaluation(data)["legacy"]
+    assert old["explained_variance_by_token"]["value"] is None
+    assert abs(old["explained_variance_of_residual"]["value"]) < 10
+    assert abs(old["normalized_mse"]["value"]) < 10
 
 
 def test_fewer_tokens_are_measured_on_when_so_asked(data: Path) -> None:

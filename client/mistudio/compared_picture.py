@@ -50,12 +50,13 @@ def _legend(saes: Sequence[Json]) -> Iterator[str]:
 
 
 def _against_l0(result: Json, name: str, box: Any, title: str, axis: str) -> Plot | None:
-    """None where no SAE has such a figure. FVU only of those that rebuild what the first one rebuilds."""
-    first = result["saes"][0]["hook_out"]
+    """None where no SAE has such a figure. FVU only of the first one and of those whose FVU is compared with its."""
+    first = result["saes"][0]["sae"]
+    apart = {pair["b"] for pair in result["pairs"] if pair["a"] == first and name not in pair["differences"]}
     shown = [
         (number, one)
         for number, one in enumerate(result["saes"])
-        if _value(one, name) is not None and (name != "fvu" or one["hook_out"] == first)
+        if _value(one, name) is not None and one["sae"] not in apart
     ]
     if not shown:
         return None

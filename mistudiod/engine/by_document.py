@@ -222,6 +222,11 @@ def difference(one: Figure, other: Figure) -> Figure:
 
 
 def without_empty(*sums: Explained | LossSums) -> list[Any]:
-    """The same, less the documents of which no token counts in any of them: an empty one would be drawn in vain."""
+    """The same, less the documents of which no token counts in any of them: an empty one would be drawn in vain.
+
+    The very same where all count, not a copy.
+    """
     counts = np.logical_or.reduce([each.tokens > 0 for each in sums])
+    if counts.all():
+        return list(sums)
     return [type(each)(**{one.name: getattr(each, one.name)[counts] for one in fields(each)}) for each in sums]

@@ -82,20 +82,21 @@ def verdict(a: Measured, b: Measured, l0: tuple[float, float], found: Difference
             f"{documents}: no difference can be told from chance."
         )
         return said
-    clear = {name: side for name in SHOWN if name in found and (side := better(found[name]))}
-    same = [name for name in SHOWN if name in found and name not in clear]
+    told = [name for name in SHOWN if name in found and found[name]["interval"]]
+    clear = {name: side for name in told if (side := better(found[name]))}
+    same = [name for name in told if name not in clear]
     for name, side in clear.items():
         times = f", {_at(*l0[::-side])}" if name == "fvu" else ""
         who = (a if side < 0 else b).name
         said.append(f"{who} has the lower {SHOWN[name][0]}, by {_amount(name, found[name])}{times}.")
     if same:
-        what = "" if not clear else f" in {' and '.join(SHOWN[name][0] for name in same)}"
+        what = "" if len(same) == len(SHOWN.keys() & found) else f" in {' and '.join(SHOWN[name][0] for name in same)}"
         held = ", ".join(f"{SHOWN[name][0]} {_range(found[name])}{SHOWN[name][1]}" for name in same)
         said.append(
             f"{a.name} and {b.name} are indistinguishable{what} on this data: what they differ by may be 0 ({held})."
         )
-    said += _sparser(a, b, l0, found, bool(clear.get("fvu")))
-    return said
+    said += _without_interval(found, {"fvu": documents, **dict.fromkeys(("ce_delta", "kl"), len(a.losses.tokens))})
+    return said + _sparser(a, b, l0, found, bool(clear.get("fvu")))
 
 
 def front(names: Sequence[str], pairs: Mapping[tuple[str, str], Differences]) -> list[str]:
@@ -108,17 +109,32 @@ def together(names: Sequence[str], pairs: Mapping[tuple[str, str], Differences])
     """What is said of more than two."""
     if len(names) < 3:
         return []
-    kept, shown = front(names, pairs), sum(name in found for found in pairs.values() for name in SHOWN)
+    kept = front(names, pairs)
+    shown = sum(name in found and bool(found[name]["interval"]) for found in pairs.values() for name in SHOWN)
+    if not shown:
+        return []
     said = []
-    if all("fvu" in found for found in pairs.values()):
+    if all("fvu" in found and found["fvu"]["interval"] for found in pairs.values()):
         rest = [name for name in names if name not in kept]
         beaten = f"; {_listed(rest)} {'is' if len(rest) == 1 else 'are'} beaten by one that loses less at no more L0"
         said.append(f"Not beaten by any: {_listed(kept)}{beaten if rest else ''}.")
-    said.append(
-        f"{shown} intervals of 95 % are looked at, of which about {max(1, round(shown / LEVEL_MISSES))} would miss 0 "
-        "by chance alone."
-    )
+    misses = f"about {max(1, round(shown / LEVEL_MISSES))}" if 2 * shown >= LEVEL_MISSES else "fewer than one"
+    said.append(f"{shown} intervals of 95 % are looked at, of which {misses} would miss 0 by chance alone.")
     return said
+
+
+def _without_interval(found: Differences, documents: Mapping[str, int]) -> list[str]:
+    """What cannot be told from chance. ``documents``: how many each figure comes of; losses are of fewer windows."""
+    lacking: dict[int, list[str]] = {}
+    for name, count in documents.items():
+        if name in found and found[name]["interval"] is None:
+            lacking.setdefault(count, []).append(SHOWN[name][0])
+    return [
+        f"{_listed(names)} come{'s' if len(names) == 1 else ''} of {count} document{'' if count == 1 else 's'}"
+        f"{f', fewer than {LEAST_UNITS}' if count < LEAST_UNITS else ''}: there is no interval, and no difference in "
+        f"{'it' if len(names) == 1 else 'them'} can be told from chance."
+        for count, names in lacking.items()
+    ]
 
 
 def _sparser(a: Measured, b: Measured, l0: tuple[float, float], found: Differences, fvu_differs: bool) -> list[str]:

@@ -95,7 +95,10 @@ def evaluate(
         "outliers_left_out": found.left_out,
         "units": len(without_empty(found.sums)[0].tokens),
         "density": density_histogram(fired, n),
-        "legacy": {name: {"value": x, "formula": legacy.FORMULAS[name]} for name, x in old.figures().items()},
+        "legacy": {
+            name: {"value": x if math.isfinite(x) else None, "formula": legacy.FORMULAS[name]}
+            for name, x in old.figures().items()
+        },
     }
 
 

@@ -115,11 +115,11 @@ class _Comparison:
 
     def _measure(self) -> None:
         numbers, tokens = windows_of(self._text, self._read[0][0], self._spec.tokens)
-        mixed = len({bos for _, bos in self._read}) > 1
+        mixed, width = len({bos for _, bos in self._read}) > 1, max(one.d_out for one in self._saes)
         for bos in dict.fromkeys(bos for _, bos in self._read):
             body = next(body for body, other in self._read if other == bos)
             of_it = [one for one, (_, other) in zip(self._saes, self._read, strict=True) if other == bos]
-            self._shared[bos] = Shared(of_it, body, bos, self._text, numbers, tokens, self._lm, self._link)
+            self._shared[bos] = Shared(of_it, body, bos, self._text, numbers, tokens, width, self._lm, self._link)
         for one, (_, bos) in zip(self._saes, self._read, strict=True):
             shared = self._shared[bos]
             try:
@@ -146,8 +146,8 @@ class _Comparison:
         self._measures[one.called] = found.measures
         sums, rebuilds = found.sums, one.hook_out + read
         for other in self._found:
-            if other.rebuilds == rebuilds:  # of the same values: one copy of their sums is enough
-                sums = replace(sums, about=other.sums.about)
+            if other.rebuilds == rebuilds:  # of the same values: one copy of their sums is enough, both of one shift
+                sums = replace(sums, squares=other.sums.squares, about=other.sums.about)
                 break
         return Measured(one.called, rebuilds, sums, losses)
 

@@ -32,7 +32,9 @@ class Shared:
     """What SAEs are measured on that all read the text with BOS in front of it, or all without (``bos``).
 
     A token is left out where one of the SAEs leaves it out, so that all of them are measured on the same tokens.
-    ``numbers``: of the windows, with ``tokens`` text tokens. Raises ValueError when there is nothing to measure on.
+    ``numbers``: of the windows, with ``tokens`` text tokens. ``width``: the largest d_out of all SAEs of the
+    comparison, so that documents have the same numbers with BOS and without. Raises ValueError when there is nothing to
+    measure on.
     """
 
     def __init__(
@@ -43,12 +45,12 @@ class Shared:
         text: HeldOutText,
         numbers: NDArray[np.int64],
         tokens: int,
+        width: int,
         lm: LM,
         link: Link,
     ) -> None:
         self._saes, self._lm, self._link, self._body, self._bos, self._text = saes, lm, link, body, bos, text
         self.numbers, self.tokens = numbers, tokens
-        width = max(one.d_out for one in saes)
         self.documents = Documents(
             text.windows, held_out_windows(text.windows), numbers, text.manifest, most_units(width)
         )
