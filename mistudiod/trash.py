@@ -148,7 +148,8 @@ class Trash:
         """Folders are chosen where nothing is moved meanwhile; what the database knows of one that is gone goes too."""
 
         def forget(db: sqlite3.Connection) -> tuple[list[str], list[Path | None]]:
-            gone, kept = chosen(), moving.in_trash("")
+            half, kept = moving.begun(self._paths), moving.in_trash("")
+            gone = [one for one in chosen() if half is None or moving.in_trash(one.name) not in (half.old, half.new)]
             there = {moving.in_trash(folder.name) for folder in set(folders(self._paths)) - set(gone)}
             for place in label_statements.names(db, kept) | ranges.names(db, kept):
                 if place not in there:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from mistudio.certified import show_certificate
 from mistudio.cli import main
 from run_job import events, run_job
 from studio import running
@@ -596,7 +597,8 @@ def test_the_studio_certifies_repairs_and_shows_the_verdict(data: Path) -> None:
 
         said = mistudio("sae", "certify", "s", "--tokenization", "always", "--repair")
         assert "with b_dec subtracted" in said.splitlines()[2]
-        assert "s-repaired is written that way; s stays as it is" in said
+        assert "another SAE is written that way; this one stays as it is" in said
+        assert "the SAE that is written that way: s-repaired" in said
         shown = mistudio("sae", "show", "s")
         assert "certified" in shown
         assert "as declared FVU" in shown
@@ -606,6 +608,12 @@ def test_the_studio_certifies_repairs_and_shows_the_verdict(data: Path) -> None:
         assert json.loads(mistudio("sae", "show", "s-repaired", "--json"))["job"] == 1
         again = CliRunner(env={"MISTUDIO_HOST": url}).invoke(main, ["sae", "certify", "s", "--repair"])
         assert "there is an SAE named 's-repaired' already" in again.output
+
+
+def test_how_to_repair_an_sae_is_said_with_the_name_that_it_has_now(capsys: pytest.CaptureFixture[str]) -> None:
+    certificate = {"holds": "other", "verdict": ["as declared FVU 2"], "tokens": 5, "tokenization": "t", "at": None}
+    show_certificate({"name": "new", "certificate": certificate})
+    assert capsys.readouterr().out.splitlines()[-1] == "to repair it: mistudio sae certify new --repair"
 
 
 def test_reindexing_finds_the_certificate_again(data: Path) -> None:

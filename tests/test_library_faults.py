@@ -139,3 +139,17 @@ async def test_a_certificate_that_is_outdated_stays_so_under_another_name(open_s
     assert found["evaluation"]["verdict"] == [
         "its files were changed after it was evaluated: mistudio sae eval again does it anew"
     ]
+
+
+async def test_what_is_half_in_the_trash_is_not_deleted_with_it(open_studio: OpenStudio) -> None:
+    studio = await kept(open_studio, "a", "b")
+    await done(studio, "DELETE", "/api/saes/b")
+    half = studio.data / "trash" / "0000"
+    half.mkdir()
+    (studio.data / "features" / "a").rename(half / "features")
+    row = (await studio.get("/api/saes/a"))["id"]
+    move = {"old": "a", "new": "trash/0000", "was": "a", "row": row, "job": None}
+    (studio.data / "moving.json").write_text(json.dumps(move))
+    await done(studio, "DELETE", "/api/trash")
+    assert [path.name for path in (studio.data / "trash").iterdir()] == ["0000"]
+    assert (half / "features" / "1" / "manifest.json").exists()

@@ -21,6 +21,7 @@ def show_certified(result: Mapping[str, Any]) -> None:
     output.text("")
     for sentence in result["verdict"]:
         output.text(sentence)
+    _show_repair(result["sae"], result)
 
 
 def show_certificate(sae: Mapping[str, Any]) -> None:
@@ -36,6 +37,15 @@ def show_certificate(sae: Mapping[str, Any]) -> None:
     output.text(f"certified {human.ago(certificate.get('at'))}, {text}:")
     for sentence in certificate.get("verdict") or []:
         output.text(str(sentence))
+    _show_repair(sae["name"], certificate)
+
+
+def _show_repair(sae: str, found: Mapping[str, Any]) -> None:
+    """With the names, of which the verdict is kept free. ``sae``: what it is called now."""
+    if found.get("repaired"):
+        output.text(f"the SAE that is written that way: {found['repaired']}")
+    elif found.get("holds") == "other":
+        output.text(f"to repair it: mistudio sae certify {sae} --repair")
 
 
 def _row(one: Mapping[str, Any]) -> list[object]:
