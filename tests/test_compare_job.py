@@ -240,6 +240,16 @@ def test_of_other_hooks_the_cost_to_the_model_is_compared(made: Path) -> None:
     assert len({figure(result, number, "ce_clean") for number in range(3)}) == 1
 
 
+def test_a_loss_of_few_documents_ends_no_comparison(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_text, "loss_windows", lambda numbers, tokens: numbers[:2])
+    result = compared(data, "one", "two", "wide")
+    for pair in result["pairs"]:
+        assert pair["differences"]["fvu"]["interval"]
+        assert pair["differences"]["kl"]["interval"] is None
+        assert any(sentence.startswith("ΔCE and KL come of ") for sentence in pair["verdict"])
+    assert result["verdict"][-1].startswith("3 intervals of 95 % are looked at, of which fewer than one")
+
+
 def train_hidden(data: Path) -> None:
     """An SAE called hidden, of a wider hook."""
     run = data / "runs" / "9"
