@@ -39,7 +39,7 @@ pytestmark = [
 HOOK = "blocks.3.hook_resid_post"
 WAIT_MS = 20_000
 # What Chromium itself says when a studio does not answer, or refuses what was asked on purpose.
-EXPECTED = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of (400|409|429))")
+EXPECTED = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of (400|404|409|429))")
 
 
 @pytest.fixture(scope="module")
@@ -463,3 +463,17 @@ def test_the_first_load_is_light_and_asks_for_little(studio: str, open_page: Ope
     files = [(name, size) for name, size in loads if "/api/" not in name]
     assert len(files) <= 45, [name for name, _ in files]
     assert sum(size for _, size in files) <= 100 * 1000
+
+
+def test_features_can_be_extracted_where_there_are_none_and_not_where_the_studio_failed(
+    studio: str, open_page: OpenPage
+) -> None:
+    until(studio, training(studio), "done")
+    page = open_page(studio, "features/stories-l3")
+    extract = page.get_by_role("button", name="Extract the features of stories-l3")
+    expect(extract).to_be_visible()
+    failure = {"error": {"code": "conflict", "message": "the disk does not answer"}}
+    page.route("**/features?*", lambda route: route.fulfill(status=429, json=failure))
+    page.reload()
+    expect(page.get_by_text("the disk does not answer")).to_be_visible()
+    expect(extract).to_have_count(0)

@@ -1,11 +1,12 @@
 import { useState } from "preact/hooks";
-import { post, submit } from "../api.js";
+import { submit } from "../api.js";
 import { ago, count, share, size } from "../lib/format.js";
 import { datasetName, freeName, tokenizationName } from "../lib/names.js";
 import { artifacts, jobs, newest, slowClock } from "../state.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
+import { Preview } from "../ui/preview.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
 import { FirstVisit } from "./first_visit.js";
@@ -81,27 +82,8 @@ function Add({ onClose }) {
   ];
   const send = ({ named, ...spec }) => submit({ kind: "add_dataset", ...spec });
   return html`<${Form} title="Add a dataset" verb="Add" fields=${fields} send=${send} onClose=${onClose}>
-    ${(values) => html`<${Preview} source=${values.source} /><${HubToken} source=${values.source} />`}
+    ${(values) => html`<${Preview} at="/api/datasets/preview" source=${values.source} shown=${(found) => html`<${Found} found=${found} />`} key=${values.source} /><${HubToken} source=${values.source} />`}
   </${Form}>`;
-}
-
-/** What there is at a source, before anything of it is stored. */
-function Preview({ source }) {
-  const [seen, setSeen] = useState(null);
-  const look = async () => {
-    setSeen({ of: source, busy: true });
-    try {
-      setSeen({ of: source, found: await post("/api/datasets/preview", { source }) });
-    } catch (error) {
-      setSeen({ of: source, failed: said(error) });
-    }
-  };
-  const now = seen?.of === source ? seen : null;
-  return html`<div class="preview">
-    <button type="button" disabled=${!source || now?.busy} onClick=${look}>${now?.busy ? "Looking…" : "Preview"}</button>
-    ${now?.failed && html`<p class="refusal" role="alert">${now.failed}</p>`}
-    ${now?.found && html`<${Found} found=${now.found} />`}
-  </div>`;
 }
 
 function Found({ found }) {

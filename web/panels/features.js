@@ -57,7 +57,7 @@ function List({ saes, sae, query }) {
       <${Choice} label="Show" name="filter" choices=${FILTERS} value=${asked.filter} />
       <${Choice} label="Order" name="sort" choices=${SORTS} value=${asked.sort} />
     </form>
-    ${found.failed ? html`<${Missing} sae=${sae} why=${found.failed} />` : html`<${Rows} sae=${sae} asked=${asked} found=${found} setFound=${setFound} />`}
+    ${found.failed ? html`<${Missing} sae=${sae} why=${found.failed} canExtract=${found.isMissing} />` : html`<${Rows} sae=${sae} asked=${asked} found=${found} setFound=${setFound} />`}
   </${Panel}>`;
 }
 
@@ -77,12 +77,12 @@ function Choice({ label, name, choices, value }) {
 }
 
 /** Why there is no list; where no features were extracted yet, the button that does that. */
-function Missing({ sae, why }) {
+function Missing({ sae, why, canExtract }) {
   const [asked, setAsked] = useState("");
   const extract = () => submit({ kind: "extract", sae: sae.name }).then(
     (job) => setAsked(`Job ${job.id} extracts them; they stand here when it is done.`), (error) => setAsked(said(error)));
   return html`<div class="empty"><p>${why}</p><p role="status">${asked}</p>
-    <button class="first" onClick=${extract}>Extract the features of ${sae.name}</button></div>`;
+    ${canExtract && html`<button class="first" onClick=${extract}>Extract the features of ${sae.name}</button>`}</div>`;
 }
 
 /** A table of which only what is in sight is drawn and asked for. */
@@ -107,7 +107,7 @@ function Rows({ sae, asked, found, setFound }) {
       look(answer.total);
       drawn((n) => n + 1);
     } catch (error) {
-      if (now.current === key) setFound({ total: null, failed: said(error) });
+      if (now.current === key) setFound({ total: null, failed: said(error), isMissing: [404, 409].includes(error.status) });
     }
   };
   useEffect(() => {

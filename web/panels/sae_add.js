@@ -1,10 +1,10 @@
-import { useState } from "preact/hooks";
-import { post, submit } from "../api.js";
+import { submit } from "../api.js";
 import { count, number, size } from "../lib/format.js";
 import { freeName, named } from "../lib/names.js";
 import { artifacts, newest } from "../state.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { Preview } from "../ui/preview.js";
 import { Table } from "../ui/table.js";
 import { HubToken } from "./hub_token.js";
 
@@ -24,21 +24,17 @@ export function AddSae({ onClose }) {
   ];
   const send = ({ named: _, ...spec }) => submit({ kind: "add_sae", ...spec });
   return html`<${Form} title="Add an SAE" verb="Add" fields=${fields} send=${send} onClose=${onClose}>
-    ${(values, set) => html`<${Preview} source=${values.source} take=${(path) => set(also(`${values.source.split(":")[0]}:${path}`, values))} /><${HubToken} source=${values.source} />`}
+    ${(values, set) => {
+      const take = (from) => (path) => set(also(`${from.split(":")[0]}:${path}`, values));
+      return html`<${Preview} at="/api/saes/preview" source=${values.source}
+          shown=${(found, from) => html`<${Found} found=${found} source=${from} take=${take(from)} />`} />
+        <${HubToken} source=${values.source} />`;
+    }}
   </${Form}>`;
 }
 
 /** The SAEs of a source, nothing of which is fetched yet; one is chosen by its button. */
-function Preview({ source, take }) {
-  const [seen, setSeen] = useState(null);
-  const look = async () => {
-    setSeen({ of: source, busy: true });
-    try {
-      setSeen({ of: source, found: await post("/api/saes/preview", { source }) });
-    } catch (error) {
-      setSeen({ of: source, failed: said(error) });
-    }
-  };
+function Found({ found, source, take }) {
   const columns = [
     ["Path", "name", (one) => one.path || "."],
     ["Layer", "figure", (one) => count(one.layer)],
@@ -48,10 +44,6 @@ function Preview({ source, take }) {
     ["Size", "figure", (one) => size(one.bytes)],
     ["", "verbs", (one) => html`<button type="button" aria-label=${`Take ${one.path || source}`} onClick=${() => take(one.path)}>Take</button>`],
   ];
-  return html`<div class="preview">
-    <button type="button" disabled=${!source || seen?.busy} onClick=${look}>${seen?.busy ? "Looking…" : "Preview"}</button>
-    ${seen?.failed && html`<p class="refusal" role="alert">${seen.failed}</p>`}
-    ${seen?.found && html`<p>${count(seen.found.count)} SAEs${seen.found.licence ? ` · licence ${seen.found.licence}` : ""}</p>
-      ${seen.found.saes.length > 0 && html`<div class="scrolled"><${Table} label="What is there" columns=${columns} rows=${seen.found.saes} of=${(one) => one.path} /></div>`}`}
-  </div>`;
+  return html`<p>${count(found.count)} SAEs${found.licence ? ` · licence ${found.licence}` : ""}</p>
+    ${found.saes.length > 0 && html`<div class="scrolled"><${Table} label="What is there" columns=${columns} rows=${found.saes} of=${(one) => one.path} /></div>`}`;
 }

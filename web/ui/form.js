@@ -52,7 +52,7 @@ function given(values) {
  * One field. `kind`: text, number, choice (with `choices`, [value, words] each) or switch; `help`: what it is, in a few
  * words; `error`: what is wrong with it.
  */
-export function Field({ name, label, help, error, kind = "text", choices, value, set, needed, list, ...more }) {
+function Field({ name, label, help, error, kind = "text", choices, value, set, needed, list, ...more }) {
   const id = `field-${name}`;
   const about = [help && `${id}-help`, error && `${id}-error`].filter(Boolean).join(" ") || undefined;
   const common = { id, name, required: needed, "aria-describedby": about, "aria-invalid": error ? "true" : undefined };
