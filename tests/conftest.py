@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
+from browsing import chromium, made_data, made_studio, open_page  # noqa: F401 (fixtures of every test of the page)
 
 from mistudiod.api import answers
 from mistudiod.api.table import ROUTES

@@ -5,140 +5,39 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from browsing import (
+    HOOK,
+    IN_A_BROWSER,
+    WEB,
+    OpenPage,
+    call,
+    dataset,
+    expect,
+    go_to,
+    known,
+    known_artifacts,
+    row,
+    section,
+    training,
+    until,
+)
 from paced_worker import MARKUP
 from studio import end, running, started
 
-WEB = Path(__file__).parent.parent / "web"
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-expect = playwright.expect
-Page = Any
-OpenPage = Callable[..., Page]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt install chromium)"),
-    pytest.mark.skipif(
-        not (WEB / "vendor" / "preact.js").is_file(), reason="web/vendor is missing: pip install -e . makes it"
-    ),
-]
-
-HOOK = "blocks.3.hook_resid_post"
-WAIT_MS = 20_000
-# What Chromium itself says when a studio does not answer, or refuses what was asked on purpose.
-EXPECTED = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of (400|404|409|429))")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    expect.set_options(timeout=WAIT_MS)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium: Any) -> Iterator[OpenPage]:
-    """Open a studio's page; at the end none has complained, nor asked anything of anybody else."""
-    said: list[str] = []
-    asked: set[str] = set()
-    contexts, urls = [], []
-
-    def visit(url: str, place: str = "jobs", **options: Any) -> Page:
-        contexts.append(context := chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options}))
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda message: message.type in ("error", "warning") and said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.add(request.url))
-        urls.append(url)
-        page.goto(f"{url}/#/{place}")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert [text for text in said if not EXPECTED.match(text)] == []
-    assert {url for url in asked if not url.startswith((*urls, "data:"))} == set()
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[str]:
     with running(tmp_path / "data", "paced_worker.py") as url:
         yield url
-
-
-def call(url: str, path: str, body: object = None, method: str | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=20) as response:
-        return json.load(response)
-
-
-def submit(url: str, **spec: Any) -> int:
-    return int(call(url, "/api/jobs", {"spec": spec})["id"])
-
-
-def dataset(url: str, name: str, source: str = "/text/stories.jsonl") -> int:
-    return submit(url, kind="add_dataset", source=source, name=name)
-
-
-def training(url: str, name: str = "stories-l3") -> int:
-    submit(url, kind="add_model", source="/models/pico", name="pico")
-    dataset(url, "stories")
-    submit(url, kind="tokenize", dataset="stories", model="pico", name="stories-pico")
-    return submit(url, kind="train", tokenization="stories-pico", hook=HOOK, name=name)
-
-
-def until(url: str, job: int, state: str) -> Any:
-    for _ in range(400):
-        found = call(url, f"/api/jobs/{job}")
-        if found["state"] == state:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"job {job} is {found['state']}, not {state}")
-
-
-def section(page: Page, name: str) -> Any:
-    return page.get_by_role("region", name=name)
-
-
-def row(page: Page, list_name: str, text: str) -> Any:
-    return section(page, list_name).get_by_role("listitem").filter(has_text=text)
-
-
-def known(page: Page, signal_name: str) -> Any:
-    """What the page knows, as JSON: more than it shows, to the last digit."""
-    return page.evaluate(
-        "async (name) => { const { value } = (await import('/state.js'))[name];"
-        " return JSON.parse(JSON.stringify(value instanceof Map ? [...value] : value)); }",
-        signal_name,
-    )
-
-
-def known_artifacts(page: Page, noun: str) -> Any:
-    return page.evaluate(
-        "async (noun) => JSON.parse(JSON.stringify([...(await import('/state.js')).artifacts[noun].value]))", noun
-    )
-
-
-def go_to(page: Page, panel: str) -> None:
-    page.get_by_role("navigation").get_by_role("link", name=panel, exact=True).click()
-    expect(page.get_by_role("main").get_by_role("heading", level=2).first).to_contain_text(panel)
 
 
 # -- what is there ---------------------------------------------------------------------------------------------------

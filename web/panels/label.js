@@ -1,7 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, post, submit } from "../api.js";
+import { get, submit } from "../api.js";
 import { count } from "../lib/format.js";
-import { Form, said } from "../ui/form.js";
+import { useAsked } from "../ui/asked.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const WHICH = [["unlabeled", "those without a label"], ["top", "the strongest"]];
@@ -32,19 +33,11 @@ function spec(sae, { which, top, model, max_cost, endpoint }) {
   return { kind: "label", sae: sae.name, endpoint, ...asked, ...(which === "top" ? { top: top || 1 } : { unlabeled: true }) };
 }
 
-/** What it would take, asked anew when somebody has changed something. */
+/** What it would take. */
 function Estimate({ sae, spec: wanted }) {
-  const [found, setFound] = useState(null);
-  const asked = JSON.stringify(wanted);
-  useEffect(() => {
-    let now = true;
-    post(`/api/saes/${sae.id}/labels/estimate`, { spec: JSON.parse(asked) }).then(
-      (answer) => now && setFound({ answer }), (error) => now && setFound({ failed: said(error) }));
-    return () => (now = false);
-  }, [asked]);
-  if (!found) return html`<p class="plan" aria-live="polite"> </p>`;
-  if (found.failed) return html`<p class="plan" aria-live="polite">${found.failed}</p>`;
-  const { features, calls, prompt_tokens, cost_usd } = found.answer;
+  const { found, failed } = useAsked(`/api/saes/${sae.id}/labels/estimate`, { spec: wanted });
+  if (!found) return html`<p class="plan" aria-live="polite">${failed ?? " "}</p>`;
+  const { features, calls, prompt_tokens, cost_usd } = found;
   const parts = [`${count(features)} features`, calls > 0 && `${count(calls)} questions`, prompt_tokens > 0 && `${count(prompt_tokens)} tokens`,
     calls > 0 && (cost_usd === null ? "what it costs is not known" : `about US$ ${cost_usd.toFixed(2)}`)];
   return html`<p class="plan" aria-live="polite">${parts.filter(Boolean).join(" · ")}</p>`;

@@ -1,12 +1,11 @@
-import { useEffect, useState } from "preact/hooks";
-import { post, submit } from "../api.js";
+import { submit } from "../api.js";
 import { about, size } from "../lib/format.js";
 import { freeName, saeName } from "../lib/names.js";
 import { artifacts, newest } from "../state.js";
-import { Form, said } from "../ui/form.js";
+import { useAsked } from "../ui/asked.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
-const PLAN_MS = 300; // after the last key
 const ARCHITECTURES = [
   ["batchtopk", "BatchTopK: a good first choice"],
   ["topk", "TopK"],
@@ -58,28 +57,11 @@ function spec({ named, k, ...values }) {
   return { kind: "train", ...values, ...(BY_L1.has(values.architecture) ? {} : { k }) };
 }
 
-/** Whether it fits, and how long it takes: asked anew when somebody has changed something. */
+/** Whether it fits, and how long it takes. */
 function Plan({ values }) {
-  const [plan, setPlan] = useState(null);
-  const asked = JSON.stringify(spec(values));
-  useEffect(() => {
-    let wanted = true;
-    const timer = setTimeout(async () => {
-      try {
-        const found = await post("/api/plan", { spec: JSON.parse(asked) });
-        if (wanted) setPlan({ found });
-      } catch (error) {
-        if (wanted) setPlan({ failed: said(error) });
-      }
-    }, PLAN_MS);
-    return () => {
-      wanted = false;
-      clearTimeout(timer);
-    };
-  }, [asked]);
-  if (!plan) return html`<p class="plan" aria-live="polite"> </p>`;
-  if (plan.failed) return html`<p class="plan" aria-live="polite">${plan.failed}</p>`;
-  const { verdict, fits, total_bytes, disk_bytes, seconds } = plan.found;
+  const { found, failed } = useAsked("/api/plan", { spec: spec(values) });
+  if (!found) return html`<p class="plan" aria-live="polite">${failed ?? " "}</p>`;
+  const { verdict, fits, total_bytes, disk_bytes, seconds } = found;
   const parts = [`${size(total_bytes)} of memory`, `${size(disk_bytes)} of disk`, seconds && about(seconds)];
   return html`<p class="plan ${fits === false ? "refusal" : ""}" aria-live="polite">${verdict}<br />${parts.filter(Boolean).join(" · ")}</p>`;
 }

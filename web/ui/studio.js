@@ -8,7 +8,7 @@ import { JobBar } from "./jobbar.js";
 import { Nav } from "./nav.js";
 import { Strip } from "./strip.js";
 
-// Each panel is fetched when it is first come to.
+// Each panel is fetched when it is first come to, with its style sheet where it has one of its own.
 const PANELS = {
   datasets: () => import("../panels/datasets.js").then((found) => found.Datasets),
   models: () => import("../panels/models.js").then((found) => found.Models),
@@ -25,11 +25,19 @@ const failed = signal("");
 effect(() => {
   const { panel } = route.value;
   if (fetched.peek()[panel]) return;
-  PANELS[panel]().then(
-    (found) => (fetched.value = { ...fetched.peek(), [panel]: found }),
+  Promise.all([PANELS[panel](), panel !== "jobs" && sheet(panel)]).then(
+    ([found]) => (fetched.value = { ...fetched.peek(), [panel]: found }),
     () => (failed.value = panel),
   );
 });
+
+/** The style sheet of a panel, in force when this resolves. */
+function sheet(panel) {
+  return new Promise((loaded, failed) => {
+    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/css/${panel}.css`, onload: loaded, onerror: failed });
+    document.head.append(link);
+  });
+}
 
 /** The whole page. */
 export function Studio() {

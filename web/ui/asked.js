@@ -1,0 +1,40 @@
+import { useEffect, useState } from "preact/hooks";
+import { get, post } from "../api.js";
+import { said } from "./form.js";
+
+const TYPED_MS = 300; // after the last key
+
+/**
+ * What the studio answers to a POST of `body` to `path`, asked anew a moment after either has changed: `{found}` or
+ * `{failed}`, a sentence; `{}` before the first answer, and for as long as `body` is null.
+ */
+export function useAsked(path, body) {
+  const [answer, setAnswer] = useState({});
+  const asked = body && JSON.stringify(body);
+  useEffect(() => {
+    if (!asked) return setAnswer({});
+    let wanted = true;
+    const tell = (one) => wanted && setAnswer(one);
+    const ask = () => post(path, JSON.parse(asked)).then((found) => tell({ found }), (error) => tell({ failed: said(error) }));
+    const timer = setTimeout(ask, TYPED_MS);
+    return () => {
+      wanted = false;
+      clearTimeout(timer);
+    };
+  }, [path, asked]);
+  return answer;
+}
+
+/** What a GET of `path` answers: `{found, failed, again}`; it is asked anew when `path` or `state` changes, and by again(). */
+export function useLoaded(path, state) {
+  const [answer, setAnswer] = useState({ path: null });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (!path) return;
+    let wanted = true;
+    get(path).then((found) => wanted && setAnswer({ path, found }), (error) => wanted && setAnswer({ path, failed: said(error) }));
+    return () => (wanted = false);
+  }, [path, state, turn]);
+  const { found, failed } = answer.path === path ? answer : {};
+  return { found, failed, again: () => setTurn(turn + 1) };
+}
