@@ -1,14 +1,16 @@
 import { useState } from "preact/hooks";
+import { place } from "../lib/route.js";
 import { groups, jobs } from "../state.js";
-import { Command } from "../ui/command.js";
 import { html } from "../ui/html.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
-import { Panel } from "../ui/panel.js";
+import { Empty, Panel } from "../ui/panel.js";
+import { Job } from "./job.js";
 
-const FEW = 6; // ended jobs that are shown at first
+const FEW = 10; // ended jobs that are shown at first
 
-/** What runs, what will, and what has ended. */
-export function Jobs() {
+/** What runs, what will, and what has ended; or one job that is open. */
+export function Jobs({ open }) {
+  if (open[0]) return html`<${Job} id=${Number(open[0])} key=${open[0]} />`;
   const { live, waiting, ended } = groups.value;
   return html`<${Panel} title="Jobs">
     <section aria-labelledby="running">
@@ -22,12 +24,11 @@ export function Jobs() {
 
 function Idle() {
   if (jobs.value.size) {
-    return html`<div class="empty"><p>Nothing is running. To train an SAE:</p>
-      <${Command} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post" /></div>`;
+    return html`<${Empty} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post"
+      verb=${html`<a class="button" href=${place("training", ["new"])}>Train an SAE</a>`}>Nothing is running.</${Empty}>`;
   }
-  return html`<div class="empty">
-    <p>Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</p>
-    <${Command} line="mistudio demo" /></div>`;
+  return html`<${Empty} line="mistudio demo" verb=${html`<a class="button" href=${place("datasets")}>To the datasets</a>`}>
+    Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</${Empty}>`;
 }
 
 /** The first `few` of them, and the rest when asked for. */

@@ -15,7 +15,7 @@ export function Panel({ title, count, verbs, children }) {
   </section>`;
 }
 
-/** What stands where nothing is yet: one sentence, and the line for the terminal that does what the button does. */
-export function Empty({ children, line }) {
-  return html`<div class="empty"><p>${children}</p>${line && html`<${Command} line=${line} />`}</div>`;
+/** What stands where nothing is yet: one sentence, a button (`verb`), and the line for the terminal that does the same. */
+export function Empty({ children, verb, line }) {
+  return html`<div class="empty"><p>${children}</p>${verb && html`<p class="verbs">${verb}</p>`}${line && html`<${Command} line=${line} />`}</div>`;
 }
