@@ -7,7 +7,7 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { artifacts, heardOf, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
+import { artifacts, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
 
 const TOPICS = ["job", "progress", "metric", "artifact", "system", "session"];
 const CHECK_MS = 5000;
@@ -83,6 +83,7 @@ async function connected(turn) {
 /** The newest jobs, and all that have not ended: a queue may be longer than what is shown of the past. */
 async function everyJob() {
   const { jobs: newest, next } = await get("/api/jobs?limit=100");
+  older.value = next;
   if (next === null) return newest;
   const unfinished = UNFINISHED.map((state) => pages(`/api/jobs?limit=1000&state=${state}`, "jobs"));
   return [newest, ...(await Promise.all(unfinished))].flat();

@@ -69,6 +69,19 @@ export function newest(noun) {
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
+/** Where the jobs go on that are older than those known; null when all are known. */
+export const older = signal(null);
+
+/** Fetch some more jobs of the past. Throws as get() does. */
+export async function fetchOlder() {
+  const { jobs: found, next } = await get(`/api/jobs?limit=200&cursor=${encodeURIComponent(older.peek())}`);
+  const known = jobs.peek();
+  batch(() => {
+    jobs.value = new Map([...known, ...found.filter(({ id }) => !known.has(id)).map((job) => [job.id, job])]);
+    older.value = next;
+  });
+}
+
 /** All measurements of the one training that is looked at: `{job, metrics}`. */
 export const watched = signal({ job: null, metrics: [] });
 

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { place } from "../lib/route.js";
-import { groups, jobs } from "../state.js";
+import { fetchOlder, groups, jobs, older } from "../state.js";
+import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
 import { Empty, Panel } from "../ui/panel.js";
@@ -19,6 +20,7 @@ export function Jobs({ open }) {
     </section>
     <${List} title="Waiting" jobs=${waiting} row=${WaitingJob} />
     <${List} title="Ended" jobs=${ended} row=${EndedJob} few=${FEW} />
+    ${older.value !== null && html`<${Older} />`}
   </${Panel}>`;
 }
 
@@ -31,6 +33,14 @@ function Idle() {
     Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</${Empty}>`;
 }
 
+/** The jobs of the past that were not fetched yet. */
+function Older() {
+  const [failed, setFailed] = useState("");
+  const more = () => fetchOlder().then(() => setFailed(""), (error) => setFailed(said(error)));
+  return html`<p class="verbs"><button onClick=${more}>Fetch older jobs</button>
+    ${failed && html`<span class="refusal" role="alert">${failed}</span>`}</p>`;
+}
+
 /** The first `few` of them, and the rest when asked for. */
 function List({ title, jobs, row: Row, few = jobs.length }) {
   const [all, setAll] = useState(false);
@@ -39,7 +49,7 @@ function List({ title, jobs, row: Row, few = jobs.length }) {
   const shown = all ? jobs : jobs.slice(0, few);
   const more = jobs.length - shown.length;
   return html`<section aria-labelledby=${id}>
-    <h3 id=${id}>${title} <span class="number">${jobs.length}</span></h3>
+    <h3 id=${id}>${title} <span class="number">${jobs.length}${title === "Ended" && older.value !== null ? " and older" : ""}</span></h3>
     <ul class="rows ${id}">${shown.map((job) => html`<${Row} job=${job} key=${job.id} />`)}</ul>
     ${more > 0 && html`<button class="quiet" onClick=${() => setAll(true)}>Show ${more} more</button>`}
   </section>`;

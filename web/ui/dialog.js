@@ -5,8 +5,9 @@ import { html } from "./html.js";
 export function Dialog({ title, onClose, wide = false, children }) {
   const dialog = useRef(null);
   useEffect(() => {
-    dialog.current.showModal();
-    dialog.current.querySelector("input, select, [data-first]")?.focus();
+    const { current } = dialog;
+    current.showModal();
+    (current.querySelector("[data-first]") ?? current.querySelector("input, select, textarea"))?.focus();
   }, []);
   return html`<dialog ref=${dialog} class=${wide ? "wide" : undefined} aria-labelledby="dialog" onClose=${onClose}>
     <header>

@@ -25,10 +25,11 @@ export function JobBar() {
 function Running({ job }) {
   const [name, how] = stage(job);
   const fvu = job.kind === "train" ? meanOf(job, "fvu") : null;
-  const way = [job.state === "running" ? name : `${job.state}…`, how, fvu === null ? speed(job) : `FVU ${number(fvu)}`, left(job)];
+  const amount = how && html`<span class="amount"> · ${how}</span>`;
+  const rest = joined([fvu === null ? speed(job) : `FVU ${number(fvu)}`, left(job)]);
   const part = done(job);
   return html`<div class="at">
-    <p><a href=${place(job.kind === "train" ? "training" : "jobs", [job.id])}>${title(job).join(" ")}</a> <span>${joined(way)}</span></p>
+    <p><a href=${place(job.kind === "train" ? "training" : "jobs", [job.id])}>${title(job).join(" ")}</a> <span>${job.state === "running" ? name : `${job.state}…`}${amount}${rest && ` · ${rest}`}</span></p>
     <${Bar} share=${part} label="Progress of what runs" />
     <span class="figure">${part === null ? "" : share(part)}</span>
     <${Verb} job=${job} verb="stop" label="Stop what runs" />
