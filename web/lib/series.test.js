@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { linesOf, smoothed, thinned } from "./series.js";
+import { linesOf, nearest, smoothed, thinned } from "./series.js";
 
 const at = (step, sae, values) => ({ step, sae, values });
 
@@ -50,4 +50,9 @@ test("on a logarithmic axis the first steps keep every point", () => {
   const steps = Array.from({ length: 50_000 }, (_, n) => n + 1);
   const found = thinned(steps, [steps], { log: true });
   assert.deepEqual(found.steps.slice(0, 20), steps.slice(0, 20));
+});
+
+test("the nearest step is found", () => {
+  assert.deepEqual([-5, 1, 1.4, 1.6, 9, 10, 99].map((x) => nearest([1, 2, 10], x)), [0, 0, 0, 1, 2, 2, 2]);
+  assert.equal(nearest([], 3), -1);
 });

@@ -1,6 +1,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count, number } from "../lib/format.js";
+import { nearest } from "../lib/series.js";
 import { html } from "./html.js";
 
 const ROWS = 20; // of the table
@@ -64,7 +65,7 @@ export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false,
     drawn.current?.leave();
   };
   const words = (value) => (value === null || value === undefined ? "—" : yWords ? yWords(value) : number(value, digits));
-  const at = pointed === null ? -1 : steps.indexOf(pointed);
+  const at = pointed === null ? -1 : nearest(steps, pointed);
   const step = (value) => (xWords ?? count)(value);
   const now = ({ values }) => words(at < 0 ? values.findLast((value) => value !== null) : values[at]);
   const readout = at < 0 ? "" : xWords ? step(steps[at]) : `step ${step(steps[at])}`;

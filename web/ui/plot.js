@@ -6,6 +6,7 @@ import { smoothed, thinned } from "../lib/series.js";
 
 const HEIGHT_PX = 180;
 const DRAW_MS = 250; // a training may measure ten times a second; nobody reads more than four
+const WORDED = [0.5, 1, 2, 5, 10, 20, 50, 100]; // steps of an axis whose values are words
 const SYNC = "x"; // all charts of a page share their cursor
 
 /** Every colour that the canvas needs, as the page's style has them at this moment. */
@@ -118,7 +119,7 @@ function options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange
     width,
     height: HEIGHT_PX,
     scales: { x: { time: false, ...(logX ? { distr: 3, log: 10 } : {}) }, y: { range } },
-    axes: [{ ...axis, size: 30, ...worded(xWords) }, { ...axis, size: 56, ...worded(yWords) }],
+    axes: [{ ...axis, size: 30, ...(xWords ? { incrs: WORDED, space: 72 } : {}), ...worded(xWords) }, { ...axis, size: 56, ...worded(yWords) }],
     series: [{}, ...lines],
     cursor: { y: false, sync: { key: SYNC, scales: ["x", null] }, drag: { x: true, y: false } },
     focus: { alpha: 0.2 },
