@@ -85,6 +85,10 @@ class Labellings:
         found: list[dict[str, Any]] = self._ask("endpoints")["endpoints"]
         return found
 
+    def try_endpoint(self, name: str) -> dict[str, Any]:
+        """The models that it has, ``{"models", "left_out"}``; what keeps it from answering is raised."""
+        return self._ask("try_endpoint", name=name)
+
     def templates(self) -> list[dict[str, Any]]:
         """The prompts that labels can be asked for with."""
         found: list[dict[str, Any]] = self._ask("templates")["templates"]

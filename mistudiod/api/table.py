@@ -28,6 +28,7 @@ from mistudiod.api import (
     running,
     secrets,
     session,
+    settings,
     steer,
     steerings,
     stream,
@@ -67,7 +68,7 @@ ROUTES: tuple[Route, ...] = (
     *disk.ROUTES,
     *features.ROUTES,
     *labels.ROUTES,
-    endpoints.list_endpoints,
+    *endpoints.ROUTES,
     *templates.ROUTES,
     *steer.ROUTES,
     *steerings.ROUTES,
@@ -84,6 +85,7 @@ ROUTES: tuple[Route, ...] = (
     secrets.list_secrets,
     secrets.set_secret,
     secrets.remove_secret,
+    *settings.ROUTES,
 )
 
 

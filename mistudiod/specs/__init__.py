@@ -13,7 +13,7 @@ from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, Upload, is_sae_repo, sae_file, sae_place
 from mistudiod.specs.many import Many
 from mistudiod.specs.measure import Compare, Evaluate, sae_and_step
-from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
+from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset, TryEndpoint
 from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
 from mistudiod.specs.train import PRESETS, One, Train
 from mistudiod.specs.use import Extract, Inspect
@@ -63,6 +63,7 @@ __all__ = [
     "Steer",
     "Tokenize",
     "Train",
+    "TryEndpoint",
     "Upload",
     "check_name",
     "is_hub_id",
@@ -120,6 +121,7 @@ PREVIEWS: dict[str, type[Spec]] = {
     "preview_sae": PreviewSae,
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
+    "try_endpoint": TryEndpoint,
 }
 RESIDENT: dict[str, type[Spec]] = {"session": Session}  # kinds of workers that stay and are asked
 ASKED: dict[str, type[Spec]] = {"load": Load, "steer": Steer, "calibrate": Calibrate, "complete": Complete}  # of them

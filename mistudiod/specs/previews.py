@@ -45,3 +45,12 @@ class ProbeDevice(Spec):
     """Find out what this machine computes with, and in which precisions. A preview: never queued, never stored."""
 
     kind: Literal["probe_device"] = "probe_device"
+
+
+class TryEndpoint(Spec):
+    """Ask an endpoint which models it has. A preview: never queued, never stored."""
+
+    kind: Literal["try_endpoint"] = "try_endpoint"
+    endpoint: str = Field(min_length=1, max_length=64, description="what the settings call it")
+    url: str = Field(min_length=1, max_length=500, description="the base of its API, as the settings have it")
+    secret: str | None = Field(None, description="under which its key is kept")
