@@ -7,7 +7,7 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { artifacts, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, take } from "./state.js";
+import { artifacts, connections, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, take } from "./state.js";
 
 const TOPICS = ["job", "progress", "metric", "artifact", "system"];
 const CHECK_MS = 5000;
@@ -69,6 +69,7 @@ async function connected(turn) {
       sample.value = reading;
       take(held);
       phase.value = "live";
+      connections.value++;
     });
     held = null;
     tries = 0;

@@ -4,21 +4,23 @@ import { smoothed } from "../lib/series.js";
 import { html } from "./html.js";
 
 const HEIGHT_PX = 180;
+const NONE = [];
 const SYNC = "steps"; // all charts of a page share their cursor
 
 /**
- * Lines over steps. `lines`: `{name, values}` each; `span`: over how many measurements they are smoothed, the raw ones
- * faint behind. What it shows is also there as a table.
+ * Lines over steps, or over what `xWords` says. `lines`: `{name, values}` each; `span`: over how many measurements they
+ * are smoothed, the raw ones faint behind; `levels`: `{name, value}` of what they are held against, dashed. What it
+ * shows is also there as a table.
  */
-export function Chart({ title, steps, lines, span = 0, digits = 3 }) {
+export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false, xWords = "Step", levels = NONE }) {
   const box = useRef(null);
   const plot = useRef(null);
-  const shape = lines.map(({ name }) => name).join("\n") + (span > 0);
+  const shape = lines.map(({ name }) => name).join("\n") + [span > 0, logX, xWords, ...levels.map(({ name, value }) => `${name} ${value}`)];
   useEffect(() => {
     let gone = false;
     import("uplot").then(({ default: UPlot }) => {
       if (gone) return;
-      plot.current = new UPlot(options(title, lines, span, digits, box.current.clientWidth), data(steps, lines, span), box.current);
+      plot.current = new UPlot(options({ title, lines, span, digits, logX, xWords, levels, width: box.current.clientWidth }), data(steps, lines, span, levels), box.current);
     });
     const watch = new ResizeObserver(([{ contentRect }]) => contentRect.width && plot.current?.setSize({ width: contentRect.width, height: HEIGHT_PX }));
     watch.observe(box.current);
@@ -29,12 +31,12 @@ export function Chart({ title, steps, lines, span = 0, digits = 3 }) {
       plot.current = null;
     };
   }, [shape]);
-  useEffect(() => plot.current?.setData(data(steps, lines, span)), [steps, lines, span]);
+  useEffect(() => plot.current?.setData(data(steps, lines, span, levels)), [steps, lines, span]);
   const newest = (values) => number(values.findLast((value) => value !== null), digits);
   return html`<figure class="chart" aria-label=${title}>
     <figcaption><b>${title}</b> ${lines.length === 1 && html`<span class="figure">${newest(lines[0].values)}</span>`}</figcaption>
     <div ref=${box}></div>
-    <details><summary>Show data</summary><table><thead><tr><th scope="col">Step</th>${lines.map(({ name }) => html`<th scope="col" key=${name}>${name || title}</th>`)}</tr></thead>
+    <details><summary>Show data</summary><table><thead><tr><th scope="col">${xWords}</th>${lines.map(({ name }) => html`<th scope="col" key=${name}>${name || title}</th>`)}</tr></thead>
       <tbody>${every(steps, 20).map((at) => html`<tr key=${at}><td>${steps[at]}</td>${lines.map(({ name, values }) => html`<td key=${name}>${number(values[at], digits)}</td>`)}</tr>`)}</tbody></table></details>
   </figure>`;
 }
@@ -45,11 +47,12 @@ function every(steps, most) {
   return steps.map((_, at) => at).filter((at) => (steps.length - 1 - at) % stride === 0);
 }
 
-function data(steps, lines, span) {
-  return [steps, ...lines.flatMap(({ values }) => (span > 0 ? [values, smoothed(values, span)] : [values]))];
+function data(steps, lines, span, levels) {
+  const drawn = lines.flatMap(({ values }) => (span > 0 ? [values, smoothed(values, span)] : [values]));
+  return [steps, ...drawn, ...levels.map(({ value }) => new Array(steps.length).fill(value))];
 }
 
-function options(title, lines, span, digits, width) {
+function options({ title, lines, span, digits, logX, xWords, levels, width }) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const text = colour("--muted");
@@ -59,13 +62,19 @@ function options(title, lines, span, digits, width) {
     const line = { label: name || title, stroke, width: 1.5, spanGaps: true, points: { show: false }, value: (_, value) => number(value, digits) };
     return span > 0 ? [{ ...line, label: `${line.label} (raw)`, width: 1, alpha: 0.3 }, line] : [line];
   });
+  const level = ({ name }) => ({ label: name, stroke: text, width: 1, dash: [4, 4], points: { show: false }, value: (_, value) => number(value, digits) });
   return {
     width,
     height: HEIGHT_PX,
-    scales: { x: { time: false } },
-    axes: [axis, { ...axis, size: 52 }],
-    series: [{ label: "Step" }, ...series],
+    scales: { x: { time: false, distr: logX ? 3 : 1 } },
+    axes: [{ ...axis, values: logX ? powers : undefined }, { ...axis, size: 52 }],
+    series: [{ label: xWords }, ...series, ...levels.map(level)],
     cursor: { sync: { key: SYNC }, drag: { x: true, y: false } },
     legend: { show: true, live: true },
   };
 }
+
+const short = new Intl.NumberFormat("en-US", { notation: "compact" });
+
+/** Of a logarithmic axis the powers of ten. */
+const powers = (_, splits) => splits.map((x) => (Number.isInteger(Math.log10(x)) ? short.format(x) : ""));
