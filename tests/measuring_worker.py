@@ -1,5 +1,5 @@
-"""The fake worker for long looks: a training that measures each of its SAEs ten times a second, with all that a real one
-measures, for as many seconds as its name says last: ``long-600``.
+"""The fake worker for long looks: a training that measures each of its SAEs ten times a second, as much as a real one,
+for as many seconds as its name says last: ``long-600``.
 """
 
 from __future__ import annotations

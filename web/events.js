@@ -11,11 +11,14 @@ import { artifacts, connections, jobs, loss, metrics, phase, replaceArtifacts, r
 
 const TOPICS = ["job", "progress", "metric", "artifact", "system"];
 const CHECK_MS = 5000;
+const GATHER_MS = 250; // readings come 10 times a second of each job: more often than anybody can read
 const SILENCE_MS = 20_000; // there is a reading of the machine each second: without any, the line is dead
 
 let source = null;
 let loading = 0; // counts up: an answer to an older connection is dropped
 let held = null; // events that wait for the state; null when they need not
+let readings = []; // that are not taken in yet
+let gathering = 0;
 let tries = 0;
 let timer = 0;
 let heardAt = 0;
@@ -51,12 +54,27 @@ function hear({ type, data }) {
   heardAt = performance.now();
   const event = [type, JSON.parse(data)];
   if (held) held.push(event);
-  else take([event]);
+  else if (type === "progress" || type === "metric") gather(event);
+  else settle(event);
   if (type === "reset") connected(++loading); // of artifacts it tells the names alone
+}
+
+function gather(reading) {
+  readings.push(reading);
+  gathering ||= setTimeout(settle, GATHER_MS);
+}
+
+/** Take in the readings so far, then what came after them. */
+function settle(event) {
+  clearTimeout(gathering);
+  gathering = 0;
+  take(event ? [...readings, event] : readings);
+  readings = [];
 }
 
 async function connected(turn) {
   heardAt = performance.now();
+  settle();
   held = [];
   try {
     const nouns = Object.keys(artifacts);
