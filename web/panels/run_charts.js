@@ -1,5 +1,5 @@
 import { useMemo, useState } from "preact/hooks";
-import { chartOf, linesOf } from "../lib/overlay.js";
+import { chartOf, held, linesOf } from "../lib/overlay.js";
 import { show } from "../route.js";
 import { jobs } from "../state.js";
 import { Chart } from "../ui/chart.js";
@@ -16,9 +16,7 @@ const CHARTS = [
   ["tokens_per_s", "Tokens a second", 0],
   ["lr", "Learning rate", 5],
 ];
-const AGAINST_PCA = new Set(["fvu", "eval_fvu"]);
 const SPANS = [0, 1, 2, 5, 10, 20, 50, 100, 200]; // measurements that are smoothed over
-const NONE = [];
 
 /** The measurements of a training and of those that lie over it, on charts that share their cursor. */
 export function RunCharts({ job, others, runs, at }) {
@@ -27,8 +25,13 @@ export function RunCharts({ job, others, runs, at }) {
   const [logX, setLogX] = useState(false);
   const [off, setOff] = useState(new Set());
   const lines = useMemo(() => linesOf(runs.map((run) => ({ ...run, ...about(run.job) }))), [at, runs.length]);
-  const levels = useMemo(() => levelsOf(job, lines.length), [job.result, lines.length]);
-  const drawn = useMemo(() => CHARTS.map(([value, title, digits]) => ({ value, title, digits, ...chartOf(lines, value, off, byTokens) })), [lines, off, byTokens]);
+  const drawn = useMemo(() => {
+    const levels = levelsOf(job);
+    return CHARTS.map(([value, title, digits]) => {
+      const chart = chartOf(lines, value, off, byTokens);
+      return { value, title, digits, ...(value === "eval_fvu" ? held(chart, levels) : chart) };
+    });
+  }, [lines, off, byTokens, job.result]);
   const measured = drawn.filter(({ steps }) => steps.length > 1);
   const failed = runs.filter((run) => run.failed);
   return html`<section aria-labelledby="measured">
@@ -45,7 +48,7 @@ export function RunCharts({ job, others, runs, at }) {
     ${failed.map((run) => html`<p class="refusal" role="alert" key=${run.id}>Training ${run.id}: ${run.failed}</p>`)}
     ${measured.length
       ? html`<div class="charts">${measured.map(({ value, ...chart }) => html`<${Chart} key=${value} ...${chart} span=${SPANS[span]} logX=${logX}
-          xWords=${byTokens ? "Token" : "Step"} levels=${AGAINST_PCA.has(value) ? levels : NONE} />`)}</div>`
+          xWords=${byTokens ? tokens : undefined} />`)}</div>`
       : html`<p class="empty">Nothing has been measured yet: it begins with the first steps.</p>`}
   </section>`;
 }
@@ -56,10 +59,12 @@ function about(job) {
   return { names: job?.makes?.names ?? [job?.spec.name].filter(Boolean), batch: job?.spec.batch_tokens ?? 1 };
 }
 
+const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 2 });
+const tokens = (x) => `${short.format(x)} tokens`;
+
 /** What an FVU is worth: that of as many principal components, and of random directions; known when it is over. */
-function levelsOf(job, lines) {
+function levelsOf(job) {
   const { pca_fvu: pca, random_fvu: random } = job.result ?? {};
-  if (lines !== 1) return NONE; // each SAE has its own
   return [["principal components", pca], ["random directions", random]].filter(([, value]) => value != null).map(([name, value]) => ({ name, value }));
 }
 
@@ -81,7 +86,7 @@ function Legend({ lines, off, setOff }) {
     if (!next.delete(key)) next.add(key);
     setOff(next);
   };
-  return html`<fieldset class="legend"><legend class="unseen">Lines that are drawn</legend>
+  return html`<fieldset class="drawnlines"><legend class="unseen">Lines that are drawn</legend>
     ${lines.map(({ key, name }, n) => html`<label key=${key}><input type="checkbox" checked=${!off.has(key)} onChange=${() => turn(key)} />
       <span class="swatch" aria-hidden="true" style=${{ background: `var(--series-${(n % 8) + 1})` }}></span>${name}</label>`)}
   </fieldset>`;
