@@ -31,6 +31,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "metrics": ("GET", "/api/jobs/{job}/metrics"),
     "live": ("GET", "/api/jobs/{job}/live"),
     "checkpoints": ("GET", "/api/jobs/{job}/checkpoints"),
+    "training_spec": ("GET", "/api/specs/train"),
     "plan": ("POST", "/api/plan"),
     "artifacts": ("GET", "/api/{noun}s"),
     "artifact": ("GET", "/api/{noun}s/{ref}"),

@@ -62,7 +62,7 @@ ROUTES: tuple[Route, ...] = (
     *jobs.ROUTES,
     running.list_running,
     *session.ROUTES,
-    plan.make_plan,
+    *plan.ROUTES,
     *artifacts.ROUTES,
     *library.ROUTES,
     *disk.ROUTES,
