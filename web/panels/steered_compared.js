@@ -9,9 +9,9 @@ import { Panel } from "../ui/panel.js";
 import { Table } from "../ui/table.js";
 
 /** Two runs: what was asked otherwise, and their texts beside each other. */
-export function Compared({ sae, ids }) {
+export function Compared({ sae, ids, query }) {
   const [a, b] = [ids[0], ids[1]].map((id) => useLoaded(id ? `/api/steerings/${encodeURIComponent(id)}` : null));
-  const back = html`<a class="button" href=${place("steering", [sae.name])}>Back to steering</a>`;
+  const back = html`<a class="button" href=${place("steering", [sae.name], { ...query, compare: null })}>Back to steering</a>`;
   const failed = a.failed ?? b.failed;
   const columns = ["what", ids[0], ids[1]].map((title, at) => [at ? `Run ${title}` : "", "text", (row) => row[at]]);
   return html`<${Panel} title="Steering" verbs=${back}>

@@ -6,6 +6,7 @@ import { route } from "../route.js";
 import { said } from "../ui/form.js";
 
 const KEPT_MS = 250; // after the last change it is in the address
+const ASIDE = 3; // strengths that stand beside each other; more are a table
 /** Names as `Steer` has them, with what holds when nobody says. */
 export const DEFAULTS = { max_tokens: 60, temperature: 0.7, top_p: 1, top_k: 0, repetition_penalty: 1, seed: 0, samples: 1, times: "", precision: "" };
 
@@ -25,8 +26,9 @@ export function useDesk(sae, query) {
       const { spec } = run;
       if (query.features === undefined) setEdits(editsFrom(spec.steering, run.sae));
       if (query.prompt === undefined && spec.prompt) setPrompt(spec.prompt);
-      if (query.features === undefined) setSampling(samplingFrom(spec));
-      if (query.view === undefined && spec.messages) setView("chat");
+      const isSweep = spec.sweep?.length > ASIDE;
+      if (query.features === undefined) setSampling({ ...samplingFrom(spec), ...(isSweep ? { times: "" } : {}) });
+      if (query.view === undefined) setView(spec.messages ? "chat" : isSweep ? "sweep" : "text");
       setOpened({ run });
     }, (error) => setOpened({ failed: said(error) }));
   }, []);

@@ -41,7 +41,7 @@ export function History({ sae, turn }) {
   const choose = (id, on) => setChosen((was) => (on ? [...was, id].slice(-2) : was.filter((one) => one !== id)));
   const asked = query.q.trim() || query.starred;
   if (!runs || (!runs.length && !asked)) return failed && html`<p class="refusal" role="alert">${failed}</p>`;
-  const compare = () => go("steering", [sae.name], { compare: chosen.slice().sort((a, b) => a - b).join(",") });
+  const compare = () => go("steering", [sae.name], { ...route.peek().query, compare: chosen.slice().sort((a, b) => a - b).join(",") });
   return html`<section class="before" aria-label="Runs">
     <div class="head"><h3>Runs</h3>
       <input type="search" aria-label="Search the runs" placeholder="Words in prompt or note" value=${query.q} onInput=${({ target }) => setQuery({ ...query, q: target.value })} />

@@ -10,6 +10,7 @@ const FIELDS = [
   ["repetition_penalty", "Repetition penalty", 0.1, 10, 0.05, "above 1: tokens that are there come less often"],
   ["seed", "Seed", 0, 2_147_483_647, 1, "the same for a text and its baseline"],
 ];
+const SAID = { times: "strengths ×", top_p: "top-p", top_k: "top-k" };
 const PRECISIONS = ["fp32", "bf16", "fp16", "int8", "nf4"];
 
 /** How tokens are chosen. `several`: whether there may be several texts; `errors`: what the studio found wrong, by name. */
@@ -17,10 +18,10 @@ export function Sampling({ desk, model, several, errors = {} }) {
   const { sampling, sample } = desk;
   const number = ([name, label, min, max, step, help]) => html`<${Counted} key=${name} name=${name} label=${label} min=${min} max=${max} step=${step} help=${help}
     value=${sampling[name]} error=${errors[name]} set=${(value) => sample({ [name]: value })} />`;
-  const others = Object.keys(DEFAULTS).filter((name) => name !== "max_tokens" && sampling[name] !== DEFAULTS[name]);
+  const others = Object.keys(DEFAULTS).filter((name) => name !== "max_tokens" && (several || !["samples", "times"].includes(name)) && sampling[name] !== DEFAULTS[name]);
   const bytes = model?.weight_bytes ?? {};
   return html`<details class="sampling" open=${[...FIELDS.map(([name]) => name), "samples", "sweep", "precision"].some((name) => errors[name]) || undefined}>
-    <summary>Sampling${others.length > 0 && html` <span class="details">${others.map((name) => `${name.replaceAll("_", " ")} ${sampling[name]}`).join(", ")}</span>`}</summary>
+    <summary>Sampling${others.length > 0 && html` <span class="details">${others.map((name) => `${SAID[name] ?? name.replaceAll("_", " ")} ${sampling[name]}`).join(" · ")}</span>`}</summary>
     <div class="filters">
       ${FIELDS.map(number)}
       ${several && number(["samples", "Samples", 1, 64, 1, "pairs of texts, each with a seed of its own"])}

@@ -3,7 +3,7 @@ import { get, remove, submit } from "../api.js";
 import { about, share, size } from "../lib/format.js";
 import { done, isEnded, isLive, reason, stage, title } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
-import { groups, jobs, slowClock } from "../state.js";
+import { artifacts, groups, jobs, slowClock } from "../state.js";
 import { Bar } from "../ui/bar.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
@@ -102,7 +102,7 @@ function Holding({ id }) {
 /** What would take less memory. */
 function Fits({ body, model }) {
   const texts = (1 + (body.sweep?.length || 1)) * (body.samples || 1);
-  const now = model?.weight_bytes?.[body.precision || "fp32"];
+  const now = model?.weight_bytes?.[body.precision || artifacts.sae.value.get(body.sae)?.resolved?.precision];
   const smaller = Object.entries(model?.weight_bytes ?? {}).filter(([, bytes]) => now && bytes < now).sort((a, b) => b[1] - a[1]);
   const ways = [
     (texts > 2 || body.max_tokens > 100) && `fewer or shorter texts (now ${texts} of ${body.max_tokens} tokens)`,

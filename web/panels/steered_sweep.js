@@ -25,7 +25,9 @@ export function Sweep({ desk, ranges, model, kept }) {
   const { run, write, stop } = writing;
   const opened = desk.opened.run;
   useEffect(() => {
-    if (opened?.spec.sweep && opened.spec.prompt) writing.show(opened.result);
+    if (!opened?.spec.sweep || !opened.spec.prompt) return;
+    writing.show(opened.result);
+    setTyped(opened.spec.sweep.join(", "));
   }, [opened]);
   const one = able.find((edit) => keyOf(edit) === (chosen ?? (able.length === 1 ? keyOf(able[0]) : null)));
   const strengths = typed ?? (one ? ladder(one.op === "add" ? ranges.rangeOf(one) : null) : FACTORS).join(", ");
@@ -37,10 +39,10 @@ export function Sweep({ desk, ranges, model, kept }) {
     if (ready && !run.busy) write(body);
   };
   const take = (some) => {
-    desk.setEdits((was) => was.map((edit) => {
-      const found = some.find((other) => keyOf(other) === keyOf(edit));
-      return found && found.op !== "ablate" ? { ...edit, op: found.op, strength: found.strength } : edit;
-    }));
+    desk.setEdits((was) => [
+      ...was.map((edit) => ({ ...edit, ...some.find((other) => keyOf(other) === keyOf(edit)) })),
+      ...some.filter((other) => !was.some((edit) => keyOf(edit) === keyOf(other))).map((other) => ({ ...other, off: false })),
+    ]);
     desk.setView("text");
   };
   const errors = run.fields ?? {};

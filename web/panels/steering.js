@@ -25,7 +25,7 @@ export function Steering({ open, query }) {
   const saes = newest("sae");
   const sae = open[0] ? saes.find((one) => one.name === open[0]) : saes[0];
   if (!sae) return html`<${Panel} title="Steering"><${Missing} name=${open[0]} others=${saes.length > 0} /></${Panel}>`;
-  if (query.compare) return html`<${Compared} sae=${sae} ids=${query.compare.split(",")} key=${query.compare} />`;
+  if (query.compare) return html`<${Compared} sae=${sae} ids=${query.compare.split(",")} query=${query} key=${query.compare} />`;
   return html`<${Desk} saes=${saes} sae=${sae} query=${query} key=${`${sae.name} ${turn}`} />`;
 }
 
