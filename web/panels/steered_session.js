@@ -131,7 +131,7 @@ function Queued({ id, onDone, onClose }) {
   const over = job && isEnded(job);
   useEffect(() => {
     if (!over || job.state !== "done") return;
-    kept(job).then(onDone, () => {}).finally(onClose);
+    kept(job).then(onDone, () => onDone({ ...job.result, id: null })).finally(onClose);
   }, [over]);
   if (over && job.state !== "done") {
     return html`<div class="refused card"><p class="refusal" role="alert">Job ${id} ${job.state}${reason(job) ? `: ${reason(job)}` : ""}.</p>
@@ -143,6 +143,6 @@ function Queued({ id, onDone, onClose }) {
 /** The run that a job has made, with its id. */
 async function kept(job) {
   const { steerings } = await get(`/api/steerings?limit=50&sae=${encodeURIComponent(job.spec.sae)}`);
-  const { id, result } = await get(`/api/steerings/${steerings.find((one) => one.job === job.id).id}`);
-  return { ...result, id };
+  const found = steerings.find((one) => one.job === job.id);
+  return { ...job.result, id: found?.id ?? null };
 }

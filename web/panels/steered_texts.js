@@ -47,7 +47,7 @@ function Steered({ one, baseline, rangeOf, sae, several }) {
   const pieces = compared(one.text, baseline.text);
   return html`<article class="card" aria-label=${several && done ? `Steered, ${done}` : "Steered"}>
     <h3>Steered ${done && html`<span class="details">${done}</span>`}</h3>
-    <p class="text words">${one.tokens ? inTokens(one.tokens, pieces).map((parts, n) => html`<span key=${n} class=${n === at ? "pointed" : undefined}
+    <p class="text words">${one.tokens?.join("") === one.text ? inTokens(one.tokens, pieces).map((parts, n) => html`<span key=${n} class=${n === at ? "pointed" : undefined}
       onMouseEnter=${() => setAt(n)} onMouseLeave=${() => setAt(null)}>${marked(parts)}</span>`) : marked(pieces)}</p>
     ${one.tokens && html`<${KlStrip} one=${one} at=${at} point=${setAt} /><${Measures} one=${one} baseline=${baseline} />
       ${warnings(one, baseline, rangeOf, sae).map((warning) => html`<p class="warning" key=${warning}>${warning}</p>`)}

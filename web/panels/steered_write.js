@@ -7,7 +7,7 @@ import { Refused, Stage } from "./steered_session.js";
 import { Texts } from "./steered_texts.js";
 
 /** A prompt, and its text with and without steering. */
-export function Write({ desk, writing, ranges, model }) {
+export function Write({ desk, writing, ranges, model, kept }) {
   const { sae, prompt, setPrompt, steering, ready, sampling } = desk;
   const { run, write, stop } = writing;
   const body = { ...sent(desk), prompt, steering, sweep: numbers(sampling.times) };
@@ -30,7 +30,7 @@ export function Write({ desk, writing, ranges, model }) {
         <${Sampling} desk=${desk} model=${model} several errors=${errors} />
       </div>
     </form>
-    <${Refused} run=${run} body=${body} again=${write} model=${model} onDone=${(result) => { writing.show(result); desk.keep({ run: result.id }); }} />
+    <${Refused} run=${run} body=${body} again=${write} model=${model} onDone=${(result) => { writing.show(result); kept(result); }} />
     ${run.stopped && html`<p class="details" role="status">Stopped: what is here is not kept.</p>`}
     ${(run.result || run.texts.some(Boolean)) && html`<${Texts} run=${run} rangeOf=${ranges.rangeOf} sae=${sae.name} />`}
     ${!run.result && !run.busy && !run.failed && !run.texts.length && html`<div class="empty"><p>The model's text, and the same with the features changed, will stand here side by side.</p>

@@ -78,7 +78,7 @@ function Desk({ saes, sae, query }) {
       <${Session} turn=${`${turn} ${writing.run.busy}`} /></div>
     ${desk.opened.failed && html`<p class="refusal" role="alert">Run ${query.run}: ${desk.opened.failed}.</p>`}
     <${Chosen} desk=${desk} ranges=${ranges} saes=${siblings} />
-    <div class="view" hidden=${view !== "text"}><${Write} desk=${desk} writing=${writing} ranges=${ranges} model=${model} /></div>
+    <div class="view" hidden=${view !== "text"}><${Write} desk=${desk} writing=${writing} ranges=${ranges} model=${model} kept=${kept} /></div>
     ${seen.has("chat") && html`<div class="view" hidden=${view !== "chat"}><${Chat} desk=${desk} ranges=${ranges} model=${model} query=${query} kept=${kept} /></div>`}
     ${seen.has("sweep") && html`<div class="view" hidden=${view !== "sweep"}><${Sweep} desk=${desk} ranges=${ranges} model=${model} kept=${kept} /></div>`}
     <${Profiles} desk=${desk} model=${model} load=${(steering) => desk.setEdits(editsFrom(steering, sae.name))} />
