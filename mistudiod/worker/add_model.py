@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 import mistudiod.demo
 from mistudiod.facts import UnknownModel, hook_names, read_facts
 from mistudiod.specs import AddModel, is_hub_id
+from mistudiod.worker.chat_template import has_chat_template
 from mistudiod.worker.hub_files import refuse_unknown
 from mistudiod.worker.hub_model import in_cache
 from mistudiod.worker.licence import licence_in
@@ -57,7 +58,8 @@ def describe(folder: Path, spec: AddModel, revision: str | None) -> dict[str, ob
         raise Refused(str(error), field="source") from error
     _check_tokenizer(folder)
     known = {"name": spec.name, "source": spec.source, "revision": revision, "path": str(folder)}
-    return known | asdict(facts) | {"licence": licence_in(folder), "hooks": hook_names(facts)}
+    about = {"licence": licence_in(folder), "chat_template": has_chat_template(folder)}
+    return known | asdict(facts) | about | {"hooks": hook_names(facts)}
 
 
 def _found(spec: AddModel, link: Link) -> tuple[Path, str | None]:
