@@ -47,6 +47,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "exports": ("GET", "/api/exports"),
     "remove_export": ("DELETE", "/api/exports/{export}"),
     "preview_dataset": ("POST", "/api/datasets/preview"),
+    "preview_model": ("POST", "/api/models/preview"),
     "preview_sae": ("POST", "/api/saes/preview"),
     "sample": ("GET", "/api/datasets/{ref}/sample"),
     "preview_tokens": ("POST", "/api/models/{ref}/tokens"),

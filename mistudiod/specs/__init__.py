@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mistudiod.specs.base import Name, Priority, Spec, check_name
-from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
+from mistudiod.specs.data import AddDataset, AddModel, PreviewModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, Upload, is_sae_repo, sae_file, sae_place
 from mistudiod.specs.many import Many
@@ -51,6 +51,7 @@ __all__ = [
     "One",
     "Precision",
     "PreviewDataset",
+    "PreviewModel",
     "PreviewSae",
     "PreviewTokens",
     "Priority",
@@ -117,6 +118,7 @@ KINDS: dict[str, type[Spec]] = {
 PREVIEWS: dict[str, type[Spec]] = {
     "sample_dataset": SampleDataset,
     "preview_dataset": PreviewDataset,
+    "preview_model": PreviewModel,
     "preview_sae": PreviewSae,
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
@@ -175,6 +177,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "add_model": ("hf",),
     "add_dataset": ("hf",),
     "preview_dataset": ("hf",),
+    "preview_model": ("hf",),
     "add_sae": ("hf",),
     "preview_sae": ("hf",),
     "push": ("hf",),

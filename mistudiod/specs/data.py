@@ -29,16 +29,14 @@ def is_revision(text: str) -> bool:
     return _REVISION.fullmatch(text) is not None
 
 
-class AddModel(Spec):
-    """Register a language model."""
+class _OfModel(Spec):
+    """Where a model comes from."""
 
-    kind: Literal["add_model"] = "add_model"
     source: str = Field(
         min_length=1,
         max_length=4096,
         description="owner/name of a model of the Hub; a Hugging Face folder on this machine; or builtin:pico",
     )
-    name: Name = Field(description="what to call it")
     revision: str | None = Field(
         None, max_length=200, description="branch, tag or commit of a model of the Hub; main when not given"
     )
@@ -52,6 +50,19 @@ class AddModel(Spec):
         if revision is not None and source is not None and not is_hub_id(source):
             raise ValueError("is for a model of the Hub: leave it out")
         return revision
+
+
+class AddModel(_OfModel):
+    """Register a language model."""
+
+    kind: Literal["add_model"] = "add_model"
+    name: Name = Field(description="what to call it")
+
+
+class PreviewModel(_OfModel):
+    """See what a model is before it is fetched. A preview: nothing is stored, and no weights are downloaded."""
+
+    kind: Literal["preview_model"] = "preview_model"
 
 
 class AddDataset(Spec):

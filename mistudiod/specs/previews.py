@@ -19,6 +19,7 @@ class SampleDataset(Spec):
     offset: int | None = Field(
         default=None, ge=0, lt=2**53, description="row to begin at, from 0; documents from all over when not given"
     )
+    chars: int = Field(500, ge=1, le=20_000, description="characters of each to show, as far as the answer has room")
 
 
 class PreviewDataset(Spec):

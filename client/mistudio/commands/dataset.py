@@ -118,9 +118,9 @@ def _chosen(one: str | None, among: list[str] | None) -> str | None:
 @dataset.command("sample", cls=SpecVerb, kind="sample_dataset")
 @click.argument("dataset", shell_complete=named("dataset"))
 @pass_call
-def sample(call: Call, dataset: str, rows: int | None, offset: int | None) -> None:
+def sample(call: Call, dataset: str, rows: int | None, offset: int | None, chars: int | None) -> None:
     """Show documents of a dataset: a few from all over it, or page by page with --offset."""
-    found = call.client.sample(dataset, rows, offset)
+    found = call.client.sample(dataset, rows, offset, chars)
     if call.json:
         output.data(found)
         return
