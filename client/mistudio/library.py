@@ -37,6 +37,10 @@ class Library:
         source = source if remote else looked_at(cast("Client", self), source, "model")
         return self._ask("preview_model", body={"source": source, **fields})
 
+    def preview_filters(self, dataset: str, model: str, **fields: Any) -> dict[str, Any]:
+        """What the filters of a tokenization keep of some documents: ``{"documents", "kept", "dropped"}``."""
+        return self._ask("preview_filters", body={"dataset": dataset, "model": model, **fields})
+
     def preview_sae(self, source: str, remote: bool = False, **fields: Any) -> dict[str, Any]:
         """The SAEs that ``add_sae`` would find at a source, nothing of which is fetched: ``{"count", "saes", …}``.
 

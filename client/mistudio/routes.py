@@ -50,6 +50,7 @@ ROUTES: dict[str, tuple[str, str]] = {
     "preview_model": ("POST", "/api/models/preview"),
     "preview_sae": ("POST", "/api/saes/preview"),
     "sample": ("GET", "/api/datasets/{ref}/sample"),
+    "preview_filters": ("POST", "/api/datasets/filtered"),
     "preview_tokens": ("POST", "/api/models/{ref}/tokens"),
     "cached_models": ("GET", "/api/cache/models"),
     "features": ("GET", "/api/saes/{ref}/features"),

@@ -22,7 +22,7 @@ from mistudiod.peer import same_user
 from mistudiod.preview import PreviewFailed, preview
 from mistudiod.secret import SecretsUnusable
 from mistudiod.sources import resolve
-from mistudiod.specs import PreviewDataset, PreviewModel, PreviewSae, PreviewTokens, SampleDataset, Spec
+from mistudiod.specs import PreviewDataset, PreviewFilters, PreviewModel, PreviewSae, PreviewTokens, SampleDataset, Spec
 from mistudiod.tokens import Scope
 
 
@@ -120,6 +120,13 @@ class TextTokens(Fields):
     special: list[bool] = Field(description="whether it is a special token, as BOS is")
 
 
+class Filtered(Fields):
+    dataset: str
+    documents: int = Field(description="that were looked at, from a few places of the dataset")
+    kept: int
+    dropped: dict[str, int] = Field(description="documents by the setting that drops them; the same only among these")
+
+
 class CachedModel(Fields):
     source: str = Field(description="id on the Hub: the source of a job that adds it")
     revision: str = Field(description="commit on the Hub")
@@ -183,6 +190,15 @@ async def sample_dataset(asked: Asked[SampleQuery]) -> Any:
 
 
 @route(
+    "POST", "/api/datasets/filtered", scope=Scope.READ, body=PreviewFilters, answer=Filtered,
+    refusals=(TooMany, PreviewFailed),
+)  # fmt: skip
+async def preview_filters(asked: Asked[None]) -> Any:
+    """Try the filters of a tokenization on some documents: how many they keep, and drop for which reason."""
+    return await _previewed(asked, asked.body)
+
+
+@route(
     "POST", "/api/models/{ref}/tokens", scope=Scope.READ, path=RefPath, body=TextBody, answer=TextTokens,
     refusals=(NotFound, TooMany, PreviewFailed),
 )  # fmt: skip
@@ -221,4 +237,12 @@ async def _previewed(asked: Asked[Any], spec: Spec, secrets: Mapping[str, str] |
     return await preview(spec, app[PATHS], app[SETTINGS].preview_limit_s, app[COMMAND], secrets)
 
 
-ROUTES = (preview_dataset, preview_model, preview_sae, sample_dataset, preview_tokens, list_cached_models)
+ROUTES = (
+    preview_dataset,
+    preview_model,
+    preview_sae,
+    sample_dataset,
+    preview_filters,
+    preview_tokens,
+    list_cached_models,
+)

@@ -13,7 +13,7 @@ from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, Upload, is_sae_repo, sae_file, sae_place
 from mistudiod.specs.many import Many
 from mistudiod.specs.measure import Compare, Evaluate, sae_and_step
-from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
+from mistudiod.specs.previews import PreviewDataset, PreviewFilters, PreviewTokens, ProbeDevice, SampleDataset
 from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
 from mistudiod.specs.train import PRESETS, One, Train
 from mistudiod.specs.use import Extract, Inspect
@@ -51,6 +51,7 @@ __all__ = [
     "One",
     "Precision",
     "PreviewDataset",
+    "PreviewFilters",
     "PreviewModel",
     "PreviewSae",
     "PreviewTokens",
@@ -120,6 +121,7 @@ PREVIEWS: dict[str, type[Spec]] = {
     "preview_dataset": PreviewDataset,
     "preview_model": PreviewModel,
     "preview_sae": PreviewSae,
+    "preview_filters": PreviewFilters,
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
 }
