@@ -49,7 +49,7 @@ class PreviewFilters(Spec):
     kind: Literal["preview_filters"] = "preview_filters"
     dataset: Name = Field(description="name of the dataset")
     model: Name = Field(description="name of the model whose tokenizer is used")
-    documents: int = Field(400, ge=4, le=4000, description="documents to try them on, from all over")
+    documents: int = Field(200, ge=1, le=4000, description="documents to try them on, from all over")
     shortest: Shortest = None
     longest: Longest = None
     drop_duplicates: DropDuplicates = False

@@ -18,7 +18,7 @@ from mistudiod.worker.tokenize_pieces import Encoder
 from mistudiod.worker.tokenize_vocabulary import tokenized_model
 
 _PLACES = 4  # of a dataset from which documents are taken: a row group of some MB is read for each
-_TEXT_BYTES = 4 << 20  # of each place: a document may be long
+_TEXT_BYTES = 1 << 20  # of each place: a document may be long
 
 
 def run(spec: PreviewFilters, link: Link) -> None:
@@ -31,7 +31,7 @@ def run(spec: PreviewFilters, link: Link) -> None:
     )
     encoder = Encoder(encoding_of(spec, model))
     seen, dropped, count = set[bytes](), Counter[str](), 0
-    for table in _places(dataset, -(-spec.documents // _PLACES)):
+    for table in _places(dataset, spec.documents):
         for document in _documents(table, encoder):
             link.check()
             count += 1
@@ -50,11 +50,12 @@ def _places(dataset: StoredDataset, documents: int) -> Iterator[pa.Table]:
     """The first documents of row groups at even distances; none that goes on from the row group before."""
     with reading_dataset(dataset.name):
         groups = [(path, group) for path in dataset.files for group in range(pq.read_metadata(path).num_row_groups)]
-    for path, group in [groups[i] for i in sorted({i * len(groups) // _PLACES for i in range(_PLACES)})]:
+    chosen = sorted({i * len(groups) // _PLACES for i in range(_PLACES)}) if groups else []
+    for path, group in [groups[i] for i in chosen]:
         with reading_dataset(dataset.name), pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             columns = [name for name in ("text", "held_out", "continues") if name in names]
-            yield _whole(file.read_row_group(group, columns=columns), documents)
+            yield _whole(file.read_row_group(group, columns=columns), -(-documents // len(chosen)))
 
 
 def _whole(table: pa.Table, documents: int) -> pa.Table:

@@ -12,10 +12,10 @@ import { HubToken } from "./hub_token.js";
 
 const BUILTIN = "builtin:python";
 const WAYS = [
-  ["hub", "The Hub", "public and gated datasets of huggingface.co"],
-  ["machine", "The studio's machine", "a file or folder that lies there"],
-  ["upload", "This browser", "files that you send from here"],
-  ["builtin", "Built in", "the Python library, which every machine has"],
+  ["hub", "The Hub", "datasets of huggingface.co"],
+  ["machine", "The studio's machine", "a file or folder there"],
+  ["upload", "This browser", "files that you send"],
+  ["builtin", "Built in", "Python's library, no download"],
 ];
 const SOURCES = {
   hub: { help: "owner/name of a dataset of the Hub", placeholder: "roneneldan/TinyStories" },
@@ -108,9 +108,9 @@ const given = (values) => Object.fromEntries(Object.entries(values).filter(([, v
 function Ways({ way, choose }) {
   return html`<fieldset class="ways">
     <legend>Where is the text?</legend>
-    ${WAYS.map(([of, words, about]) => html`<label key=${of} title=${about}>
-      <input type="radio" name="way" value=${of} checked=${of === way} onChange=${() => choose(of)} /> ${words}</label>`)}
-    <p class="help">${WAYS.find(([of]) => of === way)[2]}</p>
+    ${WAYS.map(([of, words, about]) => html`<label key=${of}>
+      <input type="radio" name="way" value=${of} checked=${of === way} aria-describedby=${`way-${of}`} onChange=${() => choose(of)} />
+      <span>${words}</span> <span class="help" id=${`way-${of}`}>${about}</span></label>`)}
   </fieldset>`;
 }
 

@@ -18,7 +18,7 @@ export function Found({ found, values, field, look }) {
     ["Revision", found.revision && html`<code title=${found.revision}>${found.revision.slice(0, 12)}</code>`],
   ].filter(([, value]) => value);
   const usual = found.text_column ? `${found.text_column} (found by itself)` : "say which";
-  const columns = (found.columns ?? []).map(({ name }) => name).filter((name) => !texts?.includes(name));
+  const columns = texts?.length ? found.columns.map(({ name }) => name).filter((name) => !texts.includes(name)) : [];
   return html`<div class="found" role="group" aria-label="What is there">
     <dl class="facts">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
     ${configs?.length > 0 && html`<div class="chosen">

@@ -7,7 +7,8 @@ import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const ROWS = 10; // of a page
-const CHARS = 600; // of a document that is folded
+const CHARS = 500; // of a document that is folded
+const LINES = 7; // of them
 const WHOLE = 20_000; // as much of one as the studio shows
 
 /** Documents of a dataset: some from all over it, or one after the other from a row on, which the address keeps. */
@@ -48,6 +49,7 @@ function Row({ row, dataset }) {
   const [failed, setFailed] = useState("");
   const { characters = row.text.length } = row;
   const unfold = async () => {
+    if (row.text.length === characters) return setWhole(row.text);
     try {
       const { rows } = await get(`/api/datasets/${dataset.id}/sample?rows=1&offset=${row.row}&chars=${WHOLE}`);
       setWhole(rows[0].text);
@@ -56,12 +58,12 @@ function Row({ row, dataset }) {
       setFailed(said(error));
     }
   };
-  const text = whole ?? row.text;
+  const text = whole ?? row.text.split("\n").slice(0, LINES).join("\n");
   const marks = [row.name, row.held_out && "held out", row.continues && "goes on from the row before", `${count(characters)} characters`];
   return html`<li class="document" aria-label=${`Row ${row.row}`}>
     <p class="details"><b>${count(row.row)}</b> ${marks.filter(Boolean).map((mark) => html`<span>${mark}</span>`)}</p>
     <div class="text">${text}${text.length < characters && "…"}</div>
-    ${characters > row.text.length && html`<button class="quiet" aria-expanded=${whole !== null} onClick=${whole === null ? unfold : () => setWhole(null)}>
+    ${(whole !== null || characters > text.length) && html`<button class="quiet" aria-expanded=${whole !== null} onClick=${whole === null ? unfold : () => setWhole(null)}>
       ${whole !== null ? "Show less" : characters > WHOLE ? `Show the first ${count(WHOLE)} characters` : "Show all of it"}</button>`}
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
   </li>`;

@@ -11,6 +11,7 @@ import { loses, madeWith } from "./models.js";
 
 /** One model: what it is, what it takes in each precision, and where an SAE can read it. */
 export function Model({ model }) {
+  const { tokenizations, saes } = madeWith(model);
   const facts = [
     ["Source", html`<code>${model.source}</code>`],
     ["Revision", model.revision && html`<code title=${model.revision}>${model.revision.slice(0, 12)}</code>`],
@@ -24,12 +25,13 @@ export function Model({ model }) {
     ["Vocabulary", count(model.vocab_size)],
     ["Context", model.context && `${count(model.context)} tokens`],
     ["Licence", model.licence],
+    ["Tokenizations", tokenizations.length > 0 && links(tokenizations, tokenizationPlace)],
+    ["SAEs", saes.length > 0 && links(saes, (name) => place("saes", [name]))],
     ["Added", html`<time datetime=${model.created_at}>${ago(model.created_at, slowClock.value)}</time>`],
   ].filter(([, value]) => value);
   const verbs = html`<a href=${place("models")}>All models</a> <${Delete} noun="model" one=${model} loses=${loses(model)} />`;
   return html`<${Panel} title=${model.name} verbs=${verbs}>
     <dl class="facts card">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
-    <${Used} model=${model} />
     ${model.weight_bytes && html`<section aria-labelledby="taken">
       <h3 id="taken">Memory for its weights</h3>
       <${Precisions} bytes=${model.weight_bytes} />
@@ -39,15 +41,6 @@ export function Model({ model }) {
 }
 
 const heads = ({ n_heads: all, n_kv_heads: kv, d_head: wide }) =>
-  `${count(all)} of ${count(wide)}${kv === all ? "" : `, ${count(kv)} of keys and values`}`;
+  `${count(all)}, each ${count(wide)} wide${kv === all ? "" : `, ${count(kv)} of keys and values`}`;
 
-/** What was made with it. */
-function Used({ model }) {
-  const { tokenizations, saes } = madeWith(model);
-  if (!tokenizations.length && !saes.length) return null;
-  const links = (names, to) => names.map((name, at) => html`${at > 0 && ", "}<a key=${name} href=${to(name)}>${name}</a>`);
-  return html`<dl class="facts card used-by" aria-label="Made with it">
-    ${tokenizations.length > 0 && html`<div><dt>Tokenizations</dt><dd>${links(tokenizations, tokenizationPlace)}</dd></div>`}
-    ${saes.length > 0 && html`<div><dt>SAEs</dt><dd>${links(saes, (name) => place("saes", [name]))}</dd></div>`}
-  </dl>`;
-}
+const links = (names, to) => names.map((name, at) => html`${at > 0 && ", "}<a key=${name} href=${to(name)}>${name}</a>`);

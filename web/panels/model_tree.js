@@ -48,7 +48,7 @@ function Inside({ model, hooks, modules }) {
   const at = (wanted) => html`<ul class="points">${hooks.filter((one) => one.place === wanted).map((one) => html`<${Hook} key=${one.hook} model=${model} ...${one} />`)}</ul>`;
   return html`<div class="inside">
     ${at("before")}
-    <div class="module"><${Modules} title="Attention" list=${modules.attention} about=${`${count(model.n_heads)} heads of ${count(model.d_head)}`} />${at("attention")}</div>
+    <div class="module"><${Modules} title="Attention" list=${modules.attention} about=${`${count(model.n_heads)} heads, each ${count(model.d_head)} wide`} />${at("attention")}</div>
     <div class="module"><${Modules} title="MLP" list=${modules.mlp} about=${`${count(model.d_mlp)} neurons`} />${at("mlp")}</div>
     ${at("after")}
   </div>`;
@@ -61,5 +61,5 @@ function Modules({ title, list, about }) {
 
 function Hook({ model, hook, point, width }) {
   return html`<li class="hook"><code>${point}</code> <span class="help">${meaning(hook)}${width && `, ${count(width)} wide`}</span>
-    <a class="button" href=${place("training", ["new"], { model: model.name, hook })} aria-label=${`Train here: ${hook}`}>Train here</a></li>`;
+    <a class="train" href=${place("training", ["new"], { model: model.name, hook })} aria-label=${`Train here: ${hook}`}>Train here</a></li>`;
 }

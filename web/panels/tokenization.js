@@ -38,8 +38,8 @@ export function Tokenization({ name }) {
       <${Documents} one=${one} />
       <${Windows} one=${one} />
       <${Lengths} one=${one} />
-      <${Frequencies} title="Most frequent tokens" list=${one.most_frequent} total=${one.tokens} />
-      <${Frequencies} title="Least frequent tokens" list=${one.least_frequent} total=${one.tokens} note="of those that occur" />
+      <${Frequent} list=${one.most_frequent} total=${one.tokens} />
+      <${Rare} list=${one.least_frequent} />
     </div>
     <${Trained} name=${name} />
   </${Panel}>`;
@@ -97,10 +97,19 @@ function Lengths({ one }) {
     note=${`a window has ${count(one.context)}, in the row that is marked`} />`;
 }
 
-function Frequencies({ title, list, total, note }) {
+function Frequent({ list, total }) {
   if (!list?.length) return null;
-  const rows = list.map(({ id, text, count: n }) => ({ name: html`<code title=${`token ${id}`}>${visible(text)}</code>`, id, value: n, told: [id, count(n), share(n / total)] }));
-  return html`<${BarTable} title=${title} heads=${["Token", "Id", "Times", "Share"]} rows=${rows} note=${note} />`;
+  const rows = list.map(({ id, text, count: n }) => ({ key: id, name: html`<code>${visible(text)}</code>`, value: n, told: [id, count(n), share(n / total)] }));
+  return html`<${BarTable} title="Most frequent tokens" heads=${["Token", "Id", "Times", "Share"]} rows=${rows} />`;
+}
+
+/** Of the tokens that occur those that do so least: to see what the text has little of. */
+function Rare({ list }) {
+  if (!list?.length) return null;
+  return html`<figure class="bartable" aria-label="Least frequent tokens">
+    <figcaption><b>Least frequent tokens</b> <span class="help">of those that occur</span></figcaption>
+    <ul class="rare">${list.map(({ id, text, count: n }) => html`<li key=${id} title=${`token ${id}`}><code>${visible(text)}</code> × ${count(n)}</li>`)}</ul>
+  </figure>`;
 }
 
 /** The SAEs that say they were trained on it. */

@@ -74,6 +74,5 @@ function Filtered({ dataset, values }) {
   if (failed) return html`<p class="refusal" role="alert">${failed}</p>`;
   if (!found) return null;
   const dropped = Object.entries(found.dropped).map(([reason, n]) => `${count(n)} ${WHY[reason] ?? reason}`);
-  return html`<p class="help" role="status">Of ${count(found.documents)} documents the filters keep ${count(found.kept)}
-    (${share(found.kept / found.documents)})${dropped.length > 0 && `; they leave out ${dropped.join(", ")}`}.</p>`;
+  return html`<p class="help" role="status">Of ${count(found.documents)} documents the filters keep ${count(found.kept)} (${share(found.kept / found.documents)})${dropped.length > 0 && `; they leave out ${dropped.join(", ")}`}.</p>`;
 }
