@@ -66,18 +66,18 @@ def _found(spec: AddModel, link: Link) -> tuple[Path, str | None]:
     """The model's folder on this machine, and the commit of one that is from the Hub."""
     if is_hub_id(spec.source):
         return in_cache(spec.source, spec.revision, link)
-    return _folder(spec.source, place(spec.source, link)), None
+    return local_folder(spec.source, link), None
 
 
-def _folder(source: str, place: str) -> Path:
-    """``place`` is where the source lies."""
+def local_folder(source: str, link: Link) -> Path:
+    """Of a model that is not of the Hub. Raises Refused."""
     if source.startswith("builtin:"):
         name = source.removeprefix("builtin:")
         if name not in BUILTIN:
             known = ", ".join(f"builtin:{known}" for known in BUILTIN)
             raise Refused(f"there is no {source}: the models that come with miStudio are {known}", field="source")
         return BUILTIN[name]
-    path = os.path.expanduser(place)
+    path = os.path.expanduser(place(source, link))
     if not os.path.isabs(path):
         raise Refused(f"{source} is neither an absolute path nor the id of a model of the Hub, as org/name", "source")
     if not os.path.isdir(path):
