@@ -21,13 +21,14 @@ from mistudiod.pages import Pages
 STORED = ("index", "density", "max", "typical", "token")  # sorts that the store knows
 SORTS = (*STORED, "label", "score")
 FILTERS = (
-    "dead, alive, labelled, unlabelled, starred, density<N, density>N, max<N, max>N, score<N, score>N, "
+    "dead, alive, labelled, unlabelled, failed, starred, density<N, density>N, max<N, max>N, score<N, score>N, "
     'provider:NAME, list:NAME, token:TEXT and token:"TEXT"'
 )
 _TERM = re.compile(r'\s*([a-z]+)(?:([:<>])("(?:[^"\\]|\\.)*"|[^\s"]\S*))?(?=\s|$)', re.DOTALL)
 _LABELS: dict[str, dict[str, Any]] = {
     "labelled": {"labelled": True},
     "unlabelled": {"labelled": False},
+    "failed": {"failed": True},
     "starred": {"starred": True},
 }
 _BLOCK = 1 << 14  # values looked at without a pause: other threads wait for so many
