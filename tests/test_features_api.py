@@ -205,6 +205,7 @@ CONDITIONS: dict[str, Any] = {
     "list:mine": lambda one, known, tops: one["index"] in known.lists["mine"],
     'list:"two words"': lambda one, known, tops: one["index"] in known.lists["two words"],
     "list:none": lambda one, known, tops: False,
+    "index:3,58,3,60,9999999999": lambda one, known, tops: one["index"] in (3, 58),
     "token:s": lambda one, known, tops: any("s" in top for top in tops[one["index"]]),
     'token:" return"': lambda one, known, tops: " return" in tops[one["index"]],
     'token:"\\n"': lambda one, known, tops: "\n" in tops[one["index"]],
@@ -231,7 +232,8 @@ async def test_filters_are_as_asking_each_feature_says(shown: Studio) -> None:
 @pytest.mark.parametrize(
     "bad",
     ["nothing", "dead:1", "density", "density=1", "max>x", "max>nan", "density<1e999", "token", "token:", "alive,dead",
-     'token:"a', 'token:"\\x"', 'token:"\\ud800"', "score:0.5", "sort", "starred>1", "labelled:yes", "(", "A" * 999],
+     'token:"a', 'token:"\\x"', 'token:"\\ud800"', "score:0.5", "sort", "starred>1",
+     "index:", "index:1,", "index:-1", "index>3", "labelled:yes", "(", "A" * 999],
 )  # fmt: skip
 async def test_a_bad_filter_or_sort_is_refused_with_what_is_possible(shown: Studio, bad: str) -> None:
     for name, possible in (("filter", FILTERS), ("sort", ", ".join(SORTS)))[: 1 if bad in SORTS else 2]:

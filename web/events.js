@@ -9,7 +9,7 @@ import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
 import { artifacts, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, take } from "./state.js";
 
-const TOPICS = ["job", "progress", "metric", "artifact", "system"];
+const TOPICS = ["job", "progress", "metric", "artifact", "labels", "system"];
 const CHECK_MS = 5000;
 const SILENCE_MS = 20_000; // there is a reading of the machine each second: without any, the line is dead
 

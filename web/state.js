@@ -48,6 +48,9 @@ export function newest(noun) {
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
+/** Name of an SAE → how often labels or scores of its features have come since the page was opened. */
+export const labelled = signal(new Map());
+
 /** All measurements of the one training that is looked at: `{job, metrics}`. */
 export const watched = signal({ job: null, metrics: [] });
 
@@ -93,6 +96,9 @@ const TAKE = {
     const all = artifacts[artifact.noun];
     if (!all) return;
     all.value = artifact.removed ? without(all.value, artifact.name) : along(all.value, artifact.name, artifact);
+  },
+  labels({ sae }) {
+    labelled.value = along(labelled.value, sae, (labelled.value.get(sae) ?? 0) + 1);
   },
   system(reading) {
     sample.value = reading;

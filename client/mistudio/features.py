@@ -39,8 +39,8 @@ class Features:
 
         ``sort``: index, density, max, typical, token, label or score, from the largest with ``-`` before it.
         ``filter``: terms that must all hold: dead, alive, labelled, unlabelled, failed, starred, ``density<0.01``,
-        ``max>3``, ``score>0.7``, ``provider:NAME``, ``list:NAME``, ``token:TEXT``. ``q`` is looked for in
-        labels and explanations. With ``example`` each has its strongest one.
+        ``max>3``, ``score>0.7``, ``provider:NAME``, ``list:NAME``, ``token:TEXT``, ``index:5,12``. ``q`` is looked
+        for in labels and explanations. With ``example`` each has its strongest one.
         """
         query = given(sort=sort, filter=filter, q=q, limit=limit, cursor=cursor, example="true" if example else None)
         return self._named("features", "sae", sae, query)

@@ -56,7 +56,7 @@ class FeaturesQuery(PageQuery):
         max_length=1000,
         description="terms with spaces between, all must hold: dead, alive, labelled, unlabelled, failed (the last try "
         "at a label gave none), starred, density<0.01, max>3, score>0.7 (each with < or >), provider:ollama, "
-        'list:NAME, token:import, token:" import"',
+        'list:NAME, token:import, token:" import", index:5,12',
     )
     q: str | None = Field(None, min_length=1, max_length=200, description="words in labels and explanations")
     example: bool = Field(False, description="with the strongest example of each")
