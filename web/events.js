@@ -9,7 +9,7 @@ import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
 import { artifacts, connections, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
 
-const TOPICS = ["job", "progress", "metric", "artifact", "system", "session"];
+const TOPICS = ["job", "progress", "metric", "artifact", "labels", "system", "session"];
 const CHECK_MS = 5000;
 const GATHER_MS = 250; // readings come 10 times a second of each job: more often than anybody can read
 const SILENCE_MS = 20_000; // there is a reading of the machine each second: without any, the line is dead

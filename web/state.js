@@ -69,6 +69,9 @@ export function newest(noun) {
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
+/** Name of an SAE → how often labels or scores of its features have come since the page was opened. */
+export const labelled = signal(new Map());
+
 /** Where the jobs go on that are older than those known; null when all are known. */
 export const older = signal(null);
 
@@ -112,6 +115,9 @@ const TAKE = {
     const all = artifacts[artifact.noun];
     if (!all) return;
     all.value = artifact.removed ? without(all.value, artifact.name) : along(all.value, artifact.name, artifact);
+  },
+  labels({ sae }) {
+    labelled.value = along(labelled.value, sae, (labelled.value.get(sae) ?? 0) + 1);
   },
   system(reading) {
     sample.value = reading;

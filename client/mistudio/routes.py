@@ -60,6 +60,8 @@ ROUTES: dict[str, tuple[str, str]] = {
     "feature": ("GET", "/api/saes/{ref}/features/{index}"),
     "mark": ("PATCH", "/api/saes/{ref}/features/{index}"),
     "occurrences": ("GET", "/api/saes/{ref}/features/{index}/occurrences"),
+    "feature_window": ("GET", "/api/saes/{ref}/features/{index}/windows/{row}"),
+    "label_prompt": ("GET", "/api/saes/{ref}/features/{index}/prompt"),
     "inspect": ("POST", "/api/saes/{ref}/inspect"),
     "lists": ("GET", "/api/saes/{ref}/lists"),
     "label": ("GET", "/api/saes/{ref}/features/{index}/label"),
