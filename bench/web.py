@@ -1,9 +1,9 @@
 """The page in a real Chromium, as quick and as light as it is on this machine: ``python bench/web.py``; 12 minutes.
 
-First load: a new browser context for each, from the start of navigation until the first panel's heading is drawn and its
-button has opened a dialog. Scrolling: a list of 131,072 features, by wheel and by jumps; frames as the page counts them,
-beside those of the same page at rest. Training: ten metrics a second, the run's own page open; processor time of the
-renderer, and every half minute the heap after a collection, nodes and listeners.
+First load: a new browser context for each, from the start of navigation until the first panel's heading is drawn and
+its button has opened a dialog. Scrolling: a list of 131,072 features, by wheel and by jumps; frames as the page counts
+them, beside those of the same page at rest. Training: ten metrics a second, the run's own page open; processor time of
+the renderer, and every half minute the heap after a collection, nodes and listeners.
 
     python bench/web.py --minutes 1 --features 20000     a try
     python bench/web.py --only training --json           one part, as JSON
@@ -19,10 +19,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from chromium import FRAMES, INTERACTIVE, LOADED, SCROLLER, Looking
 from features import Daemon, add_labels, build
 from playwright.sync_api import sync_playwright
 
@@ -33,90 +34,6 @@ from studio import running
 PARTS = ("load", "scroll", "training")
 GOALS = {"interactive_ms": 500, "frame_ms": 50, "cpu_share": 0.15}
 EVERY_S = 30.0
-
-# Presses the button as soon as it is drawn, and tells when that was and when its dialog was open, in milliseconds since
-# navigation began. (The page's policy forbids wait_for_function, which evaluates a text.)
-INTERACTIVE = """
-window.interactive = new Promise((tell) => {
-  const look = () => {
-    const button = [...document.querySelectorAll("main button")].find((one) => one.textContent === "Add dataset");
-    if (!document.querySelector("main h2") || !button) return requestAnimationFrame(look);
-    const drawn = performance.now();
-    button.click();
-    const answered = () => (document.querySelector("dialog[open]") ? tell([drawn, performance.now()]) : requestAnimationFrame(answered));
-    requestAnimationFrame(answered);
-  };
-  requestAnimationFrame(look);
-});
-"""
-LOADED = """() => ["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind))
-  .map((one) => [new URL(one.name).origin, new URL(one.name).pathname, one.transferSize])"""
-# Counts frames from now on; `seen()` gives them and begins anew.
-FRAMES = """() => {
-  window.frames_ = []; window.tasks_ = [];
-  new PerformanceObserver((list) => tasks_.push(...list.getEntries().map((one) => one.duration))).observe({ entryTypes: ["longtask"] });
-  let last = null;
-  const frame = (now) => { if (last !== null) frames_.push(now - last); last = now; requestAnimationFrame(frame); };
-  requestAnimationFrame(frame);
-  window.seen = () => { const all = { frames: frames_, tasks: tasks_ }; frames_ = []; tasks_ = []; return all; };
-}"""
-# What scrolls in the list of features, once it is there.
-SCROLLER = """() => new Promise((tell) => {
-  const look = () => {
-    const all = [...document.querySelectorAll("[role=table], [role=table] *, [role=grid], [role=grid] *")];
-    const found = all.find((one) => one.scrollHeight > 10 * one.clientHeight && one.clientHeight > 100);
-    if (found) tell(found); else requestAnimationFrame(look);
-  };
-  look();
-})"""
-
-
-class Looking:
-    """One page, and what Chromium knows of it."""
-
-    def __init__(self, browser: Any, url: str) -> None:
-        self.context = browser.new_context(viewport={"width": 1280, "height": 800})
-        self.page = self.context.new_page()
-        self.origins: set[str] = set()
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.origins.add("/".join(request.url.split("/")[:3])))
-        self.page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self._cdp = self.context.new_cdp_session(self.page)
-        self._cdp.send("Performance.enable", {"timeDomain": "timeTicks"})
-        self._browser, self._url = browser, url
-
-    def __enter__(self) -> Looking:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-
-    def go(self, place: str) -> None:
-        self.page.goto(f"{self._url}/#/{place}")
-
-    def metrics(self) -> dict[str, float]:
-        return {one["name"]: one["value"] for one in self._cdp.send("Performance.getMetrics")["metrics"]}
-
-    def heap_mb(self) -> float:
-        """What is in use once what nobody needs is gone."""
-        self._cdp.send("HeapProfiler.collectGarbage")
-        return float(self._cdp.send("Runtime.getHeapUsage")["usedSize"]) / 1e6
-
-    def processes(self) -> dict[str, float]:
-        """Seconds of processor so far: of the renderer of this page, and of what draws what it says."""
-        session = self._browser.new_browser_cdp_session()
-        found = session.send("SystemInfo.getProcessInfo")["processInfo"]
-        session.detach()
-        gpu = sum(one["cpuTime"] for one in found if one["type"] == "GPU")
-        renderers = [one for one in found if one["type"] == "renderer"]
-        busiest = max(renderers, key=lambda one: float(one["cpuTime"]))
-        return {"renderer": cpu_seconds(busiest["id"]), "gpu": gpu}
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 def first_load(browser: Any, url: str, loads: int) -> dict[str, Any]:
@@ -196,9 +113,9 @@ def trained(browser: Any, minutes: float) -> dict[str, Any]:
         one.go(f"training/{job}")
         one.page.get_by_role("figure").first.wait_for()
         one.page.wait_for_timeout(5000)
+        before, begun_at = step(url, job), time.monotonic()
         samples = list(sampled(one, minutes * 60))
-        told = call(url, f"/api/jobs/{job}/metrics?limit=1000")["metrics"]
-        rate = 1 / statistics.median(b["step"] - a["step"] for a, b in zip(told, told[1:], strict=False)) * 10
+        rate = (step(url, job) - before) / (time.monotonic() - begun_at)
         return {"minutes": minutes, "metrics_per_s": rate, "samples": samples, "errors": one.said, **summed(samples)}
 
 
@@ -207,6 +124,11 @@ def begun(url: str, steps: int) -> int:
     spec = call(url, f"/api/jobs/{made}")["spec"]
     call(url, f"/api/jobs/{made}/stop", {})
     return int(call(url, "/api/jobs", {"spec": {**spec, "name": "fast", "steps": steps}})["id"])
+
+
+def step(url: str, job: int) -> int:
+    found = call(url, f"/api/jobs/{job}")
+    return int(found["progress"]["done"] / found["spec"]["batch_tokens"])
 
 
 def sampled(one: Looking, seconds: float) -> Iterator[dict[str, float]]:
@@ -226,11 +148,12 @@ def sampled(one: Looking, seconds: float) -> Iterator[dict[str, float]]:
 
 def summed(samples: list[dict[str, float]]) -> dict[str, float]:
     first, last = samples[0], samples[-1]
+    shares, sizes = ("renderer_share", "task_share", "drawing_share"), ("heap_mb", "nodes", "listeners")
     return {
-        **{name: statistics.fmean(one[name] for one in samples) for name in ("renderer_share", "task_share", "drawing_share")},
-        "renderer_share_last": last["renderer_share"],
-        **{f"{name}_{when}": one[name] for name in ("heap_mb", "nodes", "listeners") for when, one in (("first", first), ("last", last))},
-    }  # fmt: skip
+        **{name: statistics.fmean(one[name] for one in samples) for name in shares},
+        **{f"{name}_last": last[name] for name in (*shares, *sizes)},
+        **{f"{name}_first": first[name] for name in sizes},
+    }
 
 
 @contextlib.contextmanager
@@ -269,15 +192,10 @@ def tell_scroll(found: dict[str, Any]) -> None:
     for how in ("at_rest", "wheel", "jumps"):
         one = found[how]
         goal = ("longest < 50 ms", one["longest_ms"] < GOALS["frame_ms"]) if how != "at_rest" else ()
-        row(
-            how.replace("_", " "),
-            f"longest {one['longest_ms']:.0f} ms, p99 {one['p99_ms']:.0f}, median {one['median_ms']:.1f}",
-            *goal,
-        )
-        row(
-            "",
-            f"{one['over_50_ms']} of {one['frames']} frames over 50 ms; {one['long_tasks']} long tasks, {one['longest_task_ms']:.0f} ms",
-        )
+        times = f"longest {one['longest_ms']:.0f} ms, p99 {one['p99_ms']:.0f}, median {one['median_ms']:.1f}"
+        row(how.replace("_", " "), times, *goal)
+        tasks = f"{one['long_tasks']} long tasks, {one['longest_task_ms']:.0f} ms"
+        row("", f"{one['over_50_ms']} of {one['frames']} frames over 50 ms; {tasks}")
     row("heap before, after each, once more", ", ".join(f"{mb:.1f}" for mb in found["heap_mb"]) + " MB")
     row("nodes", f"{found['nodes']:.0f}")
 
@@ -289,7 +207,7 @@ def tell_training(found: dict[str, Any]) -> None:
     row("of it tasks of the page", f"{found['task_share']:.1%}")
     row("the process that draws", f"{found['drawing_share']:.1%}")
     for name, unit in (("heap_mb", " MB"), ("nodes", ""), ("listeners", "")):
-        row(name.partition("_")[0], f"{found[f'{name}_first']:.1f} → {found[f'{name}_last']:.1f}{unit}")
+        row(name.partition("_")[0], f"{found[f'{name}_first']:.5g} → {found[f'{name}_last']:.5g}{unit}")
     row("heap each half minute", ", ".join(f"{one['heap_mb']:.1f}" for one in found["samples"]))
 
 
@@ -315,9 +233,7 @@ def main() -> None:
         if "training" in asked.only:
             found["training"] = trained(browser, asked.minutes)
         browser.close()
-    tell: dict[str, Callable[[dict[str, Any]], None]] = dict(
-        zip(PARTS, (tell_load, tell_scroll, tell_training), strict=True)
-    )
+    tell = {"load": tell_load, "scroll": tell_scroll, "training": tell_training}
     if asked.json:
         print(json.dumps(found, indent=2))
         return
