@@ -125,8 +125,8 @@ function Rows({ sae, asked, found, setFound }) {
   return html`<div class="features" role="table" aria-label="Features" aria-rowcount=${total + 1}>
     <div role="row" class="feature head">${["Feature", "Label", "Score", "Fires on", "Max", "Strongest example"].map((title) =>
       html`<span role="columnheader" key=${title}>${title}</span>`)}</div>
-    <div class="sight" ref=${box} onScroll=${() => look(total)} tabindex="0" aria-label="Features, to be scrolled">
-      <div class="all" role="rowgroup" style=${{ height: `${total * ROW_PX}px` }}>${rows}</div>
+    <div class="sight" role="rowgroup" ref=${box} onScroll=${() => look(total)} tabindex="0" aria-label="Features, to be scrolled">
+      <div class="all" role="presentation" style=${{ height: `${total * ROW_PX}px` }}>${rows}</div>
     </div>
     ${found.total === 0 && html`<p class="empty">No feature is so. <button class="quiet" onClick=${() => show({ q: "", filter: "" })}>Show all</button></p>`}
   </div>`;
