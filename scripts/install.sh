@@ -35,6 +35,14 @@ install_judges() {
     install_dictionary_learning || say "without dictionary-learning, tests that ask it are skipped"
 }
 
+# install_page_types: the TypeScript that reads the page's sources, and the libraries' types, in web/node_modules.
+install_page_types() {
+    local web=$ROOT/web
+    [ ! "$web/node_modules/.package-lock.json" -nt "$web/package-lock.json" ] || return 0
+    command -v npm >/dev/null && npm ci --prefix "$web" --ignore-scripts --no-audit --no-fund >/dev/null 2>&1 ||
+        say "without TypeScript, the page's types are not checked"
+}
+
 install_saelens() { install_peer saelens sae-lens "$SAE_LENS"; }
 
 install_dictionary_learning() {

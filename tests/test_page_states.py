@@ -21,6 +21,7 @@ DESK = {"width": 1280, "height": 800}
 MANY = 300  # SAEs and datasets
 JOBS = 200
 FAILURE = {"error": {"code": "internal", "message": "the disk does not answer"}}
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 A_500 = re.compile(r"Failed to load resource: (net::ERR_|the server responded with a status of 500)")
 
 # Panel: its heading, what an empty studio says in it, what a full one does.
@@ -46,12 +47,15 @@ def goes_to(page: Any, panel: str) -> Any:
     return main
 
 
-def is_well(page: Any, what: str) -> None:
+LOOKS = {"light": PHONE, "dark": DESK}
+
+
+def is_well(page: Any, what: str, *schemes: str) -> None:
     """Nothing sticks out on a phone, and axe finds nothing serious, in the dark and in the light."""
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], what
-    for scheme, size in (("light", PHONE), ("dark", DESK)):
-        page.set_viewport_size(size)
+    for scheme in schemes or LOOKS:
+        page.set_viewport_size(LOOKS[scheme])
         page.emulate_media(color_scheme=scheme)
         assert serious(page) == [], f"{what}, {scheme}"
 
@@ -59,9 +63,11 @@ def is_well(page: Any, what: str) -> None:
 def serious(page: Any) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE)
+    # Rows are alike: the first of each list stand for all.
     found = page.evaluate(
-        "async () => (await axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] },"
-        " { resultTypes: ['violations'] })).violations"
+        "async (runOnly) => (await axe.run({ exclude: ['tbody tr:nth-child(n+6)', 'ul.rows > li:nth-child(n+6)'] },"
+        " { runOnly, resultTypes: ['violations'] })).violations",
+        RULES,
     )
     bad = [one for one in found if one["impact"] in ("serious", "critical")]
     return [f"{one['id']}: {[node['html'][:160] for node in one['nodes'][:3]]}" for one in bad]
@@ -109,14 +115,13 @@ def test_before_the_answers_come_nothing_is_said_to_be_missing(studio: str, open
         assert "yet" not in page.get_by_role("main").inner_text()
     is_well(page, "loading")
     page.unroute("**/api/*")
-    for route in held[-7:]:
-        route.continue_()
+    page.reload()
     expect(page.get_by_role("heading", level=2)).to_contain_text("Jobs")
     # Once it has come, what a panel itself asks for may wait.
     page.route("**/api/**", lambda route: held.append(route))
     for panel in PANELS:
         assert "yet" not in goes_to(page, panel).inner_text(), panel
-        is_well(page, f"{panel}, whose answers wait")
+        is_well(page, f"{panel}, whose answers wait", "dark")
 
 
 def test_a_studio_that_fails_is_said_to_fail_and_not_to_be_empty(studio: str, open_page: OpenPage) -> None:
@@ -135,7 +140,7 @@ def test_a_studio_that_fails_is_said_to_fail_and_not_to_be_empty(studio: str, op
     page.route(re.compile("/api/(?!events)"), lambda route: route.fulfill(status=500, json=FAILURE))
     for panel in PANELS:
         assert "yet" not in goes_to(page, panel).inner_text(), panel
-        is_well(page, f"{panel}, whose answers fail")
+        is_well(page, f"{panel}, whose answers fail", "light")
 
 
 # -- very much ---------------------------------------------------------------------------------------------------------
@@ -175,7 +180,7 @@ def test_a_full_studio_shows_it_and_stays_whole_when_the_line_is_cut(
     page = open_page(url)
     for panel, (_, _, words) in PANELS.items():
         expect(goes_to(page, panel)).to_contain_text(re.compile(words))
-        is_well(page, panel)
+        is_well(page, panel, "light")
     total = len(call(url, "/api/jobs?limit=1000")["jobs"])
     page.get_by_role("button", name="Fetch older jobs").click()
     expect(page.get_by_role("heading", name=re.compile("Ended"))).to_have_text(f"Ended {total}")
@@ -185,7 +190,7 @@ def test_a_full_studio_shows_it_and_stays_whole_when_the_line_is_cut(
         expect(main.get_by_text("No connection to the studio since")).to_be_visible()
         if panel != "jobs":
             expect(main).to_contain_text(re.compile(words))
-        is_well(page, f"{panel}, disconnected")
+        is_well(page, f"{panel}, disconnected", "dark")
     processes.append(started(full, "paced_worker.py", int(url.rpartition(":")[2]))[0])
     expect(page.get_by_text("No connection")).to_have_count(0)
     for panel, (_, _, words) in PANELS.items():
@@ -236,8 +241,10 @@ def test_from_an_empty_studio_to_a_training_by_keyboard_alone(studio: str, open_
     keys = page.keyboard
     expect(page.get_by_role("heading", name="Datasets")).to_be_focused()
     for panel, source, name in (("m", "/models/pico", "pico"), ("d", "/text/stories.jsonl", "stories")):
-        keys.type(f"g{panel}n")
-        expect(page.get_by_role("dialog").get_by_role("textbox").first).to_be_focused()
+        keys.type(f"g{panel}")
+        expect(page.get_by_role("heading", name={"m": "Models", "d": "Datasets"}[panel])).to_be_focused()
+        keys.type("n")
+        expect(page.get_by_role("dialog").get_by_label("Where it comes from")).to_be_focused()
         keys.type(source)
         keys.press("Enter")
         expect(page.get_by_role("dialog")).to_have_count(0)
@@ -248,7 +255,7 @@ def test_from_an_empty_studio_to_a_training_by_keyboard_alone(studio: str, open_
     keys.press("Enter")
     expect(page.get_by_role("table", name="Tokenizations")).to_contain_text("stories-pico")
     keys.type("gt")
-    expect(page.get_by_role("heading", name="Training")).to_be_visible()
+    expect(page.get_by_role("heading", name="Training")).to_be_focused()
     keys.type("n")
     tab_to(page, "button", "Train")
     keys.press("Enter")

@@ -9,7 +9,7 @@ import { groups, jobs, phase } from "./state.js";
 import { followKeys } from "./ui/keys.js";
 import { Studio } from "./ui/studio.js";
 
-render(h(Studio), document.getElementById("studio"));
+render(h(Studio, null), document.getElementById("studio"));
 
 effect(() => {
   const [first] = groups.value.live;

@@ -107,7 +107,8 @@ const TAKE = {
     jobs.value = along(jobs.value, id, { ...job, progress });
     paces.value = along(paces.value, id, paceAfter(paces.value.get(id), progress, performance.now()));
   },
-  metric({ job: id, ...metric }) {
+  metric({ job: id, step, sae, values }) {
+    const metric = { step, sae, values };
     metrics.value = along(metrics.value, id, measuresAfter(metrics.value.get(id), metric));
     ofMetrics.forEach((tell) => tell(id, metric));
   },

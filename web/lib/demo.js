@@ -1,5 +1,6 @@
 // The whole way on what miStudio brings, as `mistudio demo` goes it: a job for each stage. Pure.
 
+/** @type {[string | null, Record<string, any>][]} */
 const STAGES = [
   ["model", { kind: "add_model", source: "builtin:pico", name: "pico" }],
   ["dataset", { kind: "add_dataset", source: "builtin:python", name: "python" }],

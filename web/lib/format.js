@@ -62,11 +62,14 @@ export function about(seconds) {
   return `about ${Math.floor(tens / 60)} h${tens % 60 ? ` ${tens % 60} min` : ""}`;
 }
 
+/** @type {[string, number][]} */
+const LENGTHS = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]];
+
 /** How long ago an ISO moment was at `at` (ms): "now", "12 seconds ago", "3 hours ago" */
 export function ago(iso, at) {
   if (!iso) return UNKNOWN;
   const seconds = Math.floor((at - Date.parse(iso)) / 1000);
-  for (const [unit, length] of [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]]) {
+  for (const [unit, length] of LENGTHS) {
     const n = Math.floor(seconds / length);
     if (n >= 1) return `${n} ${unit}${n > 1 ? "s" : ""} ago`;
   }

@@ -80,7 +80,10 @@ export function details(job) {
   }
 }
 
-// Of a training's axes: what one value is called, and what several are.
+/**
+ * Of a training's axes: what one value is called, and what several are.
+ * @type {Record<string, [((value: any) => string) | null, string]>}
+ */
 const AXES = {
   hook: [(hook) => hook, "hooks"],
   architecture: [null, "architectures"],

@@ -1,5 +1,6 @@
 // What a key does in the page, without a modifier and while nobody types. Pure.
 
+/** @type {[string, string, string][]} */
 const PANELS = [
   ["d", "datasets", "Datasets"],
   ["m", "models", "Models"],
@@ -10,6 +11,7 @@ const PANELS = [
   ["y", "system", "System"],
   ["j", "jobs", "Jobs"],
 ];
+/** @type {[string, string, string][]} */
 const SINGLE = [
   ["/", "search", "Search in the panel"],
   ["j", "down", "Next row"],
@@ -21,13 +23,16 @@ const SINGLE = [
 ];
 const WAIT_MS = 1500; // for the letter behind g
 
-/** All keys, as they are listed: `[[keys, what they do], …]`. */
+/**
+ * All keys, as they are listed.
+ * @type {{keys: string[], does: string}[]}
+ */
 export const KEYS = [
-  ...PANELS.map(([letter, , name]) => [["g", letter], name]),
-  ...SINGLE.slice(0, 3).map(([key, , does]) => [[key], does]),
-  [["Enter"], "Open the row"],
-  ...SINGLE.slice(3).map(([key, , does]) => [[key], does]),
-  [["Esc"], "Close what is open"],
+  ...PANELS.map(([letter, , does]) => ({ keys: ["g", letter], does })),
+  ...SINGLE.slice(0, 3).map(([key, , does]) => ({ keys: [key], does })),
+  { keys: ["Enter"], does: "Open the row" },
+  ...SINGLE.slice(3).map(([key, , does]) => ({ keys: [key], does })),
+  { keys: ["Esc"], does: "Close what is open" },
 ];
 
 /**

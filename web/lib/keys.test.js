@@ -4,7 +4,7 @@ import { KEYS, meaning, step } from "./keys.js";
 import { parse } from "./route.js";
 
 test("g and a letter lead to a panel that there is", () => {
-  for (const [keys, name] of KEYS.filter(([keys]) => keys.length === 2)) {
+  for (const { keys, does: name } of KEYS.filter(({ keys }) => keys.length === 2)) {
     const { does, since } = meaning("g", 5, null);
     assert.equal(does, null);
     const then = meaning(keys[1], 100, since);
@@ -24,7 +24,7 @@ test("a key alone does its one thing, any other nothing", () => {
   assert.deepEqual(meaning("/", 0, null).does, ["search"]);
   assert.deepEqual(meaning("?", 0, null).does, ["keys"]);
   assert.equal(meaning("q", 0, null).does, null);
-  assert.equal(new Set(KEYS.map(([keys]) => keys.join(" "))).size, KEYS.length);
+  assert.equal(new Set(KEYS.map(({ keys }) => keys.join(" "))).size, KEYS.length);
 });
 
 test("rows begin at the first and end at the last", () => {

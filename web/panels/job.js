@@ -34,7 +34,7 @@ export function Job({ id }) {
 /** What it was expected to take, and what it takes or has taken. */
 function Memory({ job }) {
   const runs = isLive(job);
-  const [taken, setTaken] = useState({});
+  const [taken, setTaken] = useState(/** @type {any} */ ({}));
   useEffect(() => {
     if (!runs) return;
     const look = () => get("/api/ps").then(({ running }) => setTaken(running.find((one) => one.job === job.id) ?? {}), () => {});

@@ -7,9 +7,10 @@ const TYPED_MS = 300; // after the last key
 /**
  * What the studio answers to a POST of `body` to `path`, asked anew a moment after either has changed: `{found}` or
  * `{failed, fields}`, a sentence, and those at fields; `{}` before the first answer, and for as long as `body` is null.
+ * @returns {{found?: any, failed?: string, fields?: Record<string, string>}}
  */
 export function useAsked(path, body) {
-  const [answer, setAnswer] = useState({});
+  const [answer, setAnswer] = useState(/** @type {{found?: any, failed?: string, fields?: Record<string, string>}} */ ({}));
   const asked = body && JSON.stringify(body);
   useEffect(() => {
     if (!asked) return setAnswer({});
@@ -27,7 +28,7 @@ export function useAsked(path, body) {
 
 /** What a GET of `path` answers: `{found, failed, again}`; it is asked anew when `path` or `state` changes, and by again(). */
 export function useLoaded(path, state) {
-  const [answer, setAnswer] = useState({ path: null });
+  const [answer, setAnswer] = useState(/** @type {{path: string | null, found?: any, failed?: string}} */ ({ path: null }));
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return;
@@ -35,6 +36,6 @@ export function useLoaded(path, state) {
     get(path).then((found) => wanted && setAnswer({ path, found }), (error) => wanted && setAnswer({ path, failed: said(error) }));
     return () => (wanted = false);
   }, [path, state, turn]);
-  const { found, failed } = answer.path === path ? answer : {};
-  return { found, failed, again: () => setTurn(turn + 1) };
+  const isOfIt = answer.path === path;
+  return { found: isOfIt ? answer.found : undefined, failed: isOfIt ? answer.failed : undefined, again: () => setTurn(turn + 1) };
 }

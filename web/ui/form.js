@@ -27,7 +27,7 @@ export function Form({ title, verb, fields, start = {}, send, onClose, children 
       setBusy(false);
     }
   };
-  const shown = fields.filter(({ when = () => true }) => when(values));
+  const shown = fields.filter(({ when }) => !when || when(values));
   const placed = failed && shown.some(({ name }) => failed.fields[name]);
   const drawn = (some) => some.map((field) => html`<${Field} key=${field.name} ...${field} value=${values[field.name] ?? ""}
     error=${failed?.fields[field.name]} set=${(value) => set(field.also ? field.also(value, values) : { [field.name]: value })} />`);

@@ -78,7 +78,7 @@ function List() {
   return html`<${Dialog} title="Keys" onClose=${() => (listed.value = false)}>
     <p class="field switched"><input type="checkbox" id="keys-on" checked=${on.value} onChange=${set} />
       <label for="keys-on">On, except while something is typed</label></p>
-    <dl class="keylist" tabindex="-1" data-first>${KEYS.map(([keys, does]) => html`<div key=${does}>
+    <dl class="keylist" tabindex="-1" data-first>${KEYS.map(({ keys, does }) => html`<div key=${does}>
       <dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd> `)}</dt><dd>${does}</dd></div>`)}</dl>
   </${Dialog}>`;
 }
