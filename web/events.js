@@ -7,15 +7,18 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { artifacts, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, take } from "./state.js";
+import { artifacts, connections, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
 
-const TOPICS = ["job", "progress", "metric", "artifact", "system"];
+const TOPICS = ["job", "progress", "metric", "artifact", "labels", "system", "session"];
 const CHECK_MS = 5000;
+const GATHER_MS = 250; // readings come 10 times a second of each job: more often than anybody can read
 const SILENCE_MS = 20_000; // there is a reading of the machine each second: without any, the line is dead
 
 let source = null;
 let loading = 0; // counts up: an answer to an older connection is dropped
 let held = null; // events that wait for the state; null when they need not
+let readings = []; // that are not taken in yet
+let gathering = 0;
 let tries = 0;
 let timer = 0;
 let heardAt = 0;
@@ -51,24 +54,42 @@ function hear({ type, data }) {
   heardAt = performance.now();
   const event = [type, JSON.parse(data)];
   if (held) held.push(event);
-  else take([event]);
+  else if (type === "progress" || type === "metric") gather(event);
+  else settle(event);
   if (type === "reset") connected(++loading); // of artifacts it tells the names alone
+}
+
+function gather(reading) {
+  readings.push(reading);
+  gathering ||= setTimeout(settle, GATHER_MS);
+}
+
+/** Take in the readings so far, then what came after them. */
+function settle(event) {
+  clearTimeout(gathering);
+  gathering = 0;
+  take(event ? [...readings, event] : readings);
+  readings = [];
 }
 
 async function connected(turn) {
   heardAt = performance.now();
+  settle();
   held = [];
   try {
     const nouns = Object.keys(artifacts);
     const asked = nouns.map((noun) => pages(`/api/${noun}s?limit=1000`, `${noun}s`));
-    const [everything, reading, ...lists] = await Promise.all([everyJob(), get("/api/system"), ...asked]);
+    const [everything, reading, kept, ...lists] = await Promise.all([everyJob(), get("/api/system"), get("/api/session"), ...asked]);
     if (turn !== loading) return;
     batch(() => {
       replaceJobs(everything);
       nouns.forEach((noun, at) => replaceArtifacts(noun, lists[at]));
       sample.value = reading;
+      session.value = kept.session;
       take(held);
+      heardOf.value = true;
       phase.value = "live";
+      connections.value++;
     });
     held = null;
     tries = 0;
@@ -81,6 +102,7 @@ async function connected(turn) {
 /** The newest jobs, and all that have not ended: a queue may be longer than what is shown of the past. */
 async function everyJob() {
   const { jobs: newest, next } = await get("/api/jobs?limit=100");
+  older.value = next;
   if (next === null) return newest;
   const unfinished = UNFINISHED.map((state) => pages(`/api/jobs?limit=1000&state=${state}`, "jobs"));
   return [newest, ...(await Promise.all(unfinished))].flat();

@@ -2,12 +2,15 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import { get } from "./api.js";
-import { grouped, isLive } from "./lib/jobs.js";
+import { keep, kept } from "./kept.js";
+import { grouped, isBad, isLive } from "./lib/jobs.js";
 import { measuresAfter } from "./lib/measures.js";
 import { paceAfter } from "./lib/pace.js";
 
 /** "loading" until the first answer, then "live" or "lost". */
 export const phase = signal("loading");
+/** Whether anything was ever heard of the studio: what is empty before is not known to be empty. */
+export const heardOf = signal(false);
 /** While lost: since when (ms), and the studio's own sentence when it has given one. */
 export const loss = signal({ since: 0, reason: null });
 /** Id → job, as the API gives it. */
@@ -25,8 +28,26 @@ export const artifacts = {
 };
 /** The newest reading of the machine; null when there is none. */
 export const sample = signal(null);
+/** What is kept in memory for steering; null when nothing is. */
+export const session = signal(null);
 /** Id of a job → why the studio did not do what was asked of it. */
 export const refusals = signal(new Map());
+
+/** When the newest failure ended that somebody has seen: an ISO moment. */
+const seen = signal(kept("seen") ?? "");
+
+/** Jobs that failed and that nobody has looked at yet, the newest first. */
+export const unseen = computed(() => {
+  const bad = [...jobs.value.values()].filter((job) => isBad(job) && job.ended_at > seen.value);
+  return bad.sort((a, b) => b.ended_at.localeCompare(a.ended_at));
+});
+
+/** Somebody has seen how a job ended, and those before it. */
+export function see(job) {
+  if (job.ended_at <= seen.peek()) return;
+  seen.value = job.ended_at;
+  keep("seen", job.ended_at);
+}
 
 export const groups = computed(() => grouped([...jobs.value.values()]));
 /** The studio's time (ms): a browser's own may be wrong, as may be that of a board without a battery. */
@@ -48,25 +69,26 @@ export function newest(noun) {
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
-/** All measurements of the one training that is looked at: `{job, metrics}`. */
-export const watched = signal({ job: null, metrics: [] });
+/** Name of an SAE → how often labels or scores of its features have come since the page was opened. */
+export const labelled = signal(new Map());
 
-/** Look at a training, or at none: its measurements so far are fetched, those to come are added. Throws as get() does. */
-export async function watch(job) {
-  watched.value = { job, metrics: [] };
-  for (let after = -1; job !== null && after !== null; ) {
-    const page = await get(`/api/jobs/${job}/metrics?after_step=${after}`);
-    if (watched.value.job !== job) return;
-    add(page.metrics);
-    after = page.next;
-  }
+/** Where the jobs go on that are older than those known; null when all are known. */
+export const older = signal(null);
+
+/** Fetch some more jobs of the past. Throws as get() does. */
+export async function fetchOlder() {
+  const { jobs: found, next } = await get(`/api/jobs?limit=200&cursor=${encodeURIComponent(older.peek())}`);
+  const known = jobs.peek();
+  batch(() => {
+    jobs.value = new Map([...known, ...found.filter(({ id }) => !known.has(id)).map((job) => [job.id, job])]);
+    older.value = next;
+  });
 }
 
-function add(metrics) {
-  const { job, metrics: known } = watched.value;
-  const has = new Set(known.map(({ step, sae }) => `${step} ${sae}`));
-  watched.value = { job, metrics: [...known, ...metrics.filter(({ step, sae }) => !has.has(`${step} ${sae}`))] };
-}
+/** Counts the connections to the studio: what it tells only once is asked for anew after each. */
+export const connections = signal(0);
+/** Those who are told of each metric as it comes. */
+export const ofMetrics = new Set();
 
 /** Take in events, [topic, data] each, in their order; nothing is drawn between them. */
 export function take(events) {
@@ -87,15 +109,21 @@ const TAKE = {
   },
   metric({ job: id, ...metric }) {
     metrics.value = along(metrics.value, id, measuresAfter(metrics.value.get(id), metric));
-    if (watched.value.job === id) add([metric]);
+    ofMetrics.forEach((tell) => tell(id, metric));
   },
   artifact(artifact) {
     const all = artifacts[artifact.noun];
     if (!all) return;
     all.value = artifact.removed ? without(all.value, artifact.name) : along(all.value, artifact.name, artifact);
   },
+  labels({ sae }) {
+    labelled.value = along(labelled.value, sae, (labelled.value.get(sae) ?? 0) + 1);
+  },
   system(reading) {
     sample.value = reading;
+  },
+  session({ session: now }) {
+    session.value = now;
   },
   reset(all) {
     replaceJobs(all.jobs);

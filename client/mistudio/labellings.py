@@ -98,5 +98,9 @@ class Labellings:
         """``{"name", "text", "sha256"}``."""
         return self._ask("template", name=name)
 
+    def label_prompt(self, sae: str | int, index: int, template: str | None = None) -> dict[str, Any]:
+        """``{"template", "messages"}``: the very question that an LLM is asked of a feature."""
+        return self._named("label_prompt", "sae", sae, given(template=template), index=index)
+
     def set_template(self, name: str, text: str) -> dict[str, Any]:
         return self._ask("set_template", body={"text": text}, name=name)

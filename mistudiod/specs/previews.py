@@ -7,7 +7,16 @@ from typing import Literal
 from pydantic import Field
 
 from mistudiod.specs.base import Name, Spec
-from mistudiod.specs.data import DATASET_SOURCE, Label
+from mistudiod.specs.data import (
+    DATASET_SOURCE,
+    DropDuplicates,
+    Label,
+    Longest,
+    MaxUnprintable,
+    MustMatch,
+    MustNotMatch,
+    Shortest,
+)
 
 
 class SampleDataset(Spec):
@@ -19,6 +28,7 @@ class SampleDataset(Spec):
     offset: int | None = Field(
         default=None, ge=0, lt=2**53, description="row to begin at, from 0; documents from all over when not given"
     )
+    chars: int = Field(500, ge=1, le=20_000, description="characters of each to show, as far as the answer has room")
 
 
 class PreviewDataset(Spec):
@@ -31,6 +41,21 @@ class PreviewDataset(Spec):
         None, description="split of a dataset of the Hub; train, or its only one, when not given"
     )
     rows: int = Field(5, ge=1, le=20, description="rows to show")
+
+
+class PreviewFilters(Spec):
+    """See which documents the filters of a tokenization leave out. A preview: never queued, never stored."""
+
+    kind: Literal["preview_filters"] = "preview_filters"
+    dataset: Name = Field(description="name of the dataset")
+    model: Name = Field(description="name of the model whose tokenizer is used")
+    documents: int = Field(200, ge=1, le=4000, description="documents to try them on, from all over")
+    shortest: Shortest = None
+    longest: Longest = None
+    drop_duplicates: DropDuplicates = False
+    max_unprintable: MaxUnprintable = None
+    must_match: MustMatch = None
+    must_not_match: MustNotMatch = None
 
 
 class PreviewTokens(Spec):

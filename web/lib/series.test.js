@@ -1,14 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { linesOf, nearest, smoothed, thinned } from "./series.js";
-
-const at = (step, sae, values) => ({ step, sae, values });
-
-test("each SAE has a line, with holes where it was not measured", () => {
-  const found = linesOf([at(10, "a", { fvu: 1 }), at(20, "a", { fvu: 0.5, ce: 3 }), at(20, "b", { fvu: 0.6 }), at(30, "b", { fvu: null })], "fvu");
-  assert.deepEqual(found, { steps: [10, 20], lines: [{ name: "a", values: [1, 0.5] }, { name: "b", values: [null, 0.6] }] });
-  assert.deepEqual(linesOf([at(1, null, {})], "fvu"), { steps: [], lines: [] });
-});
+import { nearest, smoothed, thinned } from "./series.js";
 
 test("what is smoothed keeps its level, its holes and its length", () => {
   assert.deepEqual(smoothed([1, null, 2], 0), [1, null, 2]);
