@@ -253,6 +253,22 @@ def test_an_endpoint_is_added_tried_given_a_key_made_the_default_and_removed(
         assert KEY not in page.content()
 
 
+def test_the_form_for_labels_begins_as_the_settings_say_and_lists_the_models(
+    made_studio: str, openai_server: OpenAIServer, open_page: OpenPage
+) -> None:
+    openai_server.models = ["large", "small"]
+    changes = {"endpoints": f"ours={openai_server.url}", "label_endpoint": "ours", "label_model": "small"}
+    call(made_studio, "/api/settings", changes, "PATCH")
+    page = open_page(made_studio, "features/pico-small")
+    page.get_by_role("button", name=re.compile("^Label")).first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Who is asked")).to_have_value("ours")
+    expect(dialog.get_by_label("Model")).to_have_value("small")
+    dialog.get_by_role("button", name="List the models of ours").click()
+    expect(dialog.get_by_role("status").first).to_contain_text("2 models")
+    assert dialog.locator("datalist option").evaluate_all("(all) => all.map((one) => one.value)") == ["large", "small"]
+
+
 def test_settings_hold_at_once_and_a_wrong_one_is_said_at_its_field(studio: str, open_page: OpenPage) -> None:
     page = open_page(studio, "system")
     page.get_by_role("link", name="Settings").click()
