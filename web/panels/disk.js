@@ -1,6 +1,7 @@
 import { post } from "../api.js";
 import { useEffect, useState } from "preact/hooks";
 import { count, share, size } from "../lib/format.js";
+import { artifacts } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Sure } from "../ui/dialog.js";
 import { said } from "../ui/form.js";
@@ -21,13 +22,13 @@ const COLOURS = 8; // those that are left over share one
 
 /** What takes the disk, what of it could go, and the SAEs that can still be brought back. */
 export function Disk() {
-  const { found: use, failed, again } = useLoaded("/api/disk");
+  const { found: use, failed, again } = useLoaded("/api/disk", artifacts.sae.value);
   if (!use) return failed ? html`<p class="refusal" role="alert">${failed}</p>` : html`<p class="empty late">Adding up what takes the disk.</p>`;
   return html`<section aria-labelledby="disk"><h3 id="disk">Disk <span class="number">${size(use.bytes)} in all, ${size(use.free_bytes)} free</span></h3>
     <${Places} use=${use} />
     ${use.saes.length > 0 && html`<${Table} label="Disk by SAE" columns=${SAES} rows=${use.saes} />`}
     <${Clean} groups=${use.clean} cleaned=${again} />
-    <${Trash} changed=${again} />
+    <${Trash} use=${use} changed=${again} />
   </section>`;
 }
 

@@ -1,23 +1,22 @@
 import { useState } from "preact/hooks";
 import { post, remove } from "../api.js";
 import { ago, count } from "../lib/format.js";
-import { artifacts, slowClock } from "../state.js";
+import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Sure } from "../ui/dialog.js";
 import { Form, said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
 
-/** The SAEs that were removed and can be brought back. */
-export function Trash({ changed }) {
-  const { found, again } = useLoaded("/api/trash", artifacts.sae.value);
+/** The SAEs that were removed and can be brought back; asked anew when the disk has been looked at. */
+export function Trash({ use, changed }) {
+  const { found } = useLoaded("/api/trash", use);
   const [renamed, setRenamed] = useState(null); // its old name is taken
   const [sure, setSure] = useState(null); // what is to be deleted: one of them, or "all"
   const [failed, setFailed] = useState("");
   const done = () => {
     [setRenamed, setSure].forEach((set) => set(null));
     setFailed("");
-    again();
     changed();
   };
   const restore = async (one) => {

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { submit } from "../api.js";
 import { useLoaded } from "../ui/asked.js";
+import { ListModels, useLabelDefaults } from "../ui/endpoint.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Estimate, asking, chosen, useEndpoints, useLists, which, whom } from "./feature_asking.js";
@@ -11,18 +12,22 @@ const asks = ({ endpoint }) => endpoint !== "tokens";
 export function LabelFeatures({ sae, query, found, onClose }) {
   const [endpoints, lists] = [useEndpoints(), useLists(sae)];
   const templates = useLoaded("/api/templates").found?.templates ?? [{ name: "default" }];
+  const [models, setModels] = useState([]);
+  const defaults = useLabelDefaults();
   const fields = [
     { name: "endpoint", label: "Who is asked", kind: "choice",
       choices: [["tokens", "nobody: a description from the tokens, without an LLM"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])] },
     ...which(sae, query, lists, found.total, [["unlabeled", "those that are alive and have no label"]]),
     { name: "template", label: "Prompt", kind: "choice", choices: templates.map((one) => [one.name, one.name]), when: asks },
-    ...asking(endpoints, asks),
+    ...asking(endpoints, asks).map((field) => (field.name === "model" ? { ...field, list: models } : field)),
     { name: "again", label: "Also those that have one", kind: "switch", folded: true, help: "a person's label is never replaced" },
   ];
-  const start = { endpoint: "tokens", which: "unlabeled", top: 100, template: "default", list: lists[0]?.name ?? "" };
+  const start = { ...defaults, which: "unlabeled", top: 100, template: "default", list: lists[0]?.name ?? "" };
+  if (!defaults) return null; // for a moment: the form begins with them
   return html`<${Form} title=${`Label features of ${sae.name}`} verb="Label" fields=${fields} start=${start} onClose=${onClose}
     send=${async (values) => submit(await spec(sae, query, values, lists))}>
     ${(values) => html`
+      ${asks(values) && html`<${ListModels} key=${values.endpoint} name=${values.endpoint} found=${setModels} />`}
       ${asks(values) && html`<${Question} sae=${sae} template=${values.template} />`}
       <${Estimate} sae=${sae} asked=${JSON.stringify(values)} spec=${() => spec(sae, query, values, lists)} />
       ${values.endpoint === "tokens" && !endpoints.length && html`<p class="help">No LLM is set up to be asked: add an endpoint in the settings.</p>`}`}
