@@ -11,8 +11,12 @@ import { Command } from "../ui/command.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
-/** Names of SAEs that are there, or in the making. */
-export const takenNames = () => new Set([...artifacts.sae.value.keys(), ...[...jobs.value.values()].filter((job) => !isEnded(job)).flatMap((job) => job.makes?.names ?? [])]);
+/** Names that a training cannot have: of SAEs that are there or in the making, and what those of a grid begin with. */
+export function takenNames() {
+  const trainings = [...jobs.value.values()].filter((job) => job.kind === "train");
+  const coming = trainings.filter((job) => !isEnded(job)).flatMap((job) => job.makes?.names ?? []);
+  return new Set([...artifacts.sae.value.keys(), ...coming, ...trainings.filter((job) => job.state !== "failed").map((job) => job.spec.name)]);
+}
 
 /** The exact spec, to be read, copied, and asked for again. */
 export function Asked({ job }) {

@@ -17,8 +17,8 @@ import { Mark } from "../ui/mark.js";
 export function RunState({ job: given }) {
   const job = jobs.value.get(given.id) ?? given;
   const why = reason(job);
-  return html`<section class="card runstate" aria-labelledby="state">
-    <h3 id="state"><${Mark} state=${job.state} /> <${Words} job=${job} /></h3>
+  return html`<section class="card runstate" aria-label="How it stands">
+    <h3><${Mark} state=${job.state} /> <${Words} job=${job} /></h3>
     ${isLive(job) && html`<${Bar} share=${done(job)} label=${`Progress of training ${job.id}`} />`}
     ${why && html`<p class="why ${isBad(job) ? "refusal" : ""}" role=${isBad(job) ? "alert" : undefined}>${why}</p>`}
     ${job.error?.log && html`<pre tabindex="0" aria-label="Last words of the worker">${job.error.log.trim()}</pre>`}
