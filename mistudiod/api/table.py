@@ -15,6 +15,7 @@ from mistudiod.api import (
     doctor,
     endpoints,
     exports,
+    feature_text,
     features,
     files,
     inspect,
@@ -28,6 +29,7 @@ from mistudiod.api import (
     running,
     secrets,
     session,
+    settings,
     steer,
     steerings,
     stream,
@@ -66,8 +68,9 @@ ROUTES: tuple[Route, ...] = (
     *library.ROUTES,
     *disk.ROUTES,
     *features.ROUTES,
+    *feature_text.ROUTES,
     *labels.ROUTES,
-    endpoints.list_endpoints,
+    *endpoints.ROUTES,
     *templates.ROUTES,
     *steer.ROUTES,
     *steerings.ROUTES,
@@ -84,6 +87,7 @@ ROUTES: tuple[Route, ...] = (
     secrets.list_secrets,
     secrets.set_secret,
     secrets.remove_secret,
+    *settings.ROUTES,
 )
 
 

@@ -64,3 +64,14 @@ function extremes(values, from, to) {
   if (least < 0) return [null, null];
   return least <= largest ? [values[least], values[largest]] : [values[largest], values[least]];
 }
+
+/** The place of the step that is nearest to `x`; -1 where there is none. */
+export function nearest(steps, x) {
+  let [low, high] = [0, steps.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[middle] < x) low = middle + 1;
+    else high = middle;
+  }
+  return low > 0 && x - steps[low - 1] < steps[low] - x ? low - 1 : Math.min(low, steps.length - 1);
+}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { smoothed, thinned } from "./series.js";
+import { nearest, smoothed, thinned } from "./series.js";
 
 test("what is smoothed keeps its level, its holes and its length", () => {
   assert.deepEqual(smoothed([1, null, 2], 0), [1, null, 2]);
@@ -42,4 +42,9 @@ test("on a logarithmic axis the first steps keep every point", () => {
   const steps = Array.from({ length: 50_000 }, (_, n) => n + 1);
   const found = thinned(steps, [steps], { log: true });
   assert.deepEqual(found.steps.slice(0, 20), steps.slice(0, 20));
+});
+
+test("the nearest step is found", () => {
+  assert.deepEqual([-5, 1, 1.4, 1.6, 9, 10, 99].map((x) => nearest([1, 2, 10], x)), [0, 0, 0, 1, 2, 2, 2]);
+  assert.equal(nearest([], 3), -1);
 });

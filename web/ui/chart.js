@@ -1,17 +1,12 @@
-import { signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { count, number } from "../lib/format.js";
+import { nearest } from "../lib/series.js";
+import { scheme } from "./colour.js";
 import { html } from "./html.js";
 
 const ROWS = 20; // of the table
 
 document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/css/chart.css" }));
-
-// A canvas keeps the colours that it was drawn with: counts up when the page's have changed.
-const painted = signal(0);
-const repaint = () => painted.value++;
-matchMedia("(prefers-color-scheme: light)").addEventListener("change", repaint);
-new MutationObserver(repaint).observe(document.documentElement, { attributes: true });
 
 /**
  * Lines over steps, which all charts of a page point at together. What it shows is also there as a table.
@@ -34,7 +29,7 @@ export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false,
   newest.current = [steps, lines, span];
   const [pointed, setPointed] = useState(null);
   const [read, setRead] = useState(false); // by key, and so told aloud
-  const shape = JSON.stringify([lines.map(({ name, colour }) => [name, colour]), span > 0, logX, digits, yRange, painted.value]);
+  const shape = JSON.stringify([lines.map(({ name, colour }) => [name, colour]), span > 0, logX, digits, yRange, scheme.value]);
   useEffect(() => {
     let gone = false;
     import("./plot.js").then(({ plot }) => {
@@ -64,7 +59,7 @@ export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false,
     drawn.current?.leave();
   };
   const words = (value) => (value === null || value === undefined ? "—" : yWords ? yWords(value) : number(value, digits));
-  const at = pointed === null ? -1 : steps.indexOf(pointed);
+  const at = pointed === null ? -1 : nearest(steps, pointed);
   const step = (value) => (xWords ?? count)(value);
   const now = ({ values }) => words(at < 0 ? values.findLast((value) => value !== null) : values[at]);
   const readout = at < 0 ? "" : xWords ? step(steps[at]) : `step ${step(steps[at])}`;

@@ -3,17 +3,18 @@
 import UPlot from "uplot";
 import { number } from "../lib/format.js";
 import { smoothed, thinned } from "../lib/series.js";
+import { colour } from "./colour.js";
 
 const HEIGHT_PX = 180;
 const DRAW_MS = 250; // a training may measure ten times a second; nobody reads more than four
+const WORDED = [0.5, 1, 2, 5, 10, 20, 50, 100]; // steps of an axis whose values are words
 const SYNC = "x"; // all charts of a page share their cursor
 
 /** Every colour that the canvas needs, as the page's style has them at this moment. */
 function colours() {
-  const style = getComputedStyle(document.documentElement);
-  const of = (name) => style.getPropertyValue(name).trim();
-  const series = Array.from({ length: 8 }, (_, at) => of(`--series-${at + 1}`));
-  return { text: of("--muted"), line: of("--line"), font: `12px ${of("--words")}`, series };
+  const words = getComputedStyle(document.documentElement).getPropertyValue("--words").trim();
+  const series = Array.from({ length: 8 }, (_, at) => colour(`--series-${at + 1}`));
+  return { text: colour("--muted"), line: colour("--line"), font: `12px ${words}`, series };
 }
 
 /**
@@ -104,9 +105,9 @@ function options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange
   const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { show: false }, font };
   const worded = (words) => (words ? { values: (_, splits) => splits.map((value) => (value === null ? "" : words(value))) } : {});
   const lines = names.flatMap((name, at) => {
-    const colour = colourOf(at);
+    const place = colourOf(at);
     // Past the eighth line colours come again, and tell nothing alone.
-    const one = { label: name, stroke: series[colour % 8], width: 1.5, dash: colour < 8 ? undefined : [6, 3], spanGaps: true, points: { show: false },
+    const one = { label: name, stroke: series[place % 8], width: 1.5, dash: place < 8 ? undefined : [6, 3], spanGaps: true, points: { show: false },
       value: (_, value) => number(value, digits) };
     return smooth ? [{ ...one, width: 1, alpha: 0.3 }, one] : [one];
   });
@@ -118,7 +119,7 @@ function options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange
     width,
     height: HEIGHT_PX,
     scales: { x: { time: false, ...(logX ? { distr: 3, log: 10 } : {}) }, y: { range } },
-    axes: [{ ...axis, size: 30, ...worded(xWords) }, { ...axis, size: 56, ...worded(yWords) }],
+    axes: [{ ...axis, size: 30, ...(xWords ? { incrs: WORDED, space: 72 } : {}), ...worded(xWords) }, { ...axis, size: 56, ...worded(yWords) }],
     series: [{}, ...lines],
     cursor: { y: false, sync: { key: SYNC, scales: ["x", null] }, drag: { x: true, y: false } },
     focus: { alpha: 0.2 },

@@ -1,0 +1,76 @@
+import { useState } from "preact/hooks";
+import { isEnded, isLive } from "../lib/jobs.js";
+import { found, modelsOf, tagsOf } from "../lib/saes.js";
+import { show } from "../route.js";
+import { groups, jobs, newest } from "../state.js";
+import { html } from "../ui/html.js";
+import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
+import { Empty, Panel } from "../ui/panel.js";
+import { AddSae } from "./sae_add.js";
+import { CompareSaes } from "./sae_compare.js";
+import { Rows } from "./sae_rows.js";
+import { Trash } from "./sae_trash.js";
+
+const KINDS = new Set(["add_sae", "certify", "evaluate", "compare", "export", "push", "upload"]);
+const [LEAST, MOST] = [2, 8]; // that can be compared
+
+/** The SAEs there are, the newest first: rows with their quality, and what is at work on them. */
+export function SaeList({ query }) {
+  const [adding, setAdding] = useState(false);
+  const [comparing, setComparing] = useState(false);
+  const [chosen, setChosen] = useState([]);
+  const all = newest("sae");
+  const rows = found(all, query);
+  const picked = chosen.filter((name) => all.some((sae) => sae.name === name));
+  const choose = (name, is) => setChosen(is ? [...picked, name] : picked.filter((other) => other !== name));
+  const can = picked.length >= LEAST && picked.length <= MOST;
+  const verbs = html`${all.length > 1 && html`<span class="details">${can ? `${picked.length} chosen` : `choose ${LEAST} to ${MOST} to compare`}</span>
+      <button disabled=${!can} onClick=${() => setComparing(true)}>Compare</button>`}
+    <button class="first" onClick=${() => setAdding(true)}>Add SAE</button>`;
+  return html`<${Panel} title="SAEs" count=${all.length} verbs=${verbs}>
+    <${AtWork} />
+    ${all.length > 0 && html`<${Filters} saes=${all} query=${query} />`}
+    ${rows.length > 0 && html`<${Rows} saes=${rows} chosen=${picked} choose=${all.length > 1 && choose} />`}
+    ${all.length > 0 && !rows.length && html`<${NoneFound} query=${query} />`}
+    ${!all.length && html`<${Empty} line="mistudio sae add OWNER/NAME">
+      No SAE is here yet: <button class="quiet" onClick=${() => setAdding(true)}>add one</button> that somebody has published, or train one on a tokenization.</${Empty}>`}
+    <${Trash} count=${all.length} />
+    ${adding && html`<${AddSae} onClose=${() => setAdding(false)} />`}
+    ${comparing && html`<${CompareSaes} saes=${picked} onClose=${() => setComparing(false)} />`}
+  </${Panel}>`;
+}
+
+/** What makes an SAE, measures one or gives one away; and what could not bring one in, until it is put aside. */
+function AtWork() {
+  const [aside, setAside] = useState([]);
+  const ours = (job) => KINDS.has(job.kind) || job.makes?.noun === "sae";
+  const unfinished = [...groups.value.live, ...groups.value.waiting].filter(ours);
+  const lost = groups.value.ended.filter((job) => job.kind === "add_sae" && job.state !== "done" && !aside.includes(job.id) && !replaced(job));
+  if (!unfinished.length && !lost.length) return null;
+  return html`<section aria-label="At work on SAEs">
+    ${unfinished.filter(isLive).map((job) => html`<${LiveJob} job=${job} key=${job.id} />`)}
+    ${unfinished.some((job) => !isLive(job)) && html`<ul class="rows waiting">${unfinished.filter((job) => !isLive(job)).map((job) => html`<${WaitingJob} job=${job} key=${job.id} />`)}</ul>`}
+    ${lost.length > 0 && html`<ul class="rows">${lost.map((job) => html`<${EndedJob} job=${job} key=${job.id} />`)}</ul>
+      <p class="aside"><button class="quiet" onClick=${() => setAside([...aside, ...lost.map(({ id }) => id)])}>Put aside what failed</button></p>`}
+  </section>`;
+}
+
+/** Whether another job has made, or is to make, what this one could not. */
+const replaced = (job) => [...jobs.value.values()].some((other) => other.id > job.id && other.spec?.name === job.spec.name && (other.state === "done" || !isEnded(other)));
+
+function Filters({ saes, query }) {
+  const set = (name) => (event) => show({ [name]: event.target.value });
+  const choice = (name, label, all, values) => values.length > 0 && html`<label>${label} <select onChange=${set(name)}>
+    <option value="">${all}</option>${values.map((one) => html`<option key=${one} value=${one} selected=${one === query[name]}>${one}</option>`)}</select></label>`;
+  return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
+    <label class="wide">Find <input type="search" placeholder="a name, model, hook, tag or word of a note" value=${query.q ?? ""} onInput=${set("q")} /></label>
+    ${choice("model", "Model", "all models", modelsOf(saes))}
+    ${choice("tag", "Tag", "all tags", tagsOf(saes))}
+  </form>`;
+}
+
+function NoneFound({ query }) {
+  const asked = [query.q && `“${query.q}”`, query.model && `the model ${query.model}`, query.tag && `the tag ${query.tag}`].filter(Boolean);
+  return html`<div class="empty"><p>No SAE has ${asked.join(" and ")}.
+    <button class="quiet" onClick=${() => show({ q: null, model: null, tag: null })}>Clear</button></p></div>`;
+}
