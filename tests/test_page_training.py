@@ -214,7 +214,7 @@ def test_a_run_that_failed_says_why_and_opens_its_log(studio: str, open_page: Op
     expect(page.get_by_role("alert")).to_contain_text("no text in <img src=x onerror=")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
     page.get_by_role("button", name="Open log").click()
-    expect(page.get_by_label("Log of the worker")).to_contain_text("fake worker, attempt 1")
+    expect(page.get_by_label(f"Log of job {job}", exact=True)).to_contain_text("fake worker, attempt 1")
     assert page.title() != "owned"
 
 
