@@ -29,7 +29,7 @@ PANELS = {
     "datasets": ("Datasets", r"yet", rf"Datasets {MANY + 1}"),
     "models": ("Models", r"yet", r"Models 1"),
     "saes": ("SAEs", r"yet", rf"SAEs {MANY + 1}"),
-    "training": ("Training", r"yet", r"Train SAE stories-l3"),
+    "training": ("Training", r"yet", r"stories-l3"),
     "features": ("Features", r"yet", r"Features"),
     "steering": ("Steering", r"yet", r"Steering"),
     "system": ("System", r"No job runs", r"No job runs"),

@@ -21,6 +21,7 @@ from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.plan_measured import Measured
 from mistudiod.planning import Job, Planning, halved, told
+from mistudiod.specs import Train
 
 PICO = Path(mistudiod.__file__).parent / "demo" / "pico"
 TOKENIZATION = {"model": "pico", "context": 128, "train_windows": 1000, "held_out_windows": 20, "tokens": 130_000}
@@ -341,3 +342,19 @@ async def test_a_model_of_an_older_version_is_trained_on_without_a_plan(
     job = await studio.submit(train("ok"))
     done = await studio.until(job["id"])
     assert (done["state"], done["plan"]) == ("done", None)
+
+
+async def test_what_can_be_asked_of_a_training_is_told_with_what_the_presets_set(studio: Studio) -> None:
+    status, body = await studio.call("GET", "/api/specs/train")
+    assert status == 200
+    assert set(body["fields"]) == set(Train.model_fields)
+    assert body["fields"]["tokens"]["default"] == Train.model_fields["tokens"].default
+    for name, values in body["presets"].items():
+        spec = Train.model_validate(train("s", preset=name)).model_dump()
+        assert {field: spec[field] for field in values} == values
+
+
+async def test_a_plan_names_every_sae_that_is_made(studio: Studio) -> None:
+    made = await planned(studio, width=[512, 1024], seed=[0, 1])
+    assert made["names"] == ["s-w512-s0", "s-w512-s1", "s-w1024-s0", "s-w1024-s1"]
+    assert (await planned(studio))["names"] == ["s"]

@@ -8,7 +8,7 @@ import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
 import { RunCharts } from "./run_charts.js";
 import { Made } from "./run_made.js";
-import { Checkpoints, Learning, Log } from "./run_parts.js";
+import { Checkpoints, Learning, Said } from "./run_parts.js";
 import { Asked } from "./run_spec.js";
 import { RunState } from "./run_state.js";
 
@@ -40,6 +40,6 @@ export function Run({ id, query }) {
     ${!isEnded(job) && html`<${Learning} id=${id} />`}
     <${Checkpoints} job=${job} />
     <${Asked} job=${job} />
-    <${Log} job=${job} />
+    <${Said} job=${job} />
   </${Panel}>`;
 }

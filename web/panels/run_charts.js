@@ -49,8 +49,13 @@ export function RunCharts({ job, others, runs, at }) {
     ${measured.length
       ? html`<div class="charts">${measured.map(({ value, ...chart }) => html`<${Chart} key=${value} ...${chart} span=${SPANS[span]} logX=${logX}
           xWords=${byTokens ? tokens : undefined} />`)}</div>`
-      : html`<p class="empty">Nothing has been measured yet: it begins with the first steps.</p>`}
+      : html`<p class="empty">${nothing(lines, off)}</p>`}
   </section>`;
+}
+
+function nothing(lines, off) {
+  if (lines.length && off.size === lines.length) return "No line is drawn: choose one above.";
+  return lines.length ? "One step was measured, and a line takes two." : "Nothing has been measured yet: it begins with the first steps.";
 }
 
 const spanWords = (span) => (span ? `over ${span} measurements` : "as measured");

@@ -1,33 +1,27 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { get, submit } from "../api.js";
 import { ago, count, number, share, size } from "../lib/format.js";
-import { isEnded, isLive } from "../lib/jobs.js";
+import { isEnded } from "../lib/jobs.js";
 import { go } from "../route.js";
 import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { Log } from "../ui/log.js";
 import { Table } from "../ui/table.js";
 import { Tokens } from "../ui/tokens.js";
 
 const LOOK_MS = 10_000;
-const LOG_MS = 2000;
-const LOG_BYTES = 50_000;
-
-/** Ask at once and again every `every_ms`, for as long as it is wanted and somebody looks. */
-function useAgain(ask, every_ms, wanted, about) {
-  useEffect(() => {
-    if (!wanted) return;
-    ask();
-    const timer = every_ms && setInterval(() => document.hidden || ask(), every_ms);
-    return () => clearInterval(timer);
-  }, about);
-}
 
 /** What a few features fire on, while they are learned. */
 export function Learning({ id }) {
   const [live, setLive] = useState([]);
-  useAgain(() => get(`/api/jobs/${id}/live`).then((found) => setLive(found.saes), () => {}), LOOK_MS, true, [id]);
+  useEffect(() => {
+    const look = () => document.hidden || get(`/api/jobs/${id}/live`).then((found) => setLive(found.saes), () => {});
+    look();
+    const timer = setInterval(look, LOOK_MS);
+    return () => clearInterval(timer);
+  }, [id]);
   if (!live.length) return null;
   return html`<section aria-labelledby="learning"><h3 id="learning">What features learn</h3>
     ${live.map((one) => html`<details key=${one.sae} open=${one === live[0]}><summary>${one.sae}, step ${count(one.step)}</summary>
@@ -71,15 +65,7 @@ export function Checkpoints({ job }) {
 }
 
 /** The end of what the worker wrote; it follows while the training runs. */
-export function Log({ job }) {
+export function Said({ job }) {
   const [open, setOpen] = useState(false);
-  const [log, setLog] = useState("");
-  const box = useRef(null);
-  const load = () => get(`/api/jobs/${job.id}/log?tail_bytes=${LOG_BYTES}`).then((found) => setLog(found.log), (error) => setLog(said(error)));
-  useAgain(load, isLive(job) ? LOG_MS : 0, open, [open, job.id, job.state]);
-  useEffect(() => {
-    if (box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [log]);
-  return html`<details id="log" onToggle=${({ target }) => setOpen(target.open)}><summary>Log of the worker</summary>
-    <pre tabindex="0" ref=${box} aria-label="Log of the worker">${log || "It has written nothing."}</pre></details>`;
+  return html`<details onToggle=${({ target }) => setOpen(target.open)}><summary>Log of the worker</summary>${open && html`<${Log} job=${job} />`}</details>`;
 }

@@ -8,11 +8,16 @@ import { commandOf } from "../lib/training_spec.js";
 import { artifacts, jobs } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Command } from "../ui/command.js";
+import { Copy } from "../ui/copy.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
-/** Names of SAEs that are there, or in the making. */
-export const takenNames = () => new Set([...artifacts.sae.value.keys(), ...[...jobs.value.values()].filter((job) => !isEnded(job)).flatMap((job) => job.makes?.names ?? [])]);
+/** Names that a training cannot have: of SAEs that are there or in the making, and what those of a grid begin with. */
+export function takenNames() {
+  const trainings = [...jobs.value.values()].filter((job) => job.kind === "train");
+  const coming = trainings.filter((job) => !isEnded(job)).flatMap((job) => job.makes?.names ?? []);
+  return new Set([...artifacts.sae.value.keys(), ...coming, ...trainings.filter((job) => job.state !== "failed").map((job) => job.spec.name)]);
+}
 
 /** The exact spec, to be read, copied, and asked for again. */
 export function Asked({ job }) {
@@ -31,7 +36,7 @@ export function Asked({ job }) {
   return html`<section aria-labelledby="asked"><h3 id="asked">What was asked</h3>
     <dl class="facts card">${given.map(([name, value]) => html`<div key=${name} title=${found?.fields[name]?.description}><dt>${name}</dt><dd>${shown(value)}</dd></div>`)}</dl>
     ${found && html`<${Command} line=${commandOf(job.spec, found.fields)} />`}
-    <details><summary>As JSON</summary><${Command} line=${JSON.stringify(job.spec)} /></details>
+    <details><summary>As JSON</summary><pre tabindex="0">${JSON.stringify(job.spec, null, 2)}</pre><${Copy} text=${JSON.stringify(job.spec, null, 2)} what="the spec as JSON" /></details>
     <p class="verbs"><button onClick=${again}>Run again</button>
       <${Extend} job=${job} /> <span role="status">${told}</span></p>
   </section>`;

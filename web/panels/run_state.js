@@ -11,18 +11,20 @@ import { Bar } from "../ui/bar.js";
 import { Sure } from "../ui/dialog.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { OpenLog } from "../ui/log.js";
 import { Mark } from "../ui/mark.js";
+import { Term } from "../ui/term.js";
 
 /** How a training stands, what it takes, and what can be done about it. */
 export function RunState({ job: given }) {
   const job = jobs.value.get(given.id) ?? given;
   const why = reason(job);
-  return html`<section class="card runstate" aria-labelledby="state">
-    <h3 id="state"><${Mark} state=${job.state} /> <${Words} job=${job} /></h3>
+  return html`<section class="card runstate" aria-label="How it stands">
+    <h3><${Mark} state=${job.state} /> <${Words} job=${job} /></h3>
     ${isLive(job) && html`<${Bar} share=${done(job)} label=${`Progress of training ${job.id}`} />`}
     ${why && html`<p class="why ${isBad(job) ? "refusal" : ""}" role=${isBad(job) ? "alert" : undefined}>${why}</p>`}
     ${job.error?.log && html`<pre tabindex="0" aria-label="Last words of the worker">${job.error.log.trim()}</pre>`}
-    <dl class="facts">${facts(job).map(([term, value, title]) => html`<div key=${term} title=${title}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
+    <dl class="facts">${facts(job).map(([term, value, title]) => html`<div key=${term} title=${title}><dt><${Term} of=${term} /></dt><dd>${value}</dd></div>`)}</dl>
     <${Verbs} job=${job} key=${job.state} />
   </section>`;
 }
@@ -94,16 +96,9 @@ function Verbs({ job }) {
   return html`<ul class="choices">${choices(job, found?.checkpoints ?? []).map(([verb, words, does]) => html`<li key=${verb}>
       <button disabled=${off} aria-describedby=${`does-${verb}`} onClick=${() => ask(verb)}>${words}</button> <span class="help" id=${`does-${verb}`}>${does}</span></li>`)}
       ${isEnded(job) && html`<${Forget} job=${job} />`}
-      ${isBad(job) && html`<li><button onClick=${openLog}>Open log</button> <span class="help">What the worker wrote, to its end.</span></li>`}
+      ${isBad(job) && html`<li><${OpenLog} job=${job} /> <span class="help">What the worker wrote, to its end.</span></li>`}
     </ul>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}`;
-}
-
-function openLog() {
-  const log = document.getElementById("log");
-  log.open = true;
-  log.querySelector("summary").focus();
-  log.scrollIntoView({ block: "center" });
 }
 
 /** Deletes the record of a training that is over. */

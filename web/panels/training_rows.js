@@ -12,7 +12,7 @@ import { Mark } from "../ui/mark.js";
 
 const SORTS = [["newest", "the newest first"], ["fvu", "the lowest FVU first"], ["name", "by name"]];
 const SHOWN = { all: "all", running: "not over yet", done: "done", failed: "failed", stopped: "stopped" };
-const COLUMNS = [["Compare", "check"], ["Name", "name"], ["Reads", "text"], ["Architecture", "text"], ["Width", "figure"], ["k", "figure"], ["FVU", "figure"], ["L0", "figure"], ["Dead", "figure"],
+const COLUMNS = [["Compare", "check"], ["Name", "name"], ["Reads", "text"], ["Architecture", "text"], ["Width", "figure wraps"], ["k", "figure wraps"], ["FVU", "figure"], ["L0", "figure"], ["Dead", "figure"],
   ["Tokens/s", "figure"], ["State", "text"]];
 
 /** Trainings as rows; several of them are chosen to be laid over each other. */
