@@ -24,7 +24,7 @@ export function Rows({ saes, chosen, choose }) {
     ["FVU", "figure", (sae) => number(latest(sae, "fvu"))],
     ["ΔCE", "figure", (sae) => number(latest(sae, "ce_delta"))],
     ["Dead", "figure", (sae) => little(deadOf(sae))],
-    ["Certificate", "text checks", (sae) => html`<${Standing} of=${certified(sae)} /> <${Standing} of=${EVALUATED[evaluated(sae)]} />`],
+    ["Checked", "text checks", (sae) => html`<${Standing} of=${certified(sae)} /> <${Standing} of=${EVALUATED[evaluated(sae)]} />`],
     ["Features", "text features-of", (sae) => html`<${Features} sae=${sae} of=${features[sae.name]} />`],
     ["From", "text from", (sae) => html`${sourceOf(sae)} <span class="details">${size(sizes[sae.name])}</span>`],
   ];

@@ -33,13 +33,12 @@ function Explained({ sentence, children }) {
     return () => {
       removeEventListener("keydown", hide, true);
       removeEventListener("scroll", leave, true);
-      if (tip.current?.isConnected) tip.current.hidePopover();
     };
   }, [open]);
   const [show, hide] = [() => setOpen(true), () => setOpen(false)];
   return html`<span class="term" onMouseEnter=${show} onMouseLeave=${hide}>
-    <span ref=${word} class="word" tabindex="0" aria-describedby=${id} onFocus=${show} onBlur=${hide} onClick=${show}>${children}</span>
-    <span ref=${tip} class="tip" id=${id} role="tooltip" popover="manual">${sentence}</span></span>`;
+    <span ref=${word} class="word" tabindex="0" aria-describedby=${open ? id : undefined} onFocus=${show} onBlur=${hide} onClick=${show}>${children}</span>
+    ${open && html`<span ref=${tip} class="tip" id=${id} role="tooltip" popover="manual">${sentence}</span>`}</span>`;
 }
 
 /** Below the word, or above it where there is no room, and never beyond the sides of the page. */
