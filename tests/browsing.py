@@ -54,16 +54,17 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[OpenPage]:
-    """Open a studio's page; at the end none has complained, nor asked anything of anybody else."""
+    """Open a studio's page; at the end none has complained, but of what was expected, nor asked anything of anybody
+    else."""
     said: list[str] = []
     asked: set[str] = set()
     contexts, urls = [], []
 
-    def visit(url: str, place: str = "jobs", **options: Any) -> Page:
+    def visit(url: str, place: str = "jobs", expected: re.Pattern[str] = EXPECTED, **options: Any) -> Page:
         contexts.append(context := chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options}))
         page = context.new_page()
         page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda message: said.extend([message.text] if message.type in ("error", "warning") else []))
+        page.on("console", lambda message: said.extend([message.text] if is_bad(message, expected) else []))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.add(request.url))
         urls.append(url)
@@ -73,8 +74,12 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
     yield visit
     for context in contexts:
         context.close()
-    assert [text for text in said if not EXPECTED.match(text)] == []
+    assert said == []
     assert {url for url in asked if not url.startswith((*urls, "data:"))} == set()
+
+
+def is_bad(message: Any, expected: re.Pattern[str]) -> bool:
+    return message.type in ("error", "warning") and not expected.match(message.text)
 
 
 @pytest.fixture(scope="session")

@@ -165,9 +165,8 @@ def test_it_asks_nobody_else_and_takes_no_text_for_markup(file: Path) -> None:
 
 def colours(scheme: str) -> dict[str, str]:
     text = (WEB / "css" / "tokens.css").read_text()
-    dark, light = text.split("@media (prefers-color-scheme: light)")
-    found = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", dark))
-    return found | (dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", light)) if scheme == "light" else {})
+    both = re.findall(r"--(\w+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\);", text)
+    return {name: light if scheme == "light" else dark for name, light, dark in both}
 
 
 def luminance(colour: str) -> float:

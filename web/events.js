@@ -7,9 +7,9 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { artifacts, jobs, loss, metrics, phase, replaceArtifacts, replaceJobs, sample, take } from "./state.js";
+import { artifacts, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
 
-const TOPICS = ["job", "progress", "metric", "artifact", "system"];
+const TOPICS = ["job", "progress", "metric", "artifact", "system", "session"];
 const CHECK_MS = 5000;
 const SILENCE_MS = 20_000; // there is a reading of the machine each second: without any, the line is dead
 
@@ -61,13 +61,15 @@ async function connected(turn) {
   try {
     const nouns = Object.keys(artifacts);
     const asked = nouns.map((noun) => pages(`/api/${noun}s?limit=1000`, `${noun}s`));
-    const [everything, reading, ...lists] = await Promise.all([everyJob(), get("/api/system"), ...asked]);
+    const [everything, reading, kept, ...lists] = await Promise.all([everyJob(), get("/api/system"), get("/api/session"), ...asked]);
     if (turn !== loading) return;
     batch(() => {
       replaceJobs(everything);
       nouns.forEach((noun, at) => replaceArtifacts(noun, lists[at]));
       sample.value = reading;
+      session.value = kept.session;
       take(held);
+      heardOf.value = true;
       phase.value = "live";
     });
     held = null;
@@ -81,6 +83,7 @@ async function connected(turn) {
 /** The newest jobs, and all that have not ended: a queue may be longer than what is shown of the past. */
 async function everyJob() {
   const { jobs: newest, next } = await get("/api/jobs?limit=100");
+  older.value = next;
   if (next === null) return newest;
   const unfinished = UNFINISHED.map((state) => pages(`/api/jobs?limit=1000&state=${state}`, "jobs"));
   return [newest, ...(await Promise.all(unfinished))].flat();

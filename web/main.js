@@ -6,6 +6,7 @@ import { follow } from "./events.js";
 import { share } from "./lib/format.js";
 import { changes, done, title } from "./lib/jobs.js";
 import { groups, jobs, phase } from "./state.js";
+import { followKeys } from "./ui/keys.js";
 import { Studio } from "./ui/studio.js";
 
 render(h(Studio), document.getElementById("studio"));
@@ -29,4 +30,5 @@ effect(() => {
   if (lines.length) document.getElementById("said").textContent = `${lines.join(". ")}.`;
 });
 
+followKeys();
 follow();

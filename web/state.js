@@ -2,12 +2,15 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import { get } from "./api.js";
-import { grouped, isLive } from "./lib/jobs.js";
+import { keep, kept } from "./kept.js";
+import { grouped, isBad, isLive } from "./lib/jobs.js";
 import { measuresAfter } from "./lib/measures.js";
 import { paceAfter } from "./lib/pace.js";
 
 /** "loading" until the first answer, then "live" or "lost". */
 export const phase = signal("loading");
+/** Whether anything was ever heard of the studio: what is empty before is not known to be empty. */
+export const heardOf = signal(false);
 /** While lost: since when (ms), and the studio's own sentence when it has given one. */
 export const loss = signal({ since: 0, reason: null });
 /** Id → job, as the API gives it. */
@@ -25,8 +28,26 @@ export const artifacts = {
 };
 /** The newest reading of the machine; null when there is none. */
 export const sample = signal(null);
+/** What is kept in memory for steering; null when nothing is. */
+export const session = signal(null);
 /** Id of a job → why the studio did not do what was asked of it. */
 export const refusals = signal(new Map());
+
+/** When the newest failure ended that somebody has seen: an ISO moment. */
+const seen = signal(kept("seen") ?? "");
+
+/** Jobs that failed and that nobody has looked at yet, the newest first. */
+export const unseen = computed(() => {
+  const bad = [...jobs.value.values()].filter((job) => isBad(job) && job.ended_at > seen.value);
+  return bad.sort((a, b) => b.ended_at.localeCompare(a.ended_at));
+});
+
+/** Somebody has seen how a job ended, and those before it. */
+export function see(job) {
+  if (job.ended_at <= seen.peek()) return;
+  seen.value = job.ended_at;
+  keep("seen", job.ended_at);
+}
 
 export const groups = computed(() => grouped([...jobs.value.values()]));
 /** The studio's time (ms): a browser's own may be wrong, as may be that of a board without a battery. */
@@ -46,6 +67,19 @@ export function replaceArtifacts(noun, list) {
 export function newest(noun) {
   const made = (one) => one.created_at ?? "";
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
+}
+
+/** Where the jobs go on that are older than those known; null when all are known. */
+export const older = signal(null);
+
+/** Fetch some more jobs of the past. Throws as get() does. */
+export async function fetchOlder() {
+  const { jobs: found, next } = await get(`/api/jobs?limit=200&cursor=${encodeURIComponent(older.peek())}`);
+  const known = jobs.peek();
+  batch(() => {
+    jobs.value = new Map([...known, ...found.filter(({ id }) => !known.has(id)).map((job) => [job.id, job])]);
+    older.value = next;
+  });
 }
 
 /** All measurements of the one training that is looked at: `{job, metrics}`. */
@@ -96,6 +130,9 @@ const TAKE = {
   },
   system(reading) {
     sample.value = reading;
+  },
+  session({ session: now }) {
+    session.value = now;
   },
   reset(all) {
     replaceJobs(all.jobs);

@@ -5,7 +5,7 @@ import { amountOf, amount, between, count, duration, known, number, share } from
 export const UNFINISHED = ["running", "pausing", "stopping", "queued", "paused", "interrupted"];
 const LIVE = new Set(UNFINISHED.slice(0, 3));
 const BAD = new Set(["failed", "partial"]);
-const RECENT = 20; // ended jobs that are shown
+const RECENT = 20; // ended jobs, of which those that went wrong come first
 const METRIC_STEPS = 1000; // more than the trainer makes between two metrics
 
 export const isLive = (job) => LIVE.has(job.state);
@@ -13,8 +13,8 @@ export const isEnded = (job) => !UNFINISHED.includes(job.state);
 export const isBad = (job) => BAD.has(job.state);
 
 /**
- * Jobs as the page shows them: at work, the oldest first; those to come, in their order; the last that ended, those
- * that went wrong first.
+ * Jobs as the page shows them: at work, the oldest first; those to come, in their order; those that ended, the newest
+ * first, and of the last few those that went wrong before all.
  */
 export function grouped(jobs) {
   const live = jobs.filter(isLive).sort((a, b) => a.id - b.id);
@@ -22,22 +22,33 @@ export function grouped(jobs) {
   waiting.sort((a, b) => b.priority - a.priority || a.id - b.id);
   const newest = jobs.filter(isEnded).sort((a, b) => (b.ended_at ?? "").localeCompare(a.ended_at ?? "") || b.id - a.id);
   const recent = newest.slice(0, RECENT);
-  return { live, waiting, ended: [...recent.filter(isBad), ...recent.filter((job) => !isBad(job))] };
+  const ended = [...recent.filter(isBad), ...recent.filter((job) => !isBad(job)), ...newest.slice(RECENT)];
+  return { live, waiting, ended };
 }
 
 const VERBS = {
   add_model: "Add model",
   add_dataset: "Add dataset",
+  add_sae: "Add SAE",
   tokenize: "Tokenize as",
   train: "Train SAE",
   extract: "Extract features of",
+  inspect: "Inspect a text with",
+  label: "Label features of",
+  score: "Score labels of",
   steer: "Steer with",
+  certify: "Certify",
+  evaluate: "Evaluate",
+  compare: "Compare",
+  export: "Export",
+  push: "Push to the Hub",
+  upload: "Put on Neuronpedia",
 };
 
 /** "Train SAE", "pico-demo": what it does, and to what. */
 export function title(job) {
   const verb = VERBS[job.kind] ?? job.kind.replaceAll("_", " ");
-  return [verb, job.spec?.name ?? job.spec?.sae ?? `job ${job.id}`];
+  return [verb, job.spec?.name ?? job.spec?.sae ?? job.spec?.saes?.join(", ") ?? `job ${job.id}`];
 }
 
 /** What tells it from others of its kind, in a few words each. */
@@ -46,13 +57,22 @@ export function details(job) {
   switch (job.kind) {
     case "add_model":
     case "add_dataset":
+    case "add_sae":
       return [spec.source];
     case "tokenize":
       return [spec.dataset, spec.model, `windows of ${amount(spec.context, "tokens")}`];
     case "train":
       return [spec.tokenization, ...trained(spec, job.makes)];
     case "extract":
-      return [amount(spec.features, "features"), `from ${amount(spec.tokens, "tokens")}`];
+      return [known(spec.features) && amount(spec.features, "features"), `from ${amount(spec.tokens, "tokens")}`];
+    case "label":
+      return [spec.endpoint === "tokens" ? "by tokens" : `by ${spec.endpoint}`, spec.model];
+    case "score":
+      return [spec.methods?.join(", ")];
+    case "export":
+      return [spec.format];
+    case "push":
+      return [spec.repo];
     case "steer":
       return [spec.prompt ?? spec.messages?.at(-1)?.content];
     default:
@@ -130,6 +150,12 @@ export function outcome(job) {
 export function reason(job) {
   if (!job.error || job.state === "done") return "";
   return [job.error.field, job.error.message].filter(Boolean).join(": ");
+}
+
+/** The last line that its worker wrote, where that says more than the reason. */
+export function lastLine(job) {
+  const line = isBad(job) ? (job.error?.log ?? "").trim().split("\n").at(-1).trim() : "";
+  return line && !line.includes(job.error.message) ? line : "";
 }
 
 function found(job) {

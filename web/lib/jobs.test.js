@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { changes, details, done, grouped, metricsAfter, outcome, reason, stage, title, verbs, wait } from "./jobs.js";
+import { changes, details, done, grouped, lastLine, metricsAfter, outcome, reason, stage, title, verbs, wait } from "./jobs.js";
 
 let newest = 0;
 const SPEC = { name: "pico-l3", tokenization: "python-pico", hook: "blocks.3.hook_resid_post", width: 2048, k: 32,
@@ -26,12 +26,15 @@ test("of the jobs that ended lately, those that went wrong come first, each kind
   const [good, bad, partial, stopped] = [ended("done", 9), ended("failed", 3), ended("partial", 5), ended("stopped", 7)];
   assert.deepEqual(grouped([good, bad, partial, stopped]).ended, [partial, bad, good, stopped]);
   const many = Array.from({ length: 30 }, (_, minute) => ended("done", minute));
-  assert.deepEqual(grouped([bad, ...many]).ended, many.slice(10).reverse());
+  const shown = grouped([bad, ...many]).ended;
+  assert.deepEqual(shown.slice(0, 20), many.slice(10).reverse());
+  assert.deepEqual(shown.slice(20).map(({ ended_at }) => ended_at.slice(14, 16)), ["09", "08", "07", "06", "05", "04", "03", "03", "02", "01", "00"]);
 });
 
 test("a job is called by what it does, and to what", () => {
   assert.deepEqual(title(job("queued")), ["Train SAE", "pico-l3"]);
   assert.deepEqual(title(job("queued", { kind: "extract", spec: { sae: "pico-l3" } })), ["Extract features of", "pico-l3"]);
+  assert.deepEqual(title(job("queued", { kind: "compare", spec: { saes: ["a", "b"] } })), ["Compare", "a, b"]);
   assert.deepEqual(title({ id: 7, kind: "label_all", spec: {} }), ["label all", "job 7"]);
   assert.deepEqual(details(job("queued")), ["python-pico", "blocks.3.hook_resid_post", "width 2,048", "k 32"]);
   assert.deepEqual(details({ kind: "label_all", spec: null }), []);
@@ -72,6 +75,13 @@ test("an outcome is said in words, with its reason", () => {
   assert.equal(outcome(ended("partial", 1)), "Only partly done after 1 min 00 s");
   assert.equal(outcome(job("stopped")), "Stopped");
   assert.equal(outcome(ended("stopped", 1, { progress: { done: 1, total: 2 } })), "Stopped after 1 min 00 s at 50%");
+});
+
+test("the worker's last line is told where it says more than the reason", () => {
+  const failed = (log) => ended("failed", 1, { error: { code: "internal", message: "it ended by SIGKILL", log } });
+  assert.equal(lastLine(failed("one\n  two  \n\n")), "two");
+  assert.equal(lastLine(failed("error: it ended by SIGKILL")), "");
+  assert.deepEqual([lastLine(failed(null)), lastLine(ended("done", 1)), lastLine(ended("stopped", 1))], ["", "", ""]);
 });
 
 test("there is a button for what the studio would do, and for nothing else", () => {

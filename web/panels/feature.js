@@ -2,7 +2,6 @@ import { useEffect, useState } from "preact/hooks";
 import { get, patch, post, put } from "../api.js";
 import { ago, count, number, share } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { go } from "../route.js";
 import { slowClock } from "../state.js";
 import { said } from "../ui/form.js";
 import { Bars } from "../ui/histogram.js";
@@ -21,20 +20,11 @@ export function Feature({ sae, index, query }) {
     setFailed(null);
     load();
   }, [sae.id, index]);
-  useEffect(() => {
-    const keys = ({ key, target }) => {
-      if (target.matches("input, textarea, select")) return;
-      if (key === "[" && index > 0) go("features", [sae.name, index - 1], query);
-      if (key === "]" && index + 1 < sae.width) go("features", [sae.name, index + 1], query);
-    };
-    addEventListener("keydown", keys);
-    return () => removeEventListener("keydown", keys);
-  }, [index]);
   const way = html`
     <a class="button first" href=${place("steering", [sae.name], { features: index })}>Steer with this</a>
     <a href=${place("features", [sae.name], query)}>All features</a>
-    ${index > 0 && html`<a href=${place("features", [sae.name, index - 1], query)} title="the key [">Previous</a>`}
-    ${index + 1 < sae.width && html`<a href=${place("features", [sae.name, index + 1], query)} title="the key ]">Next</a>`}`;
+    ${index > 0 && html`<a href=${place("features", [sae.name, index - 1], query)} rel="prev" title="the key [">Previous</a>`}
+    ${index + 1 < sae.width && html`<a href=${place("features", [sae.name, index + 1], query)} rel="next" title="the key ]">Next</a>`}`;
   return html`<${Panel} title=${`Feature ${index} of ${sae.name}`} verbs=${way}>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     ${feature && html`<div class="panes" aria-busy=${feature.index !== index}>

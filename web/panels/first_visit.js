@@ -6,6 +6,7 @@ import { artifacts } from "../state.js";
 import { Command } from "../ui/command.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { Term } from "../ui/term.js";
 
 /** What stands in an empty studio: the whole way in one click, on a model and a text that need no download. */
 export function FirstVisit() {
@@ -23,8 +24,9 @@ export function FirstVisit() {
   };
   return html`<section class="card first-visit" aria-labelledby="first-visit">
     <h3 id="first-visit">New here?</h3>
-    <p>A sparse autoencoder (SAE) takes a model's activations apart into features that a person can read. The bundled model goes
-    the whole way in a few minutes, without a download: a text, its tokens, an SAE, its features and their labels.</p>
+    <p>A sparse autoencoder (<${Term} of="SAE" />) takes a model's <${Term} of="activations" /> apart into <${Term} of="features" /> that
+    a person can read. The bundled model goes the whole way in a few minutes, without a download: a text,
+    its <${Term} of="tokenization" />, an SAE, its features and their labels; <${Term} of="steering" /> with them is next.</p>
     <p class="verbs"><button class="first" disabled=${busy} onClick=${begin}>Try it on the bundled model</button></p>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     <${Command} line="mistudio demo" />

@@ -1,14 +1,17 @@
 import { useState } from "preact/hooks";
-import { groups, jobs } from "../state.js";
-import { Command } from "../ui/command.js";
+import { place } from "../lib/route.js";
+import { fetchOlder, groups, jobs, older } from "../state.js";
+import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
-import { Panel } from "../ui/panel.js";
+import { Empty, Panel } from "../ui/panel.js";
+import { Job } from "./job.js";
 
-const FEW = 6; // ended jobs that are shown at first
+const FEW = 10; // ended jobs that are shown at first
 
-/** What runs, what will, and what has ended. */
-export function Jobs() {
+/** What runs, what will, and what has ended; or one job that is open. */
+export function Jobs({ open }) {
+  if (open[0]) return html`<${Job} id=${Number(open[0])} key=${open[0]} />`;
   const { live, waiting, ended } = groups.value;
   return html`<${Panel} title="Jobs">
     <section aria-labelledby="running">
@@ -17,17 +20,25 @@ export function Jobs() {
     </section>
     <${List} title="Waiting" jobs=${waiting} row=${WaitingJob} />
     <${List} title="Ended" jobs=${ended} row=${EndedJob} few=${FEW} />
+    ${older.value !== null && html`<${Older} />`}
   </${Panel}>`;
 }
 
 function Idle() {
   if (jobs.value.size) {
-    return html`<div class="empty"><p>Nothing is running. To train an SAE:</p>
-      <${Command} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post" /></div>`;
+    return html`<${Empty} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post"
+      verb=${html`<a class="button" href=${place("training", ["new"])}>Train an SAE</a>`}>Nothing is running.</${Empty}>`;
   }
-  return html`<div class="empty">
-    <p>Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</p>
-    <${Command} line="mistudio demo" /></div>`;
+  return html`<${Empty} line="mistudio demo" verb=${html`<a class="button" href=${place("datasets")}>To the datasets</a>`}>
+    Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</${Empty}>`;
+}
+
+/** The jobs of the past that were not fetched yet. */
+function Older() {
+  const [failed, setFailed] = useState("");
+  const more = () => fetchOlder().then(() => setFailed(""), (error) => setFailed(said(error)));
+  return html`<p class="verbs"><button onClick=${more}>Fetch older jobs</button>
+    ${failed && html`<span class="refusal" role="alert">${failed}</span>`}</p>`;
 }
 
 /** The first `few` of them, and the rest when asked for. */
@@ -38,7 +49,7 @@ function List({ title, jobs, row: Row, few = jobs.length }) {
   const shown = all ? jobs : jobs.slice(0, few);
   const more = jobs.length - shown.length;
   return html`<section aria-labelledby=${id}>
-    <h3 id=${id}>${title} <span class="number">${jobs.length}</span></h3>
+    <h3 id=${id}>${title} <span class="number">${jobs.length}${title === "Ended" && older.value !== null ? " and older" : ""}</span></h3>
     <ul class="rows ${id}">${shown.map((job) => html`<${Row} job=${job} key=${job.id} />`)}</ul>
     ${more > 0 && html`<button class="quiet" onClick=${() => setAll(true)}>Show ${more} more</button>`}
   </section>`;

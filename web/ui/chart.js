@@ -1,6 +1,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { number } from "../lib/format.js";
 import { smoothed } from "../lib/series.js";
+import { colour, scheme } from "./colour.js";
 import { html } from "./html.js";
 
 const HEIGHT_PX = 180;
@@ -13,7 +14,7 @@ const SYNC = "steps"; // all charts of a page share their cursor
 export function Chart({ title, steps, lines, span = 0, digits = 3 }) {
   const box = useRef(null);
   const plot = useRef(null);
-  const shape = lines.map(({ name }) => name).join("\n") + (span > 0);
+  const shape = lines.map(({ name }) => name).join("\n") + (span > 0) + scheme.value;
   useEffect(() => {
     let gone = false;
     import("uplot").then(({ default: UPlot }) => {
@@ -50,10 +51,9 @@ function data(steps, lines, span) {
 }
 
 function options(title, lines, span, digits, width) {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name).trim();
+  const words = getComputedStyle(document.documentElement).getPropertyValue("--words").trim();
   const text = colour("--muted");
-  const axis = { stroke: text, grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: `12px ${colour("--words")}` };
+  const axis = { stroke: text, grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: `12px ${words}` };
   const series = lines.flatMap(({ name }, at) => {
     const stroke = colour(`--series-${(at % 8) + 1}`);
     const line = { label: name || title, stroke, width: 1.5, spanGaps: true, points: { show: false }, value: (_, value) => number(value, digits) };

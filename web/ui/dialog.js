@@ -1,14 +1,15 @@
 import { useEffect, useRef } from "preact/hooks";
 import { html } from "./html.js";
 
-/** A dialog that is open for as long as it is drawn; `onClose` is told when a person has closed it. */
-export function Dialog({ title, onClose, children }) {
+/** A dialog that is open for as long as it is drawn; `onClose` is told when a person has closed it; `wide`: for long lines. */
+export function Dialog({ title, onClose, wide = false, children }) {
   const dialog = useRef(null);
   useEffect(() => {
-    dialog.current.showModal();
-    dialog.current.querySelector("input, select, [data-first]")?.focus();
+    const { current } = dialog;
+    current.showModal();
+    (current.querySelector("[data-first]") ?? current.querySelector("input, select, textarea"))?.focus();
   }, []);
-  return html`<dialog ref=${dialog} aria-labelledby="dialog" onClose=${onClose}>
+  return html`<dialog ref=${dialog} class=${wide ? "wide" : undefined} aria-labelledby="dialog" onClose=${onClose}>
     <header>
       <h2 id="dialog">${title}</h2>
       <button type="button" class="quiet" aria-label="Close" onClick=${() => dialog.current.close()}>✕</button>

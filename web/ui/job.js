@@ -1,14 +1,16 @@
-import { useState } from "preact/hooks";
-import { ApiError, post } from "../api.js";
-import { about, ago, amount, between, count, elapsed, number, share } from "../lib/format.js";
-import { details, done, isBad, isTraining, outcome, reason, stage, title, verbs, wait } from "../lib/jobs.js";
-import { mean, measured } from "../lib/measures.js";
-import { rate } from "../lib/pace.js";
+import { ago, between, count, elapsed, number, share } from "../lib/format.js";
+import { details, done, isBad, lastLine, outcome, reason, stage, title, wait } from "../lib/jobs.js";
+import { madeBy } from "../lib/made.js";
+import { measured } from "../lib/measures.js";
 import { place } from "../lib/route.js";
-import { clock, jobs, metrics, paces, phase, refusals, refuse, slowClock } from "../state.js";
+import { artifacts, clock, jobs, metrics, slowClock } from "../state.js";
 import { Bar } from "./bar.js";
+import { joined, left, meanOf, speed } from "./going.js";
 import { html } from "./html.js";
+import { OpenLog } from "./log.js";
 import { Mark } from "./mark.js";
+import { Term } from "./term.js";
+import { Refusal, Verbs } from "./verbs.js";
 
 /** A job at work: all that is known of it, as it goes. */
 export function LiveJob({ job }) {
@@ -23,33 +25,17 @@ export function LiveJob({ job }) {
       <span>${joined([part === null ? "" : share(part), left(job), soFar(job)])}</span>
     </p>
     ${figures && html`<dl class="facts">${figures.map(([term, value]) =>
-      html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`}
+      html`<div key=${term}><dt><${Term} of=${term} /></dt><dd>${value}</dd></div>`)}</dl>`}
     <${Verbs} job=${job} key=${job.state} />
     <${Refusal} job=${job} />
   </article>`;
 }
-
-const joined = (parts) => parts.filter(Boolean).join(" · ");
-
-const meanOf = (job, name) => mean(metrics.value.get(job.id), name);
 
 /** How good what is trained has become; of several SAEs the mean. */
 function quality(job) {
   const saes = measured(metrics.value.get(job.id));
   const of = saes > 1 ? `, mean of ${count(saes)}` : "";
   return [[`FVU${of}`, number(meanOf(job, "fvu"))], [`L0${of}`, number(meanOf(job, "l0"), 1)]];
-}
-
-/** Units a second: the trainer's own figure, else as seen from here. */
-function speed(job) {
-  const trained = isTraining(job) ? meanOf(job, "tokens_per_s") : null;
-  const perSecond = trained ?? rate(paces.value.get(job.id));
-  return perSecond && job.progress?.unit ? `${amount(perSecond, job.progress.unit)}/s` : "";
-}
-
-function left(job) {
-  const eta_s = job.progress?.eta_s;
-  return job.state === "running" && eta_s ? `${about(eta_s)} left` : "";
 }
 
 function soFar(job) {
@@ -70,54 +56,31 @@ export function WaitingJob({ job }) {
   </li>`;
 }
 
-/** A job that has ended: how, and why. */
+/** A job that has ended: how, and why; of one that went wrong its worker's last line and its log. */
 export function EndedJob({ job }) {
-  const why = reason(job);
-  const last = job.error?.log;
+  const [why, last] = [reason(job), lastLine(job)];
   return html`<li class="row ${isBad(job) ? "bad" : ""}">
     <${Mark} state=${job.state} />
     <div class="what"><${Title} job=${job} /><${Details} job=${job} /></div>
     <p class="how"><span class="outcome">${outcome(job)}</span> <time datetime=${job.ended_at}>${ago(job.ended_at, slowClock.value)}</time></p>
-    <${Verbs} job=${job} key=${job.state} />
+    <${Verbs} job=${job} key=${job.state}>${isBad(job) && html`<${OpenLog} job=${job} />`}</${Verbs}>
     ${why && html`<p class="why">${why}</p>`}
-    ${last && html`<details class="why"><summary>Last words of the worker</summary><pre tabindex="0">${last}</pre></details>`}
+    ${last && html`<p class="why last">Its worker's last line: <code>${last}</code></p>`}
     <${Refusal} job=${job} />
   </li>`;
 }
 
+/** What it is; where that is told in full is a link to it. */
 function Title({ job, level = "p" }) {
   const [verb, name] = title(job);
-  return html`<${level} class="title" id=${`job-${job.id}`}><span class="verb">${verb}</span> ${
-    job.kind === "train" ? html`<a href=${place("training", [job.id])}>${name}</a>` : name}</${level}>`;
+  const at = place(job.kind === "train" ? "training" : "jobs", [job.id]);
+  return html`<${level} class="title" id=${`job-${job.id}`}><span class="verb">${verb}</span> <a href=${at}>${name}</a></${level}>`;
 }
 
+/** What tells it from others, and links to what it has made as far as that is there still. */
 function Details({ job }) {
-  const parts = [`job ${count(job.id)}`, ...details(job)].filter(Boolean);
+  const made = madeBy(job).filter(({ noun, name }) => !noun || artifacts[noun].value.has(name));
+  const links = made.map(({ words, at }) => html`<a href=${place(...at)}>${words}</a>`);
+  const parts = [`job ${count(job.id)}`, ...details(job), ...links].filter(Boolean);
   return html`<p class="details">${parts.map((part) => html`<span>${part}</span>`)}</p>`;
-}
-
-/** What can be done about it. The page changes when the studio says that the job has, not when a button is pressed. */
-function Verbs({ job }) {
-  const [asked, setAsked] = useState("");
-  const ask = async (verb) => {
-    setAsked(verb);
-    try {
-      await post(`/api/jobs/${job.id}/${verb}`);
-    } catch (error) {
-      setAsked("");
-      refuse(job.id, error instanceof ApiError ? error.message : "the studio does not answer; try again when it is back");
-    }
-  };
-  const off = phase.value !== "live" || asked !== "";
-  return html`<div class="verbs">${verbs(job).map((verb) => html`
-    <button key=${verb} disabled=${off} aria-label=${`${word(verb)} job ${job.id}`} onClick=${() => ask(verb)}>
-      ${word(verb)}
-    </button>`)}</div>`;
-}
-
-const word = (verb) => verb[0].toUpperCase() + verb.slice(1);
-
-function Refusal({ job }) {
-  const message = refusals.value.get(job.id);
-  return message && html`<p class="why refusal" role="alert">${message}</p>`;
 }

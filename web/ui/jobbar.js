@@ -1,25 +1,80 @@
-import { about, number, share } from "../lib/format.js";
-import { done, stage, title } from "../lib/jobs.js";
-import { mean } from "../lib/measures.js";
+import { useState } from "preact/hooks";
+import { remove } from "../api.js";
+import { number, share } from "../lib/format.js";
+import { done, outcome, reason, stage, title } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
-import { groups, metrics } from "../state.js";
+import { groups, jobs, phase, sample, see, session, unseen } from "../state.js";
 import { Bar } from "./bar.js";
+import { said } from "./form.js";
+import { joined, left, meanOf, speed } from "./going.js";
 import { html } from "./html.js";
+import { Verb } from "./verbs.js";
 
-/** What is at work, how far it is, and how many wait: at the foot of every panel. */
+/** What is at work and how far it is, what waits, what has failed unseen: at the foot of every panel. */
 export function JobBar() {
-  const { live, waiting } = groups.value;
+  const { live } = groups.value;
   const job = live.find(({ lane }) => lane === "gpu") ?? live[0];
-  const others = live.length + waiting.length - (job ? 1 : 0);
-  const more = html`<a href=${place("jobs")}>${others ? `and ${others} more` : "All jobs"}</a>`;
-  if (!job) return html`<footer class="jobbar"><p>Nothing runs, and the GPU is free.</p>${more}</footer>`;
-  const fvu = job.kind === "train" ? mean(metrics.value.get(job.id), "fvu") : null;
-  const [name] = stage(job);
-  const { eta_s } = job.progress ?? {};
-  const way = [name, done(job) !== null && share(done(job)), fvu !== null && `FVU ${number(fvu)}`, eta_s && `${about(eta_s)} left`];
+  const holds = session.value;
   return html`<footer class="jobbar">
-    <p><b>${title(job).join(" ")}</b> <span>${way.filter(Boolean).join(" · ")}</span></p>
-    <${Bar} share=${done(job)} label="Progress of what runs" />
-    ${more}
+    <${Failed} />
+    ${job ? html`<${Running} job=${job} key=${job.id} />` : !holds && html`<${Idle} />`}
+    ${holds && html`<${Session} session=${holds} last=${!job} />`}
   </footer>`;
+}
+
+function Running({ job }) {
+  const [name, how] = stage(job);
+  const fvu = job.kind === "train" ? meanOf(job, "fvu") : null;
+  const amount = how && html`<span class="amount"> · ${how}</span>`;
+  const rest = joined([fvu === null ? speed(job) : `FVU ${number(fvu)}`, left(job)]);
+  const part = done(job);
+  return html`<div class="at">
+    <p><a href=${place(job.kind === "train" ? "training" : "jobs", [job.id])}>${title(job).join(" ")}</a> <span>${job.state === "running" ? name : `${job.state}…`}${amount}${rest && ` · ${rest}`}</span></p>
+    <${Bar} share=${part} label="Progress of what runs" />
+    <span class="figure">${part === null ? "" : share(part)}</span>
+    <${Verb} job=${job} verb="stop" label="Stop what runs" />
+    <${More} shown=${1} />
+  </div>`;
+}
+
+function Idle() {
+  const hasGpu = sample.value?.gpus?.length > 0;
+  return html`<div class="at"><p>Nothing runs.${hasGpu && html` <span>GPU free</span>`}</p><${More} shown=${0} /></div>`;
+}
+
+/** How many more there are, and the way to all. */
+function More({ shown }) {
+  const { live, waiting } = groups.value;
+  const [others, paused] = [live.length - shown, waiting.filter(({ state }) => state === "paused").length];
+  const wait = waiting.length - paused;
+  const parts = [others > 0 && `${others} more`, wait > 0 && `${wait} ${wait === 1 ? "waits" : "wait"}`, paused > 0 && `${paused} paused`];
+  return html`<a class="more" href=${place("jobs")}>${joined(parts) || "All jobs"}</a>`;
+}
+
+const DOES = { loading: "is loading for steering", stopping: "is leaving memory", busy: "is steering" };
+
+/** What is kept in memory for steering, whether it writes or not: no job has the GPU meanwhile. */
+function Session({ session: { model, saes, state, progress, paused_jobs }, last }) {
+  const [failed, setFailed] = useState("");
+  const end = () => remove("/api/session").then(() => setFailed(""), (error) => setFailed(said(error)));
+  const what = saes.length ? `${model} with ${saes.length} ${saes.length === 1 ? "SAE" : "SAEs"}` : model;
+  const waits = paused_jobs.length > 0 && `job ${paused_jobs.join(", ")} goes on when it ends`;
+  return html`<div class="at">
+    <p><a href=${place("steering")}>${what}</a> ${DOES[state] ?? "is kept in memory for steering"}
+      <span> ${joined([state === "loading" && progress?.stage, waits])}</span>
+      ${failed && html`<span class="refusal" role="alert"> ${failed}</span>`}</p>
+    <button disabled=${phase.value !== "live" || state === "stopping"} aria-label="End the session" onClick=${end}>End</button>
+    ${last && html`<${More} shown=${0} />`}
+  </div>`;
+}
+
+/** What has failed since somebody looked last. */
+function Failed() {
+  const [job, ...others] = unseen.value;
+  if (!job) return null;
+  const more = others.length > 0 && html` <a href=${place("jobs")}>and ${others.length} more</a>`;
+  return html`<div class="at bad">
+    <p><a href=${place("jobs", [job.id])}>${title(job).join(" ")}</a> <b class="refusal">${outcome(job)}</b> <span>${reason(job)}</span>${more}</p>
+    <button class="quiet" aria-label="I have seen it" title="I have seen it" onClick=${() => see(jobs.peek().get(job.id))}>✕</button>
+  </div>`;
 }

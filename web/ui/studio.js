@@ -2,11 +2,13 @@ import { effect, signal } from "@preact/signals";
 import { open } from "../events.js";
 import { timeOfDay } from "../lib/format.js";
 import { route } from "../route.js";
-import { loss, phase } from "../state.js";
+import { heardOf, loss, phase, see, unseen } from "../state.js";
 import { html } from "./html.js";
 import { JobBar } from "./jobbar.js";
+import { Keys } from "./keys.js";
 import { Nav } from "./nav.js";
 import { Strip } from "./strip.js";
+import { Theme } from "./theme.js";
 
 // Each panel is fetched when it is first come to, with its style sheet where it has one of its own.
 const PANELS = {
@@ -39,34 +41,54 @@ function sheet(panel) {
   });
 }
 
+// Who looks at all jobs, or at the one, has seen that it failed.
+effect(() => {
+  const { panel, open: [id] } = route.value;
+  const job = panel === "jobs" && !id ? unseen.value[0] : unseen.value.find((one) => String(one.id) === id);
+  if (job && (panel === "jobs" || panel === "training")) see(job);
+});
+
 /** The whole page. */
 export function Studio() {
   const is = phase.value;
-  const { panel, open: opened, query } = route.value;
-  const Shown = fetched.value[panel];
   return html`<div class="studio ${is}">
+    <a class="skip" href="#main" onClick=${skip}>Skip to what is shown</a>
     <header class="top">
       <h1><img src="/icon.svg" alt="" width="24" height="24" /> miStudio</h1>
       <${Strip} />
+      <p class="verbs"><${Keys} /><${Theme} /></p>
     </header>
     <${Nav} />
-    <main aria-busy=${is === "loading"}>
+    <main id="main" tabindex="-1" aria-busy=${is === "loading"}>
       ${is === "lost" && html`<${Lost} />`}
-      ${is === "loading"
-        ? html`<p class="empty late">Asking the studio how things stand.</p>`
-        : Shown
-          ? html`<${Shown} open=${opened} query=${query} key=${panel} />`
-          : failed.value === panel && html`<p class="empty">This part of the page could not be fetched: reload it.</p>`}
+      ${is === "loading" && html`<p class="empty late">Asking the studio how things stand.</p>`}
+      ${heardOf.value && html`<${Shown} />`}
     </main>
-    ${is !== "loading" && html`<${JobBar} />`}
+    ${heardOf.value && html`<${JobBar} />`}
   </div>`;
+}
+
+/** Not as a link does it: what stands behind # is the place that is shown. */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function Shown() {
+  const { panel, open: opened, query } = route.value;
+  const Panel = fetched.value[panel];
+  if (Panel) return html`<${Panel} open=${opened} query=${query} key=${panel} />`;
+  if (failed.value !== panel) return null;
+  return html`<div class="empty"><p role="alert">This part of the page could not be fetched.</p>
+    <p class="verbs"><button onClick=${() => location.reload()}>Load the page again</button></p></div>`;
 }
 
 function Lost() {
   const { since, reason } = loss.value;
+  const what = reason ? "The studio does not answer as it should" : "No connection to the studio";
   return html`<div class="banner">
-    <p><b>No connection to the studio since ${timeOfDay(since)}.</b> ${reason ? `It says: ${reason}. ` : ""}
-    What is shown is how things stood then. Trying again by itself.</p>
+    <p><b>${what} since ${timeOfDay(since)}.</b> ${reason ? `It says: ${reason}. ` : ""}
+    ${heardOf.value && "What is shown is how things stood then. "}Trying again by itself.</p>
     <button onClick=${open}>Try now</button>
   </div>`;
 }
