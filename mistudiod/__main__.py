@@ -12,11 +12,13 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mistudiod import __version__
 from mistudiod.errors import StudioError
+from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS, Filter
 from mistudiod.settings import Settings, SettingsError, default_of, load, table
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mistudiod")
 EXIT_CONFIG = 78
 _FILES = 65_536  # open at once, if the system lets us
+_LOG_BYTES = 5_000_000  # then it is begun anew, and the old one kept beside it
 
 
 def main() -> int:
@@ -68,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def keep_log(data: Path) -> None:
+    """Have the log in the data folder too, unless it goes there already: the page shows its end."""
+    path = Paths(data).log
+    with contextlib.suppress(OSError):  # whoever claims the folder says what is wrong with it
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists() and os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat()):
+            return
+        kept = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        kept.addFilter(Filter(PROCESS))
+        logging.getLogger().addHandler(kept)
+
+
 async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from aiohttp import web
 
@@ -75,8 +91,7 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod.api.keys import PATHS
     from mistudiod.app import make_app
 
-    if settings.offline:  # workers inherit it; their libraries know it
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    keep_log(settings.data)
     try:  # before anything else: a daemon that cannot be reached must not start a job
         listener = listen.tcp(settings)
     except OSError as error:
@@ -133,7 +148,6 @@ async def migrate(settings: Settings, _options: argparse.Namespace) -> int:
 async def reindex(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod.index import Index
     from mistudiod.library import Library
-    from mistudiod.paths import Paths
     from mistudiod.records import Records
 
     async with _opened(settings) as database:
@@ -170,7 +184,6 @@ async def doctor(settings: Settings, options: argparse.Namespace) -> int:
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
     from mistudiod.app import claim
     from mistudiod.database import Database
-    from mistudiod.paths import Paths
 
     paths = Paths(settings.data)
     with claim(paths):

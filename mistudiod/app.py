@@ -26,6 +26,7 @@ from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.giving import Giving
 from mistudiod.index import NOUNS, Index
+from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
@@ -57,12 +58,11 @@ _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
 def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.Application:
     """The daemon as an application. ``command`` starts a worker; tests give their own."""
     shown = page.load()
-    app = web.Application(
-        middlewares=[refusals(), doors(allowed_hosts(settings.listen, settings.allowed_hosts))],
-    )
+    app = web.Application(middlewares=[refusals(), doors(allowed_hosts(settings.listen, settings.allowed_hosts))])
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
+    app[keys.KEPT] = kept = KeptSettings(settings, paths.settings, os.environ)
     app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
     app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
     app[keys.TRASH] = Trash(database, paths)
@@ -79,8 +79,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         paths, app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES]
     )
     app[keys.TEMPLATES] = Templates(paths.data / "templates")
-    places = (settings.known_endpoints, settings.neuronpedia)
-    app[keys.GIVING] = Giving(database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], *places)
+    app[keys.GIVING] = Giving(database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], lambda: kept.now)
     app[keys.LEASES] = Leases(database)
     app[keys.SESSION] = Sessions(
         settings,
@@ -91,6 +90,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         app[keys.PLANNING],
         command,
         lambda: app[keys.SCHEDULER].wake(),
+        lambda: kept.now.session_keep_alive,
     )
     app[keys.SCHEDULER] = Scheduler(
         settings,
@@ -109,7 +109,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     database.told = functools.partial(_tell, app)
     add(app.router, ROUTES)
     add(app.router, page_routes(shown))
-    app.cleanup_ctx.extend([_storage, _recording, _scheduling, _sweeping, _monitoring])
+    app.cleanup_ctx.extend([_environment, _storage, _recording, _scheduling, _sweeping, _monitoring])
     app.on_response_prepare.append(safe_headers(shown.csp))
     app.on_shutdown.append(_close_streams)
     return app
@@ -149,6 +149,12 @@ def claim(paths: Paths) -> Iterator[None]:
         raise
     finally:
         os.close(lock)
+
+
+async def _environment(app: web.Application) -> AsyncIterator[None]:
+    app[keys.KEPT].tell_workers()
+    yield
+    app[keys.KEPT].close()
 
 
 async def _storage(app: web.Application) -> AsyncIterator[None]:

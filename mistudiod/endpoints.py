@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 DEFAULT = "ollama=http://127.0.0.1:11434/v1,openai=https://api.openai.com/v1"
-RESERVED = ("tokens", "person", "neuronpedia")  # who gives labels besides endpoints
+KEYLESS = "tokens"  # the endpoint that is none
+RESERVED = (KEYLESS, "person", "neuronpedia")  # who gives labels besides endpoints
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,62}[a-z0-9_])?)*")
 _SECRET = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}(:[0-9]{1,5})?")  # the rule of secret.NAME
-_URL_CHARS = 500
+_URL_CHARS, _MODEL_CHARS = 500, 200
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Where machines are told their secrets by the cloud that they run in.
@@ -80,6 +81,22 @@ def parse(text: str) -> dict[str, Endpoint]:
 def neuronpedia(url: str) -> Endpoint:
     """The Neuronpedia of a setting. Raises ValueError, one sentence."""
     return Endpoint("neuronpedia", _checked("neuronpedia", url.strip()))
+
+
+def check_name(text: str) -> str:
+    """Raises ValueError for what can be no endpoint's name."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"{text[:100]!r} is no endpoint's name, as openai or ollama; {KEYLESS} is for labels without one"
+        )
+    return text
+
+
+def check_model(text: str) -> str:
+    """Raises ValueError for what no endpoint can call a model."""
+    if len(text) > _MODEL_CHARS or not text.isprintable():
+        raise ValueError(f"the name of a model is one line of {_MODEL_CHARS} characters at most")
+    return text
 
 
 def missing(name: str, known: Mapping[str, Endpoint]) -> str:

@@ -37,6 +37,19 @@ def occurrences(
     return {"occurrences": found, "total": total, "next": following}
 
 
+def whole_window(pages: Pages, index: int, row: int) -> dict[str, Any]:
+    """All tokens of a window, and how strongly a feature fires on each; ``activations`` is None without postings."""
+    ids = pages.ids(row)
+    activations: list[float] | None = None
+    if pages.manifest["postings"]:
+        places, values = pages.postings(index)
+        begin = row * pages.context
+        activations = [0.0] * len(ids)
+        for n in range(bisect_left(places, begin), bisect_left(places, begin + pages.context)):
+            activations[places[n] - begin] = values[n]
+    return {"row": row, "window": pages.window(row), "texts": pages.texts(ids), "activations": activations}
+
+
 def together(pages: Pages, a: int, b: int) -> dict[str, Any]:
     """On how many tokens two features both fire, and the windows in which the weaker of them is strongest by its own
     measure, with the activations of both; ``both``, ``jaccard`` and ``shared`` are None without postings.

@@ -21,13 +21,14 @@ from mistudiod.pages import Pages
 STORED = ("index", "density", "max", "typical", "token")  # sorts that the store knows
 SORTS = (*STORED, "label", "score")
 FILTERS = (
-    "dead, alive, labelled, unlabelled, starred, density<N, density>N, max<N, max>N, score<N, score>N, "
-    'provider:NAME, list:NAME, token:TEXT and token:"TEXT"'
+    "dead, alive, labelled, unlabelled, failed, starred, density<N, density>N, max<N, max>N, score<N, score>N, "
+    'provider:NAME, list:NAME, token:TEXT, token:"TEXT" and index:N,N'
 )
 _TERM = re.compile(r'\s*([a-z]+)(?:([:<>])("(?:[^"\\]|\\.)*"|[^\s"]\S*))?(?=\s|$)', re.DOTALL)
 _LABELS: dict[str, dict[str, Any]] = {
     "labelled": {"labelled": True},
     "unlabelled": {"labelled": False},
+    "failed": {"failed": True},
     "starred": {"starred": True},
 }
 _BLOCK = 1 << 14  # values looked at without a pause: other threads wait for so many
@@ -68,6 +69,8 @@ def parse_filter(text: str) -> Filter:
             found.store.append((name, "", None))
         elif sign == ":" and name == "token":
             found.store.append((name, sign, _text(value)))
+        elif sign == ":" and name == "index":
+            found.store.append((name, sign, _indices(match[0], value)))
         elif sign == ":" and name in ("provider", "list"):
             found.labels.append({{"list": "list_name"}.get(name, name): _text(value)})
         elif sign in ("<", ">") and name == "score":
@@ -129,6 +132,8 @@ def _order(pages: Pages, key: str, reverse: bool, known: Iterable[int]) -> Seque
 def _mask(pages: Pages, name: str, sign: str, value: Any) -> bytes | bytearray:
     if name == "token":
         return _mask_of(pages.with_token(value), pages.d_sae)
+    if name == "index":
+        return _mask_of((index for index in value if index < pages.d_sae), pages.d_sae)
     fired = pages.columns["fired"]
     if name in ("dead", "alive"):
         return _tested(fired, (0).__eq__ if name == "dead" else (0).__lt__)
@@ -170,6 +175,12 @@ def _number(term: str, value: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the filter {term.strip()[:50]!r} needs a number, such as 0.01 or 1e-5")
     return number
+
+
+def _indices(term: str, value: str) -> list[int]:
+    if not re.fullmatch(r"[0-9]{1,10}(,[0-9]{1,10})*", value):
+        raise ValueError(f"the filter {term.strip()[:50]!r} needs numbers of features, such as index:5,12")
+    return [int(index) for index in value.split(",")]
 
 
 def _unknown(term: str) -> ValueError:

@@ -19,6 +19,7 @@ from mistudiod.database import Database
 from mistudiod.endpoints import Endpoint, missing
 from mistudiod.errors import Conflict, Invalid, NotFound, StoreError, StudioError
 from mistudiod.index import Artifact, Index
+from mistudiod.jobs import LIVE
 from mistudiod.labels import Labels
 from mistudiod.own_address import is_this_machine
 from mistudiod.records import read_used, write_given
@@ -44,6 +45,16 @@ class Store(Protocol):
     def order(self, key: str) -> Sequence[int]: ...
 
     def page(self, index: int) -> dict[str, Any]: ...
+
+
+class Places(Protocol):
+    """Of the settings what is needed here."""
+
+    @property
+    def known_endpoints(self) -> Mapping[str, Endpoint]: ...
+
+    @property
+    def neuronpedia(self) -> Endpoint: ...
 
 
 class NotGiven(StudioError):
@@ -73,7 +84,10 @@ class Given:
 
 
 class Giving:
-    """``open_store`` reads a feature store, in a thread; it raises ValueError when the store is damaged."""
+    """``open_store`` reads a feature store, in a thread; it raises ValueError when the store is damaged.
+
+    ``places``: as the settings have them at the moment.
+    """
 
     def __init__(
         self,
@@ -81,11 +95,10 @@ class Giving:
         index: Index,
         labels: Labels,
         templates: Templates,
-        endpoints: Mapping[str, Endpoint],
-        neuronpedia: Endpoint,
+        places: Callable[[], Places],
     ) -> None:
         self._database, self._index, self._labels = database, index, labels
-        self._templates, self._endpoints, self._neuronpedia = templates, endpoints, neuronpedia
+        self._templates, self._places = templates, places
         self.open_store: Callable[[Path], Store] = stores.Pages
 
     # -- at submission -------------------------------------------------------------------------------------------
@@ -108,8 +121,9 @@ class Giving:
 
     def _require_endpoint(self, spec: Label | Score) -> None:
         """Raises Invalid for one that the settings do not have."""
-        if spec.asks is not None and spec.asks not in self._endpoints:
-            raise Invalid(missing(spec.asks, self._endpoints), {"endpoint": "is not in the setting endpoints"})
+        known = self._places().known_endpoints
+        if spec.asks is not None and spec.asks not in known:
+            raise Invalid(missing(spec.asks, known), {"endpoint": "is not in the setting endpoints"})
 
     async def _lane(self, spec: Label | Score) -> str:
         endpoint = await self.endpoint(spec)
@@ -117,17 +131,19 @@ class Giving:
 
     # -- at each start -------------------------------------------------------------------------------------------
 
-    async def write(self, job: Mapping[str, Any], run: Path) -> None:
-        """Let a run folder say what a job of labels has still to do, or which labels it is to publish. Raises NotGiven,
-        OSError.
+    async def write(self, job: Mapping[str, Any], run: Path) -> str | None:
+        """Let a run folder say what a job of labels has still to do, or which labels it is to publish.
+
+        Returns the name of the key of the endpoint that it is to ask: this very one, whatever the settings say by the
+        time when its worker starts. Raises NotGiven, OSError.
         """
         if job["kind"] in KINDS_WITH_LABELS:
             wanted = job["spec"].get("labels", True)
             labels = await self._labels.shown(job["spec"]["sae"]) if wanted else []
-            where = {"url": self._neuronpedia.url} if job["kind"] == "upload" else {}
+            where = {"url": self._places().neuronpedia.url} if job["kind"] == "upload" else {}
             await asyncio.to_thread(write_given, run, {"labels": labels, **where})
         if job["kind"] not in KINDS_OF_LABELS:
-            return
+            return None
         try:
             spec = spec_of(job)
         except ValueError:
@@ -140,12 +156,7 @@ class Giving:
             raise NotGiven(error.message) from None
         used = await asyncio.to_thread(read_used, run)
         await asyncio.to_thread(write_given, run, {**given.about(), "used": used})
-
-    def secret_name(self, job: Mapping[str, Any]) -> str | None:
-        """Of the endpoint that a job asks; None when there is none."""
-        asks = spec_of(job).asks if job["kind"] in KINDS_OF_LABELS else None
-        endpoint = self._endpoints.get(asks or "")
-        return endpoint.secret_name if endpoint else None
+        return given.endpoint["secret"] if given.endpoint else None
 
     async def given(self, spec: Label | Score, job: int | None = None) -> Given:
         """``job``: whose; None: it is yet to be. Raises Invalid, NotFound, Conflict."""
@@ -162,7 +173,7 @@ class Giving:
         return Given(extraction, store, await self.endpoint(spec), template, left)
 
     async def endpoint(self, spec: Label | Score) -> dict[str, Any] | None:
-        found = self._endpoints.get(spec.asks or "")
+        found = self._places().known_endpoints.get(spec.asks or "")
         if found is None:
             return None
         here = await is_here(found)
@@ -188,10 +199,12 @@ class Giving:
         alive = store.order("typical")[: store.d_sae - store.manifest["dead"]]  # those that never fire are last
         return store, list(alive if spec.top is None else alive[: spec.top])
 
-    # -- when the daemon starts ----------------------------------------------------------------------------------
+    # -- when the daemon starts, and when the setting has changed ------------------------------------------------
 
     async def put_in_lanes(self) -> None:
-        """Let every job be in its lane: the endpoints may be others now, or a job was read back from its folder."""
+        """Let every job that does not run be in its lane: the endpoints may be others now, or a job was read back from
+        its folder.
+        """
         query = "select id, kind, lane, spec from jobs where kind in ('label', 'score') and state != 'done'"
         rows = await self._database.read(lambda db: db.execute(query).fetchall())
         lanes = {}
@@ -210,9 +223,11 @@ class Giving:
 
 
 def _move(db: sqlite3.Connection, lanes: Mapping[int, str]) -> None:
+    live = ", ".join(f"'{state.value}'" for state in LIVE)
     for job, lane in lanes.items():
-        db.execute("update jobs set lane = ? where id = ?", (lane, job))
-        told(db, job)
+        moved = db.execute(f"update jobs set lane = ? where id = ? and state not in ({live})", (lane, job))
+        if moved.rowcount:
+            told(db, job)
 
 
 def spec_of(job: Mapping[str, Any]) -> Label | Score:

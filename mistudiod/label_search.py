@@ -84,6 +84,7 @@ def matching(
     sae: str,
     q: str | None = None,
     labelled: bool | None = None,
+    failed: bool | None = None,
     starred: bool | None = None,
     list_name: str | None = None,
     provider: str | None = None,
@@ -97,6 +98,8 @@ def matching(
         sets.append(_labelled(db, sae, provider, score))
     if labelled is False:
         sets.append(set(range(width(db, sae))) - _labelled(db, sae))
+    if failed:
+        sets.append(_set(db, "select feature as one from label_failures where sae = ?", (sae,)))
     if starred is not None:
         those = _set(db, "select feature as one from marks where sae = ? and starred", (sae,))
         sets.append(those if starred else set(range(width(db, sae))) - those)

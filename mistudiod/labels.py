@@ -37,6 +37,7 @@ class Labels:
         sae: str,
         q: str | None = None,
         labelled: bool | None = None,
+        failed: bool | None = None,
         starred: bool | None = None,
         list_name: str | None = None,
         provider: str | None = None,
@@ -48,7 +49,7 @@ class Labels:
         <, <=, > and >=, and a number.
         """
         return await self._database.read(
-            lambda db: label_search.matching(db, sae, q, labelled, starred, list_name, provider, score)
+            lambda db: label_search.matching(db, sae, q, labelled, failed, starred, list_name, provider, score)
         )
 
     # -- of one feature ------------------------------------------------------------------------------------------

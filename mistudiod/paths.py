@@ -38,6 +38,16 @@ class Paths:
     def lock(self) -> Path:
         return self.data / "mistudiod.lock"
 
+    @property
+    def settings(self) -> Path:
+        """Those that a person changes while the studio runs."""
+        return self.data / "settings.json"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's own."""
+        return self.data / "mistudiod.log"
+
     def folder(self, noun: str) -> Path:
         """Where artifacts of a noun lie."""
         return self.data / {"tokenization": "tokens", "features": "features"}.get(noun, noun + "s")

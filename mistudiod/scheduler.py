@@ -131,12 +131,12 @@ class Scheduler:
         removed = await asyncio.to_thread(self._paths.sweep)
         for path in removed:
             log.info("removed the half-written %s", path)
-        await self._giving.put_in_lanes()
         for state in LIVE:
             for job in await self._store.in_state(state):
                 await self._interrupted(job, "the daemon ended while the job ran", None)
         for job in await self._store.in_state(State.INTERRUPTED):
             await self._store.move(job, State.QUEUED)
+        await self._giving.put_in_lanes()
         await self._leases.recover()
 
     async def run(self) -> None:
@@ -194,8 +194,7 @@ class Scheduler:
 
     async def _run(self, job: Job) -> None:
         try:
-            run = await self._prepare(job)
-            endpoint = self._giving.secret_name(job)
+            run, endpoint = await self._prepare(job)
             secrets = await asyncio.to_thread(self._secrets.for_kind, job["kind"], endpoint)
             grace = replace(self._grace, saving_s=SAVING_S if job["kind"] == "train" else 0.0)
             worker = await Worker.start(run, grace, self._command, secrets)
@@ -229,15 +228,15 @@ class Scheduler:
         if not (short and await self._again_with_less(job["id"], ended.code)):
             await self._conclude(job["id"], ended, failure, hearing.partial)
 
-    async def _prepare(self, job: Job) -> Path:
+    async def _prepare(self, job: Job) -> tuple[Path, str | None]:
+        """Its run folder, and the name of the secret of the endpoint that it asks."""
         run = self._paths.run(job["id"])
         goes_on = await asyncio.to_thread(newest_checkpoint, run) is not None
         plan = await self._planning.for_job(job, goes_on)
         if plan != job["plan"]:
             await self._written(lambda: self._store.planned(job["id"], plan))
         await asyncio.to_thread(begin_run, run, self._paths.data, job, told(plan) if plan else {})
-        await self._giving.write(job, run)
-        return run
+        return run, await self._giving.write(job, run)
 
     async def _again_with_less(self, job: int, code: int) -> bool:
         """Queue a job whose worker ran out of memory, with half as much at a time; False when there is no less."""

@@ -34,7 +34,7 @@ Duration = str | float | None
 
 
 class Sessions:
-    """``wake`` is called when the GPU may be had again."""
+    """``wake`` is called when the GPU may be had again; ``keep_alive``: how long a session stays usually."""
 
     def __init__(
         self,
@@ -46,8 +46,10 @@ class Sessions:
         planning: Planning,
         command: Sequence[str],
         wake: Callable[[], None],
+        keep_alive: Callable[[], str],
     ) -> None:
-        self._settings, self._index, self._leases, self._bus, self._wake = settings, index, leases, bus, wake
+        self._index, self._leases, self._bus, self._wake = index, leases, bus, wake
+        self._usual_keep_alive = keep_alive
         self._planning = planning
         self._tools = Tools(
             paths.session,
@@ -211,7 +213,7 @@ class Sessions:
     def _stay(self, session: Session | None, keep_alive_s: float | None, held: float | None, pause: bool) -> Stay:
         """As asked for; where nothing is, as it is, or usual."""
         at = time.monotonic()
-        stay = session.stay if session is not None else Stay(seconds_of(self._settings.session_keep_alive), at)
+        stay = session.stay if session is not None else Stay(seconds_of(self._usual_keep_alive()), at)
         return Stay(
             stay.keep_alive_s if keep_alive_s is None else keep_alive_s,
             at,

@@ -1,6 +1,7 @@
 """The daemon's settings: one table, read by the file, the environment, the command line and the docs.
 
-A flag beats ``MISTUDIO_*``, that beats the TOML file, that beats the default.
+A flag beats ``MISTUDIO_*``, that beats the TOML file, that beats what a person has the studio keep
+(kept_settings.py), that beats the default.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mistudiod import endpoints as known_endpoints
 from mistudiod import keep_alive
@@ -40,12 +41,24 @@ def _default_data() -> Path:
     return Path(base) / "mistudio"
 
 
-def _setting(default: Any, help_text: str) -> Any:
-    return field(default_factory=default if callable(default) else lambda: default, metadata={"help": help_text})
+def _setting(default: Any, help_text: str, live: bool = False) -> Any:
+    """``live``: it may be changed while the studio runs."""
+    about = {"help": help_text, "live": live}
+    return field(default_factory=default if callable(default) else lambda: default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Where a setting was given: ``--offline``, ``MISTUDIO_OFFLINE``, ``offline in /etc/mistudio/mistudio.toml``."""
+
+    source: Literal["flag", "environment", "file"]
+    where: str
 
 
 @dataclass(frozen=True)
 class Settings:
+    """``given``: which of them were given when the daemon was started; the others have their default."""
+
     data: Path = _setting(
         _default_data, "folder of the database, models, datasets, SAEs and runs; a service has /var/lib/mistudio"
     )
@@ -54,23 +67,33 @@ class Settings:
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
     allowed_paths: str = _setting("", "folders, separated by commas, of which people elsewhere may name files to read")
     upload_limit_bytes: int = _setting(50_000_000_000, "bytes that one upload may hold")
-    offline: bool = _setting(False, "fetch nothing: what is in the Hugging Face cache works, the rest says so at once")
+    offline: bool = _setting(
+        False, "fetch nothing: what is in the Hugging Face cache works, the rest says so at once", True
+    )
     endpoints: str = _setting(
         known_endpoints.DEFAULT,
         "name=URL of whatever speaks OpenAI's API, separated by commas: those that jobs may ask for labels",
+        True,
     )
+    label_endpoint: str = _setting(
+        known_endpoints.KEYLESS, "whom the page's form for labels names at first: an endpoint, or tokens for none", True
+    )
+    label_model: str = _setting("", "the model of that endpoint which the form names at first", True)
     neuronpedia_url: str = _setting(
-        "https://www.neuronpedia.org", "address of the Neuronpedia that features are uploaded to; one's own may be http"
+        "https://www.neuronpedia.org",
+        "address of the Neuronpedia that features are uploaded to; one's own may be http",
+        True,
     )
     io_jobs: int = _setting(3, "downloads, tokenizations and the like that run at once")
     stop_grace_s: float = _setting(10.0, "seconds a worker has to finish its step before it is sent SIGTERM")
     term_grace_s: float = _setting(15.0, "seconds after SIGTERM before SIGKILL")
     progress_limit_s: float = _setting(600.0, "seconds without any sign of life before a worker is ended")
     session_keep_alive: str = _setting(
-        "5m", "how long a session stays when nobody uses it: a duration, 0 not at all, -1 for ever"
+        "5m", "how long a session stays when nobody uses it: a duration, 0 not at all, -1 for ever", True
     )
     session_grace_s: float = _setting(30.0, "seconds a session has to finish what it writes when a job needs the GPU")
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
+    given: Mapping[str, Given] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def allowed_folders(self) -> list[Path]:
@@ -89,7 +112,7 @@ _DEFAULTS = Settings()
 
 
 def table() -> list[Field[Any]]:
-    return list(fields(Settings))
+    return [setting for setting in fields(Settings) if "help" in setting.metadata]
 
 
 def default_of(setting: Field[Any]) -> Any:
@@ -101,7 +124,7 @@ def load(
 ) -> tuple[Settings, list[str]]:
     """The settings and the warnings. ``file`` given must exist; otherwise the usual places are tried."""
     known = {setting.name for setting in table()}
-    values: dict[str, tuple[object, str]] = {}
+    values: dict[str, tuple[object, Given]] = {}
     path = file or usual_file(environ)
     if path is not None:
         values |= _from_file(path, known)
@@ -111,12 +134,15 @@ def load(
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name in known:
-            values[name] = (text, variable)
+            values[name] = (text, Given("environment", variable))
         else:
             warnings.append(f"{variable} is no setting{_suggestion(name, known, PREFIX)}; it is ignored")
-    values |= {name: (value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
-    checked = {setting.name: _check(setting, *values[setting.name]) for setting in table() if setting.name in values}
-    return Settings(**checked), warnings
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = (value, Given("flag", f"--{name.replace('_', '-')}"))
+    given = {setting.name: values[setting.name] for setting in table() if setting.name in values}
+    checked = {name: check(name, value, where.where) for name, (value, where) in given.items()}
+    return Settings(**checked, given={name: where for name, (_, where) in given.items()}), warnings
 
 
 def usual_file(environ: Mapping[str, str]) -> Path | None:
@@ -126,7 +152,7 @@ def usual_file(environ: Mapping[str, str]) -> Path | None:
     return next((path for path in (own, Path("/etc/mistudio/mistudio.toml")) if path.is_file()), None)
 
 
-def _from_file(path: Path, known: set[str]) -> dict[str, tuple[object, str]]:
+def _from_file(path: Path, known: set[str]) -> dict[str, tuple[object, Given]]:
     try:
         read = tomllib.loads(path.read_text())
     except OSError as error:
@@ -136,7 +162,7 @@ def _from_file(path: Path, known: set[str]) -> dict[str, tuple[object, str]]:
     for name in read:
         if name not in known:
             raise SettingsError(f"{path}: there is no setting {name!r}{_suggestion(name, known)}")
-    return {name: (value, f"{name} in {path}") for name, value in read.items()}
+    return {name: (value, Given("file", f"{name} in {path}")) for name, value in read.items()}
 
 
 def _suggestion(name: str, known: set[str], prefix: str = "") -> str:
@@ -146,7 +172,9 @@ def _suggestion(name: str, known: set[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0].upper() if prefix else near[0]}?"
 
 
-def _check(setting: Field[Any], value: object, where: str) -> Any:
+def check(name: str, value: object, where: str) -> Any:
+    """A setting's value as it is used. Raises SettingsError, which begins with ``where``."""
+    setting = next(one for one in table() if one.name == name)
     want = type(default_of(setting))
     if want is bool:
         return _switch(value, where)
@@ -174,6 +202,8 @@ def _check(setting: Field[Any], value: object, where: str) -> Any:
 _PARSED: dict[str, Callable[[str], object]] = {
     "endpoints": known_endpoints.parse,
     "neuronpedia_url": known_endpoints.neuronpedia,
+    "label_endpoint": known_endpoints.check_name,
+    "label_model": known_endpoints.check_model,
     "session_keep_alive": keep_alive.seconds_of,
 }
 

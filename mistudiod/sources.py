@@ -22,7 +22,17 @@ from typing import Any, TypeVar
 from mistudiod.errors import Invalid, NotFound, StoreError
 from mistudiod.jobs import ENDED, State
 from mistudiod.paths import Paths
-from mistudiod.specs import AddModel, AddSae, PreviewSae, Spec, is_hub_id, is_sae_repo, sae_file, sae_place
+from mistudiod.specs import (
+    AddModel,
+    AddSae,
+    PreviewModel,
+    PreviewSae,
+    Spec,
+    is_hub_id,
+    is_sae_repo,
+    sae_file,
+    sae_place,
+)
 from mistudiod.store import Jobs
 from mistudiod.uploads import Uploads
 
@@ -53,7 +63,7 @@ async def resolve(spec: S, asked_by_same_user: bool, allowed: Collection[Path], 
             return spec
         return spec.model_copy(update={"source": await asyncio.to_thread(_readable_sae, source, allowed, paths)})
     if is_hub_id(source.removeprefix(HUB_DATASET)):
-        return spec if isinstance(spec, AddModel) else _of_the_hub(spec, source)
+        return spec if isinstance(spec, AddModel | PreviewModel) else _of_the_hub(spec, source)
     return spec.model_copy(update={"source": str(await asyncio.to_thread(_readable, source, allowed, paths))})
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
+import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,8 +135,27 @@ def info(repo: Repo, sha: str, files: dict[str, File], blobs: bool) -> dict[str,
         "likes": 0,
         "tags": tags,
         **({"cardData": card} if card else {}),
+        **(_of_model(files) if repo.kind == "models" else {}),
         "siblings": [file.sibling(blobs) for file in files.values()],
     }
+
+
+def _of_model(files: dict[str, File]) -> dict[str, Any]:
+    """What the Hub reads out of a model's config and the headers of its weights, and tells of closed ones too."""
+    found: dict[str, Any] = {}
+    if "config.json" in files:
+        with contextlib.suppress(ValueError):
+            config = json.loads(files["config.json"].place.read_text())
+            found["config"] = {"model_type": config["model_type"]} if "model_type" in config else {}
+    if "model.safetensors" in files:
+        with files["model.safetensors"].place.open("rb") as file, contextlib.suppress(ValueError, struct.error):
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            numbers: Counter[str] = Counter()
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    numbers[tensor["dtype"]] += math.prod(tensor["shape"])
+            found["safetensors"] = {"parameters": dict(numbers), "total": sum(numbers.values())}
+    return found
 
 
 def _card(files: dict[str, File]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def test_a_folder_is_described_in_model_json_and_in_the_result(tiny: Path, ear: 
     written = json.loads((ear.data / "models" / "my-model" / "model.json").read_text())
     facts = read_facts(tiny)
     known = {"name": "my-model", "source": str(tiny), "revision": None, "path": str(tiny), "licence": None}
+    known["chat_template"] = False
     assert written == known | asdict(facts) | {"hooks": hook_names(facts)}
     assert (written["family"], written["n_layers"], written["d_model"], written["context"]) == ("gpt2", 3, 32, 64)
     assert written["size_bytes"] == (tiny / "model.safetensors").stat().st_size
@@ -71,6 +72,22 @@ def test_a_folder_is_described_in_model_json_and_in_the_result(tiny: Path, ear: 
     short = {fact: value for fact, value in written.items() if fact not in ("hooks", "tree")}
     assert events[-2:] == [Artifact(noun="model", name="my-model"), Result(result=short)]
     assert known_facts(written) == facts
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("chat_template.jinja", "{{ messages }}", True),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', True),
+        ("tokenizer_config.json", '{"chat_template": null}', False),
+        ("tokenizer_config.json", "[", False),
+    ],
+)
+def test_whether_a_model_was_made_for_chat_is_noted(ear: Ear, tmp_path: Path, file: str, text: str, says: bool) -> None:
+    folder = tiny_model("llama", tmp_path / "m")
+    (folder / file).write_text(text)
+    add_model.run(AddModel(source=str(folder), name="m"), ear.link)
+    assert json.loads((ear.data / "models" / "m" / "model.json").read_text())["chat_template"] is says
 
 
 def test_of_the_largest_model_there_can_be_the_result_fits_in_a_line(ear: Ear, tmp_path: Path) -> None:

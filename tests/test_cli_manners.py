@@ -267,3 +267,19 @@ def test_help_is_there_at_once() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(best) < 0.3
+
+
+def test_settings_are_shown_and_changed_and_the_log_is_read(run: Run) -> None:
+    assert run("settings", "show").output.splitlines()[0].split() == ["SETTING", "VALUE", "FROM"]
+    changed = run("settings", "set", "offline", "on")
+    assert (changed.exit_code, changed.stderr) == (0, "offline is true for what starts from now on\n")
+    row = next(line for line in run("settings", "show").output.splitlines() if line.startswith("offline"))
+    assert row.split() == ["offline", "true", "kept"]
+    assert run("settings", "set", "offline", "--default").stderr == "offline is false for what starts from now on\n"
+    assert run("settings", "set", "offline", "perhaps").exit_code == 2
+    assert run("settings", "set", "offline").exit_code == 2
+    wrong = run("settings", "set", "session_keep_alive", "soon")
+    assert wrong.exit_code == 6 and "is no duration" in wrong.stderr
+    assert run("settings", "set", "port", "1").exit_code == 6
+    assert run("log").exit_code == 0
+    assert run("label", "models", "nobody").exit_code == 3

@@ -22,6 +22,7 @@ from steered_runs import found as found_range
 from mistudiod.api import features
 from mistudiod.api.keys import INDEX, LABELS, RANGES
 from mistudiod.feature_query import FILTERS, SORTS
+from mistudiod.labelling import prompt
 from mistudiod.open_stores import MOST
 from mistudiod.pages import Pages
 
@@ -38,6 +39,7 @@ class KnownLabels:
         self.texts = {index: chance.choice(["numbers", "names of modules", "line ends"]) for index in some}
         self.providers = {index: chance.choice(["person", "tokens", "ollama"]) for index in some}
         self.scores = {index: chance.choice([0.5, 0.6, 0.75, 0.9]) for index in some[5:]}
+        self.failures = set(chance.sample(range(D_SAE), 4))
         self.stars = set(chance.sample(range(D_SAE), 8))
         self.lists = {"mine": {1, 2, 3, 30}, "two words": {4, 5}}  # and what was of a wider SAE of this name: below
 
@@ -70,6 +72,8 @@ class KnownLabels:
         match name:
             case "labelled":
                 return (index in self.texts) == value
+            case "failed":
+                return index in self.failures
             case "starred":
                 return (index in self.stars) == value
             case "list_name":
@@ -188,6 +192,7 @@ CONDITIONS: dict[str, Any] = {
     "alive": lambda one, known, tops: not one["dead"],
     "labelled": lambda one, known, tops: one["label"] is not None,
     "unlabelled": lambda one, known, tops: one["label"] is None,
+    "failed": lambda one, known, tops: one["index"] in known.failures,
     "starred": lambda one, known, tops: one["starred"],
     "density<0.02": lambda one, known, tops: one["density"] < 0.02,
     "density>0.01": lambda one, known, tops: one["density"] > 0.01,
@@ -200,6 +205,7 @@ CONDITIONS: dict[str, Any] = {
     "list:mine": lambda one, known, tops: one["index"] in known.lists["mine"],
     'list:"two words"': lambda one, known, tops: one["index"] in known.lists["two words"],
     "list:none": lambda one, known, tops: False,
+    "index:3,58,3,60,9999999999": lambda one, known, tops: one["index"] in (3, 58),
     "token:s": lambda one, known, tops: any("s" in top for top in tops[one["index"]]),
     'token:" return"': lambda one, known, tops: " return" in tops[one["index"]],
     'token:"\\n"': lambda one, known, tops: "\n" in tops[one["index"]],
@@ -226,7 +232,8 @@ async def test_filters_are_as_asking_each_feature_says(shown: Studio) -> None:
 @pytest.mark.parametrize(
     "bad",
     ["nothing", "dead:1", "density", "density=1", "max>x", "max>nan", "density<1e999", "token", "token:", "alive,dead",
-     'token:"a', 'token:"\\x"', 'token:"\\ud800"', "score:0.5", "sort", "starred>1", "labelled:yes", "(", "A" * 999],
+     'token:"a', 'token:"\\x"', 'token:"\\ud800"', "score:0.5", "sort", "starred>1",
+     "index:", "index:1,", "index:-1", "index>3", "labelled:yes", "(", "A" * 999],
 )  # fmt: skip
 async def test_a_bad_filter_or_sort_is_refused_with_what_is_possible(shown: Studio, bad: str) -> None:
     for name, possible in (("filter", FILTERS), ("sort", ", ".join(SORTS)))[: 1 if bad in SORTS else 2]:
@@ -326,6 +333,26 @@ async def test_an_occurrence_shows_sixteen_tokens_on_either_side(studio: Studio)
         assert place["peak"] == place["position"] - first
 
 
+async def test_a_window_is_shown_whole_with_what_fires_in_it(shown: Studio) -> None:
+    for index, row in ((0, 0), (3, 7), (D_SAE - 1, ROWS - 1)):
+        postings = random_postings()[index]
+        found = await shown.get(f"/api/saes/s/features/{index}/windows/{row}")
+        assert found["texts"] == [WORDS[id] for id in WINDOWS[row]]
+        assert found["activations"] == [postings.get(row * CONTEXT + n, 0.0) for n in range(CONTEXT)]
+        assert (found["row"], found["window"]) == (row, NUMBERS[row])
+    status, body = await shown.call("GET", f"/api/saes/s/features/0/windows/{ROWS}")
+    assert (status, body["error"]["message"]) == (404, f"extraction 3 has read windows 0 to {ROWS - 1}")
+
+
+async def test_the_prompt_of_a_feature_is_what_an_llm_is_asked(shown: Studio) -> None:
+    page = await shown.get("/api/saes/s/features/4")
+    found = await shown.get("/api/saes/s/features/4/prompt")
+    assert found["messages"] == prompt.build(page, prompt.DEFAULT.read_text())
+    assert (found["template"], found["evidence"]) == ("default", prompt.has_evidence(page))
+    status, body = await shown.call("GET", "/api/saes/s/features/4/prompt?template=other")
+    assert status == 404 and "there is no template 'other'" in body["error"]["message"]
+
+
 def put_weights(folder: Path, rows: list[list[float]]) -> None:
     size = len(rows) * len(rows[0]) * 4
     header = json.dumps({"W_dec": {"dtype": "F32", "shape": [len(rows), len(rows[0])], "data_offsets": [0, size]}})
@@ -360,6 +387,7 @@ async def test_without_postings_there_are_no_places_and_a_comparison_has_what_is
     await studio.app[INDEX].rebuild()
     status, body = await studio.call("GET", "/api/saes/s/features/0/occurrences")
     assert status == 409 and "extract the features again" in body["error"]["message"]
+    assert (await studio.get("/api/saes/s/features/0/windows/0"))["activations"] is None
     found = await studio.get("/api/saes/s/features/compare?a=0&b=1")
     assert [found[name] for name in ("both", "jaccard", "shared", "cosine")] == [None] * 4
 

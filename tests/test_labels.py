@@ -137,6 +137,7 @@ async def test_a_failure_is_kept_with_its_reason_until_a_label_comes(shelf: Shel
         {"reason": "the answer was prose", "features": 1},
     ]
     assert (await shelf.labels.history(SAE, 8))["failure"] is None
+    assert await shelf.labels.matching(SAE, failed=True) == {7, 9}
 
 
 async def test_the_score_is_the_mean_of_the_judges_methods_else_that_of_tokens(shelf: Shelf) -> None:

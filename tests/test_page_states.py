@@ -36,7 +36,7 @@ PANELS = {
 }
 
 
-# -- what is looked at in every state ------------------------------------------------------------------------------------
+# -- what is looked at in every state ----------------------------------------------------------------------------------
 
 
 def goes_to(page: Any, panel: str) -> Any:
@@ -78,7 +78,7 @@ def _axe() -> str:
 AXE = _axe()
 
 
-# -- nothing -------------------------------------------------------------------------------------------------------------
+# -- nothing -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_studio_that_fails_is_said_to_fail_and_not_to_be_empty(studio: str, op
         is_well(page, f"{panel}, whose answers fail")
 
 
-# -- very much -----------------------------------------------------------------------------------------------------------
+# -- very much ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_what_failed_is_said_until_somebody_looks_with_its_log(studio: str, open
     assert call(studio, f"/api/jobs/{job}/log")["log"].count("fake worker") == 2
 
 
-# -- by keyboard alone ---------------------------------------------------------------------------------------------------
+# -- by keyboard alone -------------------------------------------------------------------------------------------------
 
 
 def tab_to(page: Any, role: str, name: str) -> None:
@@ -290,7 +290,7 @@ def test_keys_are_listed_do_what_the_list_says_and_can_be_switched_off(studio: s
     expect(page.get_by_role("checkbox")).not_to_be_checked()
 
 
-# -- how it looks --------------------------------------------------------------------------------------------------------
+# -- how it looks ------------------------------------------------------------------------------------------------------
 
 
 def test_a_theme_that_was_chosen_holds_against_the_systems_and_is_remembered(studio: str, open_page: OpenPage) -> None:
@@ -333,7 +333,7 @@ def test_a_word_is_explained_on_hover_and_focus(studio: str, open_page: OpenPage
     assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
 
 
-# -- what is kept in memory ----------------------------------------------------------------------------------------------
+# -- what is kept in memory --------------------------------------------------------------------------------------------
 
 
 def test_a_session_that_holds_the_gpu_is_said_and_can_be_ended(studio: str, open_page: OpenPage) -> None:

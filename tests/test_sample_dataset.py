@@ -39,11 +39,18 @@ def test_a_preview_shows_documents_from_all_over(data: Path) -> None:
     assert found["rows"][1]["text"] == "10 " + "x" * 497
 
 
+def test_a_document_is_shown_as_far_as_is_asked_for(data: Path) -> None:
+    put_dataset(data, [{"text": "é" * 9000}, {"text": "short"}])
+    found = [sample(data, 1, offset=0, chars=chars)["rows"][0] for chars in (1, 9000, 20_000)]
+    assert [len(row["text"]) for row in found] == [1, 9000, 9000]
+    assert {row["characters"] for row in found} == {9000}
+
+
 def test_a_preview_of_a_small_dataset_shows_all_of_it(data: Path) -> None:
     put_dataset(data, [{"text": "one"}, {"text": "two"}])
     assert sample(data, 20)["rows"] == [
-        {"row": 0, "text": "one", "name": None, "held_out": None, "continues": False},
-        {"row": 1, "text": "two", "name": None, "held_out": None, "continues": False},
+        {"row": 0, "text": "one", "characters": 3, "name": None, "held_out": None, "continues": False},
+        {"row": 1, "text": "two", "characters": 3, "name": None, "held_out": None, "continues": False},
     ]
 
 

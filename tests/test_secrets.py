@@ -195,6 +195,7 @@ def test_only_workers_that_fetch_something_are_handed_a_secret(file: Path) -> No
     assert {kind: found for kind, found in handed.items() if found} == {
         "add_model": {"hf": VALUE}, "add_dataset": {"hf": VALUE}, "preview_dataset": {"hf": VALUE},
         "add_sae": {"hf": VALUE}, "preview_sae": {"hf": VALUE}, "push": {"hf": VALUE},
+        "preview_model": {"hf": VALUE},
     }  # fmt: skip
     assert Secrets(file.with_name("none"), {}).for_kind("add_model") == {}
 

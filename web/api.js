@@ -10,8 +10,8 @@ export class ApiError extends Error {
   }
 }
 
-/** GET as JSON. Throws ApiError; TypeError when no studio answers. */
-export const get = (path) => ask("GET", path);
+/** GET as JSON; `signal` gives it up. Throws ApiError; TypeError when no studio answers. */
+export const get = (path, signal) => ask("GET", path, undefined, signal);
 
 /** POST, PATCH or PUT of a body, DELETE without one. They throw as get() does. */
 export const post = (path, body) => ask("POST", path, body);
@@ -34,9 +34,9 @@ export async function pages(path, noun) {
   return list;
 }
 
-async function ask(method, path, body) {
+async function ask(method, path, body, signal) {
   const sent = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-  const response = await fetch(path, { method, cache: "no-store", ...sent });
+  const response = await fetch(path, { method, cache: "no-store", signal, ...sent });
   const text = await response.text();
   if (response.ok) return text ? JSON.parse(text) : null;
   throw refused(response.status, text);

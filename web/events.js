@@ -7,15 +7,18 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { artifacts, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
+import { artifacts, connections, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
 
-const TOPICS = ["job", "progress", "metric", "artifact", "system", "session"];
+const TOPICS = ["job", "progress", "metric", "artifact", "labels", "system", "session"];
 const CHECK_MS = 5000;
+const GATHER_MS = 250; // readings come 10 times a second of each job: more often than anybody can read
 const SILENCE_MS = 20_000; // there is a reading of the machine each second: without any, the line is dead
 
 let source = null;
 let loading = 0; // counts up: an answer to an older connection is dropped
 let held = null; // events that wait for the state; null when they need not
+let readings = []; // that are not taken in yet
+let gathering = 0;
 let tries = 0;
 let timer = 0;
 let heardAt = 0;
@@ -51,12 +54,27 @@ function hear({ type, data }) {
   heardAt = performance.now();
   const event = [type, JSON.parse(data)];
   if (held) held.push(event);
-  else take([event]);
+  else if (type === "progress" || type === "metric") gather(event);
+  else settle(event);
   if (type === "reset") connected(++loading); // of artifacts it tells the names alone
+}
+
+function gather(reading) {
+  readings.push(reading);
+  gathering ||= setTimeout(settle, GATHER_MS);
+}
+
+/** Take in the readings so far, then what came after them. */
+function settle(event) {
+  clearTimeout(gathering);
+  gathering = 0;
+  take(event ? [...readings, event] : readings);
+  readings = [];
 }
 
 async function connected(turn) {
   heardAt = performance.now();
+  settle();
   held = [];
   try {
     const nouns = Object.keys(artifacts);
@@ -71,6 +89,7 @@ async function connected(turn) {
       take(held);
       heardOf.value = true;
       phase.value = "live";
+      connections.value++;
     });
     held = null;
     tries = 0;

@@ -69,6 +69,9 @@ export function newest(noun) {
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
+/** Name of an SAE → how often labels or scores of its features have come since the page was opened. */
+export const labelled = signal(new Map());
+
 /** Where the jobs go on that are older than those known; null when all are known. */
 export const older = signal(null);
 
@@ -82,25 +85,10 @@ export async function fetchOlder() {
   });
 }
 
-/** All measurements of the one training that is looked at: `{job, metrics}`. */
-export const watched = signal({ job: null, metrics: [] });
-
-/** Look at a training, or at none: its measurements so far are fetched, those to come are added. Throws as get() does. */
-export async function watch(job) {
-  watched.value = { job, metrics: [] };
-  for (let after = -1; job !== null && after !== null; ) {
-    const page = await get(`/api/jobs/${job}/metrics?after_step=${after}`);
-    if (watched.value.job !== job) return;
-    add(page.metrics);
-    after = page.next;
-  }
-}
-
-function add(metrics) {
-  const { job, metrics: known } = watched.value;
-  const has = new Set(known.map(({ step, sae }) => `${step} ${sae}`));
-  watched.value = { job, metrics: [...known, ...metrics.filter(({ step, sae }) => !has.has(`${step} ${sae}`))] };
-}
+/** Counts the connections to the studio: what it tells only once is asked for anew after each. */
+export const connections = signal(0);
+/** Those who are told of each metric as it comes. */
+export const ofMetrics = new Set();
 
 /** Take in events, [topic, data] each, in their order; nothing is drawn between them. */
 export function take(events) {
@@ -121,12 +109,15 @@ const TAKE = {
   },
   metric({ job: id, ...metric }) {
     metrics.value = along(metrics.value, id, measuresAfter(metrics.value.get(id), metric));
-    if (watched.value.job === id) add([metric]);
+    ofMetrics.forEach((tell) => tell(id, metric));
   },
   artifact(artifact) {
     const all = artifacts[artifact.noun];
     if (!all) return;
     all.value = artifact.removed ? without(all.value, artifact.name) : along(all.value, artifact.name, artifact);
+  },
+  labels({ sae }) {
+    labelled.value = along(labelled.value, sae, (labelled.value.get(sae) ?? 0) + 1);
   },
   system(reading) {
     sample.value = reading;

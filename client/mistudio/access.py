@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mistudio.pages import given
@@ -36,3 +36,17 @@ class Access:
 
     def remove_secret(self, name: str) -> None:
         self._ask("remove_secret", name=name)
+
+    def settings(self) -> list[dict[str, Any]]:
+        """``[{"name", "value", "default", "source", "where", "changeable", "help"}]``."""
+        found: list[dict[str, Any]] = self._ask("settings")["settings"]
+        return found
+
+    def change_settings(self, changes: Mapping[str, object]) -> list[dict[str, Any]]:
+        """Those given are kept, for what starts from now on; None: as it would be without. All of them, as they are."""
+        found: list[dict[str, Any]] = self._ask("change_settings", body=dict(changes))["settings"]
+        return found
+
+    def daemon_log(self, tail_bytes: int = 65_536) -> str:
+        """The end of what the daemon wrote."""
+        return str(self._ask("daemon_log", {"tail_bytes": tail_bytes})["log"])

@@ -221,9 +221,11 @@ class Client(Access, Trainings, Features, Labellings, Library, Steerings, Sessio
         source = source if remote else looked_at(self, source)
         return self._ask("preview_dataset", body={"source": source, **fields})
 
-    def sample(self, dataset: str | int, rows: int | None = None, offset: int | None = None) -> dict[str, Any]:
+    def sample(
+        self, dataset: str | int, rows: int | None = None, offset: int | None = None, chars: int | None = None
+    ) -> dict[str, Any]:
         """A few documents: ``{"rows": [{"text", …}], "total"}``; from all over, or those from ``offset`` on."""
-        return self._named("sample", "dataset", dataset, given(rows=rows, offset=offset))
+        return self._named("sample", "dataset", dataset, given(rows=rows, offset=offset, chars=chars))
 
     def preview_tokens(self, model: str | int, text: str) -> dict[str, Any]:
         """A text as a model reads it: ``{"tokens", "ids", "texts", "starts", "ends", "special"}``.

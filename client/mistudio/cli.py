@@ -23,6 +23,7 @@ from mistudio.commands.profile import profile
 from mistudio.commands.sae import sae
 from mistudio.commands.secret import secret
 from mistudio.commands.session import session
+from mistudio.commands.settings import log, settings
 from mistudio.commands.steer import steer
 from mistudio.commands.studio import doctor, monitor, ps, status
 from mistudio.commands.token import token
@@ -110,7 +111,7 @@ def main() -> None:
 
 for command in (
     *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
-    *(trash, disk, clean, session, profile, job, context, token, secret, completion, neuronpedia),
+    *(trash, disk, clean, session, profile, job, context, token, secret, settings, log, completion, neuronpedia),
 ):
     main.add_command(command)
 

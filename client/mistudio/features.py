@@ -38,9 +38,9 @@ class Features:
         """``{"sae", "extraction", "total", "features": [{"index", "density", "max", "label", …}], "next"}``.
 
         ``sort``: index, density, max, typical, token, label or score, from the largest with ``-`` before it.
-        ``filter``: terms that must all hold: dead, alive, labelled, unlabelled, starred, ``density<0.01``, ``max>3``,
-        ``score>0.7``, ``provider:NAME``, ``list:NAME``, ``token:TEXT``. ``q`` is looked for in labels and explanations.
-        With ``example`` each has its strongest one.
+        ``filter``: terms that must all hold: dead, alive, labelled, unlabelled, failed, starred, ``density<0.01``,
+        ``max>3``, ``score>0.7``, ``provider:NAME``, ``list:NAME``, ``token:TEXT``, ``index:5,12``. ``q`` is looked
+        for in labels and explanations. With ``example`` each has its strongest one.
         """
         query = given(sort=sort, filter=filter, q=q, limit=limit, cursor=cursor, example="true" if example else None)
         return self._named("features", "sae", sae, query)
@@ -74,6 +74,10 @@ class Features:
         """
         query = given(above=above, limit=limit, cursor=cursor)
         return self._named("occurrences", "sae", sae, query, index=index)
+
+    def feature_window(self, sae: str | int, index: int, row: int) -> dict[str, Any]:
+        """``{"row", "window", "texts", "activations", …}``: the whole of a window that was read, by its ``row``."""
+        return self._named("feature_window", "sae", sae, index=index, row=row)
 
     def compare(self, sae: str | int, a: int, b: int) -> dict[str, Any]:
         """``{"a", "b", "cosine", "both", "jaccard", "shared"}``: two features, and how alike they are."""

@@ -85,6 +85,10 @@ class Labellings:
         found: list[dict[str, Any]] = self._ask("endpoints")["endpoints"]
         return found
 
+    def try_endpoint(self, name: str) -> dict[str, Any]:
+        """The models that it has, ``{"models", "left_out"}``; what keeps it from answering is raised."""
+        return self._ask("try_endpoint", name=name)
+
     def templates(self) -> list[dict[str, Any]]:
         """The prompts that labels can be asked for with."""
         found: list[dict[str, Any]] = self._ask("templates")["templates"]
@@ -93,6 +97,10 @@ class Labellings:
     def template(self, name: str) -> dict[str, Any]:
         """``{"name", "text", "sha256"}``."""
         return self._ask("template", name=name)
+
+    def label_prompt(self, sae: str | int, index: int, template: str | None = None) -> dict[str, Any]:
+        """``{"template", "messages"}``: the very question that an LLM is asked of a feature."""
+        return self._named("label_prompt", "sae", sae, given(template=template), index=index)
 
     def set_template(self, name: str, text: str) -> dict[str, Any]:
         return self._ask("set_template", body={"text": text}, name=name)

@@ -27,6 +27,20 @@ class Library:
         source = source if remote else settled_sae(cast("Client", self), source, name)
         return self.submit({"kind": "add_sae", "source": source, "name": name, **fields})
 
+    def preview_model(self, source: str, remote: bool = False, **fields: Any) -> dict[str, Any]:
+        """What ``add_model`` would find, of which no weights are fetched: ``{"parameters", "missing_bytes", …}``.
+
+        Raises ValueError for a folder that is here when the studio cannot read it.
+        """
+        from mistudio.sources import looked_at
+
+        source = source if remote else looked_at(cast("Client", self), source, "model")
+        return self._ask("preview_model", body={"source": source, **fields})
+
+    def preview_filters(self, dataset: str, model: str, **fields: Any) -> dict[str, Any]:
+        """What the filters of a tokenization keep of some documents: ``{"documents", "kept", "dropped"}``."""
+        return self._ask("preview_filters", body={"dataset": dataset, "model": model, **fields})
+
     def preview_sae(self, source: str, remote: bool = False, **fields: Any) -> dict[str, Any]:
         """The SAEs that ``add_sae`` would find at a source, nothing of which is fetched: ``{"count", "saes", …}``.
 

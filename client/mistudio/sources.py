@@ -30,13 +30,14 @@ def settled(client: Client, source: str, name: str, told: Callable[[int, int], N
     return upload.send(client, Path(source).expanduser(), name, told)
 
 
-def looked_at(client: Client, source: str) -> str:
+def looked_at(client: Client, source: str, noun: str = "dataset") -> str:
     """As ``settled``, but nothing is uploaded for a look: raises ValueError for what the studio cannot read here."""
     found = _in_place(client, source)
     if found is None:
+        after = "sample shows what came" if noun == "dataset" else "show says what it is"
         raise ValueError(
-            f"the studio cannot read {source} here: mistudio dataset add uploads it, and mistudio dataset sample shows "
-            "what came; a path on the studio's own machine takes --remote-path"
+            f"the studio cannot read {source} here: mistudio {noun} add uploads it, and mistudio {noun} {after}; "
+            "a path on the studio's own machine takes --remote-path"
         )
     return found
 

@@ -16,6 +16,10 @@ class Trainings:
     artifact: Callable[..., dict[str, Any]]
     submit: Callable[..., dict[str, Any]]
 
+    def training_spec(self) -> dict[str, Any]:
+        """What can be asked of a training: ``{"fields", "presets"}``, JSON schema by field, values by preset."""
+        return self._ask("training_spec")
+
     def metrics(self, job: int, after_step: int = -1, limit: int = 5000, sae: str | None = None) -> dict[str, Any]:
         """``{"metrics": [{"step", "sae", "values"}], "next"}``; give ``next`` as ``after_step`` for those that follow.
 

@@ -202,6 +202,9 @@ class Model(Artifact):
     tree: Module | None = Field(None, description="its modules, blocks that are alike told once")
     revision: str | None = Field(None, description="commit on the Hub")
     licence: str | None = None
+    chat_template: bool | None = Field(
+        None, description="whether it was made for chat; null: nobody has looked, when it was added"
+    )
 
 
 class Dataset(Artifact):

@@ -152,6 +152,27 @@ class OccurrencePage(Page):
     occurrences: list[Occurrence] = Field(description="in the order of the text")
 
 
+class WholeWindow(Fields):
+    sae: str
+    extraction: str
+    index: int
+    row: int = Field(description="which of the windows that were read")
+    window: int = Field(description="its number in the tokenization")
+    texts: list[str] = Field(description="joined they are the text; a character of several tokens is with the last")
+    activations: list[float] | None = Field(description="of each token; null when the extraction kept no postings")
+
+
+class PromptMessage(Fields):
+    role: str
+    content: str
+
+
+class Prompt(Fields):
+    template: str
+    evidence: bool = Field(description="there is a text to show; if not, the feature is not asked about")
+    messages: list[PromptMessage]
+
+
 class SharedPlace(Place):
     a: float = Field(description="activation of a")
     b: float

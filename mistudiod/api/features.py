@@ -54,8 +54,9 @@ class FeaturesQuery(PageQuery):
     filter: str = Field(
         "",
         max_length=1000,
-        description="terms with spaces between, all must hold: dead, alive, labelled, unlabelled, starred, "
-        'density<0.01, max>3, score>0.7 (each with < or >), provider:ollama, list:NAME, token:import, token:" import"',
+        description="terms with spaces between, all must hold: dead, alive, labelled, unlabelled, failed (the last try "
+        "at a label gave none), starred, density<0.01, max>3, score>0.7 (each with < or >), provider:ollama, "
+        'list:NAME, token:import, token:" import", index:5,12',
     )
     q: str | None = Field(None, min_length=1, max_length=200, description="words in labels and explanations")
     example: bool = Field(False, description="with the strongest example of each")
@@ -77,7 +78,7 @@ class ComparedQuery(Fields):
 
 
 @dataclass(frozen=True)
-class _Extraction:
+class Extraction:
     sae: str
     sha256: str | None  # of its weights, as its folder says
     folder: Path  # of the SAE
@@ -123,7 +124,7 @@ async def list_features(asked: Asked[FeaturesQuery]) -> Any:
     """List the features of an SAE's newest extraction, sorted and filtered, dead ones too."""
     query = asked.query
     sort, wanted = _parsed("sort", parse_sort, query.sort), _parsed("filter", parse_filter, query.filter)
-    one = await _open(asked)
+    one = await opened(asked)
     among = [await one.labels.matching(one.sae, **conditions) for conditions in _asked_of_labels(wanted, query.q)]
     known = await one.labels.order(one.sae, sort[0]) if sort[0] in ("label", "score") else []
     selected = await one.read(select, one.pages, sort, wanted.store, among, known)
@@ -132,9 +133,9 @@ async def list_features(asked: Asked[FeaturesQuery]) -> Any:
     about = await one.labels.of(one.sae, indices)
     found = {"total": len(selected), "next": str(end) if end < len(selected) else None}
     answer = await one.read(
-        lambda: _encoded(one.named | found | {"features": _rows(one.pages, indices, about, query.example)})
+        lambda: encoded_rows(one.named | found | {"features": _rows(one.pages, indices, about, query.example)})
     )
-    return _response(answer)
+    return response_of(answer)
 
 
 @route(
@@ -143,15 +144,15 @@ async def list_features(asked: Asked[FeaturesQuery]) -> Any:
 )  # fmt: skip
 async def compare_features(asked: Asked[ComparedQuery]) -> Any:
     """Compare two features of an SAE: their directions, and where both fire."""
-    one, (a, b) = await _open(asked), (asked.query.a, asked.query.b)
+    one, (a, b) = await opened(asked), (asked.query.a, asked.query.b)
     one.check(max(a, b))
     about = await one.labels.of(one.sae, [a, b])
 
     def compared() -> bytes:
         rows = dict(zip("ab", _rows(one.pages, [a, b], about), strict=True))
-        return _encoded(one.named | rows | {"cosine": _cosine(one.folder, a, b)} | together(one.pages, a, b))
+        return encoded_rows(one.named | rows | {"cosine": _cosine(one.folder, a, b)} | together(one.pages, a, b))
 
-    return _response(await one.scan(compared))
+    return response_of(await one.scan(compared))
 
 
 @route(
@@ -160,7 +161,7 @@ async def compare_features(asked: Asked[ComparedQuery]) -> Any:
 )  # fmt: skip
 async def export_features(asked: Asked[None]) -> web.StreamResponse:
     """Download all features of an SAE's newest extraction with their labels, one JSON object a line."""
-    one = await _open(asked)
+    one = await opened(asked)
     headers = {"Content-Disposition": f'attachment; filename="{one.sae}-{one.id}.ndjson"'}
     response = web.StreamResponse(headers=headers)
     response.content_type = "application/x-ndjson"
@@ -187,12 +188,12 @@ async def export_features(asked: Asked[None]) -> web.StreamResponse:
 )  # fmt: skip
 async def show_feature(asked: Asked[None]) -> Any:
     """Show all that is known of one feature."""
-    one, index = await _open(asked), asked.path.index
+    one, index = await opened(asked), asked.path.index
     one.check(index)
     page, (about,) = await asyncio.gather(
-        one.read(lambda: _encoded(one.named | one.pages.page(index))), one.said_of([index])
+        one.read(lambda: encoded_rows(one.named | one.pages.page(index))), one.said_of([index])
     )
-    return _response(page[:-1] + b"," + encoded(about).encode(errors="replace")[1:])  # two objects become one
+    return response_of(page[:-1] + b"," + encoded(about).encode(errors="replace")[1:])  # two objects become one
 
 
 @route(
@@ -201,7 +202,7 @@ async def show_feature(asked: Asked[None]) -> Any:
 )  # fmt: skip
 async def list_occurrences(asked: Asked[OccurrencesQuery]) -> Any:
     """Find every place where a feature fires in the text that was read."""
-    one, index, query = await _open(asked), asked.path.index, asked.query
+    one, index, query = await opened(asked), asked.path.index, asked.query
     one.check(index)
 
     begin, _, total = (query.cursor or "0").partition("-")
@@ -209,12 +210,12 @@ async def list_occurrences(asked: Asked[OccurrencesQuery]) -> Any:
     def found() -> bytes:
         places = occurrences(one.pages, index, query.above, int(begin), query.limit, int(total) if total else None)
         following = None if places["next"] is None else f"{places['next']}-{places['total']}"
-        return _encoded(one.named | {"index": index} | places | {"next": following})
+        return encoded_rows(one.named | {"index": index} | places | {"next": following})
 
-    return _response(await one.scan(found))
+    return response_of(await one.scan(found))
 
 
-async def _open(asked: Asked[Any]) -> _Extraction:
+async def opened(asked: Asked[Any]) -> Extraction:
     """Raises Conflict, one sentence, when the newest extraction is not one of the SAE as it is, or cannot be read."""
     sae, extraction = await asked.app[INDEX].with_features(asked.path.ref)
     name = sae["name"]
@@ -231,7 +232,7 @@ async def _open(asked: Asked[Any]) -> _Extraction:
     if sae.get("sae_sha256", made_of) != made_of:
         raise Conflict(f"{name} was trained further since extraction {id}: extract the features again")
     labels, ranges = asked.app[LABELS], asked.app[RANGES]
-    return _Extraction(name, sae.get("sae_sha256"), Path(sae["folder"]), id, pages, labels, ranges)
+    return Extraction(name, sae.get("sae_sha256"), Path(sae["folder"]), id, pages, labels, ranges)
 
 
 def _parsed(field: str, parse: Callable[[str], T], text: str) -> T:
@@ -253,9 +254,9 @@ def _rows(
     ]
 
 
-def _lines(one: _Extraction, indices: range, about: list[dict[str, Any]]) -> bytes:
+def _lines(one: Extraction, indices: range, about: list[dict[str, Any]]) -> bytes:
     lines = [one.named | one.pages.page(index) | known for index, known in zip(indices, about, strict=True)]
-    return b"".join(_encoded(line) + b"\n" for line in lines)
+    return b"".join(encoded_rows(line) + b"\n" for line in lines)
 
 
 def _cosine(folder: Path, a: int, b: int) -> float | None:
@@ -265,12 +266,12 @@ def _cosine(folder: Path, a: int, b: int) -> float | None:
         return None
 
 
-def _encoded(data: dict[str, Any]) -> bytes:
+def encoded_rows(data: dict[str, Any]) -> bytes:
     """As ``body.encoded``, four times as quickly; a store has no NaN, and of its texts each can be written."""
     return pydantic_core.to_json(data, inf_nan_mode="null")
 
 
-def _response(body: bytes) -> web.Response:
+def response_of(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="application/json")
 
 

@@ -12,6 +12,7 @@ from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
 from mistudiod.giving import Giving
 from mistudiod.index import Index
+from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
@@ -33,7 +34,8 @@ from mistudiod.tokens import Tokens
 from mistudiod.trash import Trash
 from mistudiod.uploads import Uploads
 
-SETTINGS = web.AppKey("settings", Settings)
+SETTINGS = web.AppKey("settings", Settings)  # as the daemon was started
+KEPT = web.AppKey("kept", KeptSettings)  # as they are now
 PATHS = web.AppKey("paths", Paths)
 BUS = web.AppKey("bus", Bus)
 JOBS = web.AppKey("jobs", Jobs)

@@ -22,12 +22,13 @@ from mistudiod.peer import same_user
 from mistudiod.preview import PreviewFailed, preview
 from mistudiod.secret import SecretsUnusable
 from mistudiod.sources import resolve
-from mistudiod.specs import PreviewDataset, PreviewSae, PreviewTokens, SampleDataset, Spec
+from mistudiod.specs import PreviewDataset, PreviewFilters, PreviewModel, PreviewSae, PreviewTokens, SampleDataset, Spec
 from mistudiod.tokens import Scope
 
 
 class Row(Described):
-    text: str
+    text: str = Field(description="its beginning, when it is long")
+    characters: int | None = Field(None, description="of the whole text")
     row: int | None = Field(None, description="its number among the stored rows")
     continues: bool | None = Field(None, description="it goes on the document of the row before")
 
@@ -58,6 +59,29 @@ class DatasetPreview(Described):
     text_columns: list[str] | None = Field(None, description="those that hold text")
     text_column: str | None = Field(None, description="the one that would be taken; null: name one")
     rows: list[dict[str, Any]] | None = Field(None, description="the first rows")
+
+
+class ModelPreview(Fields):
+    """Null is what there is not, or what nobody can say without access."""
+
+    source: str
+    revision: str | None = Field(description="commit on the Hub")
+    licence: str | None
+    page: str | None = Field(description="on the Hub, where access is asked for")
+    gated: bool | None = Field(description="its files are given only to those who have asked for access")
+    why: str | None = Field(description="why it cannot be added as things stand; null: it can")
+    missing_bytes: int = Field(description="that adding it would download; 0: all of it is on this machine")
+    family: str | None = Field(description="model_type of its config")
+    n_layers: int | None = Field(description="blocks")
+    d_model: int | None = Field(description="width of the residual stream")
+    context: int | None = Field(description="longest sequence, in tokens")
+    vocab_size: int | None
+    parameters: int | None = Field(description="by the headers of its weights; as the Hub says where those are closed")
+    dtype: str | None = Field(description="of the weights that are not quantised")
+    quantized: str | None = Field(description="the precision in which the weights are stored quantised")
+    size_bytes: int | None = Field(description="of the weight files")
+    weight_bytes: dict[str, int] | None = Field(description="of the model in each precision it can be loaded in")
+    hooks: int | None = Field(description="how many hook points it has")
 
 
 class PublishedSae(Fields):
@@ -96,6 +120,13 @@ class TextTokens(Fields):
     special: list[bool] = Field(description="whether it is a special token, as BOS is")
 
 
+class Filtered(Fields):
+    dataset: str
+    documents: int = Field(description="that were looked at, from a few places of the dataset")
+    kept: int
+    dropped: dict[str, int] = Field(description="documents by the setting that drops them; the same only among these")
+
+
 class CachedModel(Fields):
     source: str = Field(description="id on the Hub: the source of a job that adds it")
     revision: str = Field(description="commit on the Hub")
@@ -112,6 +143,7 @@ class CachedModels(Fields):
 class SampleQuery(Fields):
     rows: int = Field(5, ge=1, le=20, description="documents to show")
     offset: int | None = Field(None, ge=0, lt=2**53, description="from this row on; some from all over when not given")
+    chars: int = Field(500, ge=1, le=20_000, description="characters of each, as far as the answer has room")
 
 
 class TextBody(Fields):
@@ -124,6 +156,15 @@ class TextBody(Fields):
 )  # fmt: skip
 async def preview_dataset(asked: Asked[None]) -> Any:
     """Look at a source before anything of it is stored: its columns, its first rows, how large it is."""
+    return await _source_previewed(asked)
+
+
+@route(
+    "POST", "/api/models/preview", scope=Scope.WRITE, body=PreviewModel, answer=ModelPreview,
+    refusals=(TooMany, PreviewFailed, SecretsUnusable),
+)  # fmt: skip
+async def preview_model(asked: Asked[None]) -> Any:
+    """Look at a model before it is fetched: what it is, what it takes, whether it can be read, who may have it."""
     return await _source_previewed(asked)
 
 
@@ -143,8 +184,18 @@ async def preview_sae(asked: Asked[None]) -> Any:
 async def sample_dataset(asked: Asked[SampleQuery]) -> Any:
     """Show a few documents of a dataset."""
     dataset = await asked.app[INDEX].get("dataset", asked.path.ref)
-    spec = SampleDataset(dataset=dataset["name"], rows=asked.query.rows, offset=asked.query.offset)
+    query = asked.query
+    spec = SampleDataset(dataset=dataset["name"], rows=query.rows, offset=query.offset, chars=query.chars)
     return await _previewed(asked, spec)
+
+
+@route(
+    "POST", "/api/datasets/filtered", scope=Scope.READ, body=PreviewFilters, answer=Filtered,
+    refusals=(TooMany, PreviewFailed),
+)  # fmt: skip
+async def preview_filters(asked: Asked[None]) -> Any:
+    """Try the filters of a tokenization on some documents: how many they keep, and drop for which reason."""
+    return await _previewed(asked, asked.body)
 
 
 @route(
@@ -186,4 +237,12 @@ async def _previewed(asked: Asked[Any], spec: Spec, secrets: Mapping[str, str] |
     return await preview(spec, app[PATHS], app[SETTINGS].preview_limit_s, app[COMMAND], secrets)
 
 
-ROUTES = (preview_dataset, preview_sae, sample_dataset, preview_tokens, list_cached_models)
+ROUTES = (
+    preview_dataset,
+    preview_model,
+    preview_sae,
+    sample_dataset,
+    preview_filters,
+    preview_tokens,
+    list_cached_models,
+)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from mistudiod.facts.families import FAMILIES, Family, UnknownModel
-from mistudiod.facts.headers import read_json, read_weights
+from mistudiod.facts.headers import Stored, read_json, read_weights
 from mistudiod.facts.hooks import find_hook, hook_widths
 from mistudiod.facts.parts import PARTS, split
 from mistudiod.facts.precisions import PRECISIONS, Part
@@ -49,10 +49,13 @@ class ModelFacts:
     tree: Node
 
 
-def read_facts(folder: Path) -> ModelFacts:
-    """Read what the Hugging Face model in ``folder`` is; raises UnknownModel."""
+def read_facts(folder: Path, far: tuple[int, dict[str, Stored]] | None = None) -> ModelFacts:
+    """Read what the Hugging Face model in ``folder`` is; raises UnknownModel.
+
+    ``far``: the bytes of its weight files and every tensor in them, where they do not lie in the folder.
+    """
     try:
-        return _read(folder)
+        return _read(folder, far)
     except OSError as error:
         raise UnknownModel(f"{error.filename or folder} cannot be read: {error.strerror or error}") from error
 
@@ -114,7 +117,7 @@ def weight_bytes(facts: ModelFacts, precision: str, layers: int | None = None) -
     return size["embedding"] + layers * size["block"] + size["norm"]
 
 
-def _read(folder: Path) -> ModelFacts:
+def _read(folder: Path, far: tuple[int, dict[str, Stored]] | None) -> ModelFacts:
     config = _read_config(folder)
     names = _family(folder, config)
     quantized = quantization(folder, config)
@@ -123,7 +126,7 @@ def _read(folder: Path) -> ModelFacts:
     vocab_size = _count(folder, config, "vocab_size")
     context = _count(folder, config, names.context)
     n_heads = _count(folder, config, names.n_heads)
-    files, tensors = read_weights(folder)
+    size_bytes, tensors = far or _weights(folder)
     weights = _parameters(config, names, unpack(folder, tensors, quantized))
     _check_embedding(folder, names, weights, (vocab_size, d_model))
     _check_blocks(folder, names, weights, n_layers)
@@ -142,12 +145,17 @@ def _read(folder: Path) -> ModelFacts:
         parameters=whole.parameters,
         dtype=_dtype(folder, config, weights),
         quantized=quantized,
-        size_bytes=sum(file.stat().st_size for file in files),
+        size_bytes=size_bytes,
         weight_bytes=whole.weight_bytes,
         parts=parts,
         hook_widths=hook_widths(d_model, n_heads * shapes.d_head, shapes.d_mlp),
         tree=_tree(folder, weights),
     )
+
+
+def _weights(folder: Path) -> tuple[int, dict[str, Stored]]:
+    files, tensors = read_weights(folder)
+    return sum(file.stat().st_size for file in files), tensors
 
 
 def _tree(folder: Path, weights: dict[str, Unpacked]) -> Node:

@@ -8,12 +8,19 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mistudiod.specs.base import Name, Priority, Spec, check_name
-from mistudiod.specs.data import AddDataset, AddModel, Tokenize, is_hub_id
+from mistudiod.specs.data import AddDataset, AddModel, PreviewModel, Tokenize, is_hub_id
 from mistudiod.specs.label import KEYLESS, Label, Score
 from mistudiod.specs.library import AddSae, Certify, Export, PreviewSae, Push, Upload, is_sae_repo, sae_file, sae_place
 from mistudiod.specs.many import Many
 from mistudiod.specs.measure import Compare, Evaluate, sae_and_step
-from mistudiod.specs.previews import PreviewDataset, PreviewTokens, ProbeDevice, SampleDataset
+from mistudiod.specs.previews import (
+    PreviewDataset,
+    PreviewFilters,
+    PreviewTokens,
+    ProbeDevice,
+    SampleDataset,
+    TryEndpoint,
+)
 from mistudiod.specs.steer import Calibrate, Complete, Edit, Load, Message, Precision, Session, Steer
 from mistudiod.specs.train import PRESETS, One, Train
 from mistudiod.specs.use import Extract, Inspect
@@ -51,6 +58,8 @@ __all__ = [
     "One",
     "Precision",
     "PreviewDataset",
+    "PreviewFilters",
+    "PreviewModel",
     "PreviewSae",
     "PreviewTokens",
     "Priority",
@@ -63,6 +72,7 @@ __all__ = [
     "Steer",
     "Tokenize",
     "Train",
+    "TryEndpoint",
     "Upload",
     "check_name",
     "is_hub_id",
@@ -117,9 +127,12 @@ KINDS: dict[str, type[Spec]] = {
 PREVIEWS: dict[str, type[Spec]] = {
     "sample_dataset": SampleDataset,
     "preview_dataset": PreviewDataset,
+    "preview_model": PreviewModel,
     "preview_sae": PreviewSae,
+    "preview_filters": PreviewFilters,
     "preview_tokens": PreviewTokens,
     "probe_device": ProbeDevice,
+    "try_endpoint": TryEndpoint,
 }
 RESIDENT: dict[str, type[Spec]] = {"session": Session}  # kinds of workers that stay and are asked
 ASKED: dict[str, type[Spec]] = {"load": Load, "steer": Steer, "calibrate": Calibrate, "complete": Complete}  # of them
@@ -175,6 +188,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "add_model": ("hf",),
     "add_dataset": ("hf",),
     "preview_dataset": ("hf",),
+    "preview_model": ("hf",),
     "add_sae": ("hf",),
     "preview_sae": ("hf",),
     "push": ("hf",),

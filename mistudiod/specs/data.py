@@ -12,6 +12,17 @@ from mistudiod.specs.base import Name, Spec
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _REVISION = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*", re.ASCII)
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
+# Filters: which documents a tokenization drops.
+Count = Annotated[int, Field(ge=1, lt=2**53)]
+Shortest = Annotated[Count | None, Field(description="drop documents of fewer tokens")]
+Longest = Annotated[Count | None, Field(description="drop documents of more tokens")]
+DropDuplicates = Annotated[bool, Field(description="drop documents whose text has come before")]
+MaxUnprintable = Annotated[
+    Annotated[float, Field(ge=0, lt=1)] | None,
+    Field(description="drop documents with a larger share of characters that cannot be printed"),
+]
+MustMatch = Annotated[Pattern | None, Field(description="drop documents in which this is not found; RE2's syntax")]
+MustNotMatch = Annotated[Pattern | None, Field(description="drop documents in which this is found; RE2's syntax")]
 DATASET_SOURCE = (
     "owner/name of a dataset of the Hub; a .txt, .md, .py, .jsonl, .json, .csv, .parquet or .arrow file, "
     "also as .gz or .zst; a folder of them; or builtin:python"
@@ -29,16 +40,14 @@ def is_revision(text: str) -> bool:
     return _REVISION.fullmatch(text) is not None
 
 
-class AddModel(Spec):
-    """Register a language model."""
+class _OfModel(Spec):
+    """Where a model comes from."""
 
-    kind: Literal["add_model"] = "add_model"
     source: str = Field(
         min_length=1,
         max_length=4096,
         description="owner/name of a model of the Hub; a Hugging Face folder on this machine; or builtin:pico",
     )
-    name: Name = Field(description="what to call it")
     revision: str | None = Field(
         None, max_length=200, description="branch, tag or commit of a model of the Hub; main when not given"
     )
@@ -52,6 +61,19 @@ class AddModel(Spec):
         if revision is not None and source is not None and not is_hub_id(source):
             raise ValueError("is for a model of the Hub: leave it out")
         return revision
+
+
+class AddModel(_OfModel):
+    """Register a language model."""
+
+    kind: Literal["add_model"] = "add_model"
+    name: Name = Field(description="what to call it")
+
+
+class PreviewModel(_OfModel):
+    """See what a model is before it is fetched. A preview: nothing is stored, and no weights are downloaded."""
+
+    kind: Literal["preview_model"] = "preview_model"
 
 
 class AddDataset(Spec):
@@ -92,14 +114,12 @@ class Tokenize(Spec):
     held_out: float = Field(
         0.02, gt=0, le=0.5, description="share of documents never trained on, unless the dataset says which"
     )
-    shortest: int | None = Field(None, ge=1, lt=2**53, description="drop documents of fewer tokens")
-    longest: int | None = Field(None, ge=1, lt=2**53, description="drop documents of more tokens")
-    drop_duplicates: bool = Field(False, description="drop documents whose text has come before")
-    max_unprintable: float | None = Field(
-        None, ge=0, lt=1, description="drop documents with a larger share of characters that cannot be printed"
-    )
-    must_match: Pattern | None = Field(None, description="drop documents in which this is not found; RE2's syntax")
-    must_not_match: Pattern | None = Field(None, description="drop documents in which this is found; RE2's syntax")
+    shortest: Shortest = None
+    longest: Longest = None
+    drop_duplicates: DropDuplicates = False
+    max_unprintable: MaxUnprintable = None
+    must_match: MustMatch = None
+    must_not_match: MustNotMatch = None
 
     @field_validator("stride")
     @classmethod

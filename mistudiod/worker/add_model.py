@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 import mistudiod.demo
 from mistudiod.facts import UnknownModel, hook_names, read_facts
 from mistudiod.specs import AddModel, is_hub_id
+from mistudiod.worker.chat_template import has_chat_template
 from mistudiod.worker.hub_files import refuse_unknown
 from mistudiod.worker.hub_model import in_cache
 from mistudiod.worker.licence import licence_in
@@ -57,25 +58,26 @@ def describe(folder: Path, spec: AddModel, revision: str | None) -> dict[str, ob
         raise Refused(str(error), field="source") from error
     _check_tokenizer(folder)
     known = {"name": spec.name, "source": spec.source, "revision": revision, "path": str(folder)}
-    return known | asdict(facts) | {"licence": licence_in(folder), "hooks": hook_names(facts)}
+    about = {"licence": licence_in(folder), "chat_template": has_chat_template(folder)}
+    return known | asdict(facts) | about | {"hooks": hook_names(facts)}
 
 
 def _found(spec: AddModel, link: Link) -> tuple[Path, str | None]:
     """The model's folder on this machine, and the commit of one that is from the Hub."""
     if is_hub_id(spec.source):
         return in_cache(spec.source, spec.revision, link)
-    return _folder(spec.source, place(spec.source, link)), None
+    return local_folder(spec.source, link), None
 
 
-def _folder(source: str, place: str) -> Path:
-    """``place`` is where the source lies."""
+def local_folder(source: str, link: Link) -> Path:
+    """Of a model that is not of the Hub. Raises Refused."""
     if source.startswith("builtin:"):
         name = source.removeprefix("builtin:")
         if name not in BUILTIN:
             known = ", ".join(f"builtin:{known}" for known in BUILTIN)
             raise Refused(f"there is no {source}: the models that come with miStudio are {known}", field="source")
         return BUILTIN[name]
-    path = os.path.expanduser(place)
+    path = os.path.expanduser(place(source, link))
     if not os.path.isabs(path):
         raise Refused(f"{source} is neither an absolute path nor the id of a model of the Hub, as org/name", "source")
     if not os.path.isdir(path):

@@ -102,6 +102,11 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
+    async def models(self) -> list[str]:
+        """Names of the models that the server lists. Raises Refused when it lists none."""
+        await reach(self.name, self.url)
+        return await errors.listed(self._shown, self._client)
+
     def purse(self, questions: Sequence[Sequence[Message]], max_tokens: int) -> Purse:
         """Room for questions that are worth something together only; ``max_tokens``: of each answer."""
         held = [self._most(messages, max_tokens, self._form) for messages in questions]

@@ -17,6 +17,7 @@ from mistudiod.worker.link import Refused
 
 _LONGEST = 200  # characters of what a server says that are passed on
 _MODELS_SHOWN = 10
+_LIST_S = 10.0
 _NO_MODEL = re.compile(
     r"model\b.{0,120}\b(not found|not exist|not a valid|invalid)|invalid model|no such model", re.DOTALL
 )
@@ -112,10 +113,26 @@ async def _no_model(shown: Shown, client: openai.AsyncOpenAI) -> Refused:
     return shown.ends(f"has no model {shown.model}; it has {names}", field="model")
 
 
+async def listed(shown: Shown, client: openai.AsyncOpenAI) -> list[str]:
+    """Names of the models that the server lists, which is asked once. Raises Refused."""
+    try:
+        page = await client.with_options(max_retries=0, timeout=_LIST_S).models.list()
+        return [shortened(str(model.id)) for model in page.data]
+    except openai.APIStatusError as error:
+        await raise_what_is_final(error, shown, False, client)
+        raise shown.ends(f"answers {error.status_code} when it is asked for its models") from error
+    except openai.APITimeoutError as error:
+        raise shown.ends(f"does not answer at {shown.url} within {_LIST_S:.0f} s") from error
+    except openai.APIConnectionError as error:
+        raise error.__cause__ if isinstance(error.__cause__, Refused) else broken(error, shown, False) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise no_json("", shown, False) from error
+
+
 async def _models(client: openai.AsyncOpenAI) -> list[str] | None:
     """Names of the models that the server lists; None when it lists none."""
     try:
-        page = await client.with_options(max_retries=0, timeout=10.0).models.list()
+        page = await client.with_options(max_retries=0, timeout=_LIST_S).models.list()
         return [shortened(str(model.id)) for model in page.data]
     except (openai.OpenAIError, Refused, AttributeError, TypeError, ValueError):
         return None

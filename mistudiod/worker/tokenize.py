@@ -23,7 +23,7 @@ from mistudiod.engine.packing import Layout, NoFiller, TooLittleText, UnknownTok
 from mistudiod.engine.tokens import MANIFEST, TOKENS, TokenWindows, Vocabulary, read_vocabulary
 from mistudiod.host import cpu_count
 from mistudiod.paths import PARTIAL
-from mistudiod.specs import Tokenize
+from mistudiod.specs import PreviewFilters, Tokenize
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
 from mistudiod.worker.read_recipe import sha256_of
@@ -74,7 +74,7 @@ def _tokenization(spec: Tokenize, link: Link, final: Path) -> dict[str, Any]:
     dataset, model = stored_dataset(link, spec.dataset), tokenized_model(link, spec.model)
     if model.context is not None and spec.context > model.context:
         raise Refused(f"context {spec.context} is more than the {model.context} that {spec.model} can read", "context")
-    encoding = _encoding(spec, model)
+    encoding = encoding_of(spec, model)
     vocabulary = read_vocabulary(model.folder, read_tokenizer(model.tokenizer_file), model.vocab_size)
     if spec.bos == "always" and vocabulary.leading("always") is None:
         raise Refused(f"{spec.model} has no BOS token for windows to begin with: set bos to auto or never", "bos")
@@ -125,7 +125,8 @@ def _tokenize(
         raise Refused(str(error), error.reason or "dataset") from error
 
 
-def _encoding(spec: Tokenize, model: TokenizedModel) -> Encoding:
+def encoding_of(spec: Tokenize | PreviewFilters, model: TokenizedModel) -> Encoding:
+    """Raises Refused for a pattern that is none."""
     for field in ("must_match", "must_not_match"):
         pattern = getattr(spec, field)
         try:

@@ -21,10 +21,13 @@ def batches(dataset: StoredDataset) -> Iterator[Batch]:
         with reading_dataset(dataset.name), pq.ParquetFile(path) as file:
             columns = [name for name in ("text", "held_out", "continues") if name in file.schema_arrow.names]
             for group in range(file.num_row_groups):  # iter_batches would put many together
-                yield from _cut(file.read_row_group(group, columns=columns))
+                yield from cut(file.read_row_group(group, columns=columns))
 
 
-def _cut(table: pa.Table) -> Iterator[Batch]:
+def cut(table: pa.Table) -> Iterator[Batch]:
+    """Rows in batches."""
+    if not table.num_rows:
+        return
     ends = np.cumsum(pc.binary_length(table["text"]).to_numpy())
     begin = 0
     while begin < len(ends):

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { heat } from "./heat.js";
+import { heat, level } from "./heat.js";
 
 test("what does not fire has no shade, and what does has more the stronger it is", () => {
   assert.equal(heat(0, 3), 0);
@@ -11,4 +11,8 @@ test("what does not fire has no shade, and what does has more the stronger it is
   assert.ok(shades[0] >= 0.06);
   assert.equal(heat(3, 3).toFixed(6), "0.450000");
   assert.equal(heat(9, 3), heat(3, 3));
+});
+
+test("the steps that need no colour are three, of equal share", () => {
+  assert.deepEqual([0, 0.1, 1, 1.1, 2.5, 3, 9].map((value) => level(value, 3)), [0, 1, 1, 2, 3, 3, 3]);
 });

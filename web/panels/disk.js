@@ -1,11 +1,12 @@
+import { post } from "../api.js";
 import { useEffect, useState } from "preact/hooks";
-import { get, post } from "../api.js";
-import { ago, count, size } from "../lib/format.js";
-import { slowClock } from "../state.js";
+import { count, share, size } from "../lib/format.js";
+import { useLoaded } from "../ui/asked.js";
 import { Sure } from "../ui/dialog.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
+import { Trash } from "./disk_trash.js";
 
 const SAES = [
   ["SAE", "name", (one) => one.name],
@@ -15,43 +16,61 @@ const SAES = [
   ["Checkpoints", "figure", (one) => size(one.checkpoints)],
   ["All", "figure", (one) => size(one.bytes)],
 ];
+const WORDS = { tokens: "tokenizations", saes: "SAEs", runs: "runs: logs and metrics", backups: "backups of the database", steering: "largest activations" };
+const COLOURS = 8; // those that are left over share one
 
 /** What takes the disk, what of it could go, and the SAEs that can still be brought back. */
 export function Disk() {
-  const [use, setUse] = useState(null);
-  const [trash, setTrash] = useState([]);
-  const [cleaning, setCleaning] = useState(null);
-  const [failed, setFailed] = useState("");
-  const look = () => {
-    get("/api/disk").then(setUse, (error) => setFailed(said(error)));
-    get("/api/trash").then((found) => setTrash(found.trash), () => {});
-  };
-  useEffect(look, []);
-  const ask = (promise) => promise.then(() => {
-    setCleaning(null);
-    setFailed("");
-    look();
-  }, (error) => setFailed(said(error)));
-  if (!use) return failed ? html`<p class="refusal" role="alert">${failed}</p>` : html`<p class="empty">Adding up what takes the disk.</p>`;
-  const groups = [
+  const { found: use, failed, again } = useLoaded("/api/disk");
+  if (!use) return failed ? html`<p class="refusal" role="alert">${failed}</p>` : html`<p class="empty late">Adding up what takes the disk.</p>`;
+  return html`<section aria-labelledby="disk"><h3 id="disk">Disk <span class="number">${size(use.bytes)} in all, ${size(use.free_bytes)} free</span></h3>
+    <${Places} use=${use} />
+    ${use.saes.length > 0 && html`<${Table} label="Disk by SAE" columns=${SAES} rows=${use.saes} />`}
+    <${Clean} groups=${use.clean} cleaned=${again} />
+    <${Trash} changed=${again} />
+  </section>`;
+}
+
+/** Each folder's part of the whole: as a bar, and as the list that says what its colours are. */
+function Places({ use }) {
+  const places = Object.entries(use.places).filter(([, bytes]) => bytes > 0).sort((a, b) => b[1] - a[1]);
+  const colour = (at) => ({ "--of": `var(--series-${Math.min(at, COLOURS - 1) + 1})`, "--part": places[at][1] / use.bytes });
+  return html`<div class="card places">
+    <div class="stacked" aria-hidden="true">${places.map(([place], at) => html`<span key=${place} style=${colour(at)}></span>`)}</div>
+    <dl aria-label="Disk by folder">${places.map(([place, bytes], at) => html`<div key=${place}>
+      <dt><i style=${colour(at)} aria-hidden="true"></i> ${WORDS[place] ?? place}</dt><dd>${size(bytes)} <span class="help">${bytes / use.bytes < 0.001 ? "under 0.1%" : share(bytes / use.bytes)}</span></dd></div>`)}</dl>
+  </div>`;
+}
+
+/** What could be deleted without losing an SAE. */
+function Clean({ groups, cleaned }) {
+  const [asked, setAsked] = useState(null);
+  const some = groups.filter(({ things }) => things > 0);
+  const columns = [
     ["What", "name", (one) => one.what],
     ["Size", "figure", (one) => size(one.bytes)],
     ["Things", "figure", (one) => count(one.things)],
     ["What is lost", "text", (one) => one.lost],
-    ["", "verbs", (one) => html`<button class="quiet" aria-label=${`Delete ${one.what}`} onClick=${() => setCleaning(one)}>Delete</button>`],
+    ["", "verbs", (one) => html`<button class="quiet" aria-label=${`Delete ${one.what}`} onClick=${() => setAsked(one.what)}>Delete</button>`],
   ];
-  const trashed = [
-    ["SAE", "name", (one) => one.name],
-    ["Removed", "made", (one) => ago(one.removed_at, slowClock.value)],
-    ["Labels", "figure", (one) => count(one.labels)],
-    ["", "verbs", (one) => html`<button aria-label=${`Restore ${one.name}`} onClick=${() => ask(post(`/api/trash/${one.id}/restore`, {}))}>Restore</button>`],
-  ];
-  return html`<section aria-labelledby="disk"><h3 id="disk">Disk <span class="number">${size(use.bytes)} in all, ${size(use.free_bytes)} free</span></h3>
-    ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
-    ${use.saes.length > 0 && html`<${Table} label="Disk by SAE" columns=${SAES} rows=${use.saes} />`}
-    ${use.clean.length > 0 && html`<h3>Could go</h3><${Table} label="What could go" columns=${groups} rows=${use.clean} of=${(one) => one.what} />`}
-    ${trash.length > 0 && html`<h3>Trash, kept for 7 days</h3><${Table} label="Trash" columns=${trashed} rows=${trash} of=${(one) => one.id} />`}
-    ${cleaning && html`<${Sure} title=${`Delete ${cleaning.what}, ${size(cleaning.bytes)}?`} verb="Delete" loses=${`What is lost: ${cleaning.lost}.`}
-      failed=${failed} onClose=${() => setCleaning(null)} onYes=${() => ask(post("/api/clean", { what: [cleaning.what], dry_run: false }))} />`}
-  </section>`;
+  const close = (changed) => {
+    setAsked(null);
+    if (changed) cleaned();
+  };
+  return html`<h3>Could go</h3>
+    ${some.length ? html`<${Table} label="What could go" columns=${columns} rows=${some} of=${(one) => one.what} />` : html`<p class="empty">Nothing: all that is here is needed.</p>`}
+    ${asked && html`<${SureOf} what=${asked} close=${close} />`}`;
+}
+
+/** Ask once more, with what the studio would delete at this moment. */
+function SureOf({ what, close }) {
+  const [group, setGroup] = useState(null);
+  const [failed, setFailed] = useState("");
+  const ask = (dry_run) => post("/api/clean", { what: [what], dry_run });
+  useEffect(() => {
+    ask(true).then(({ groups }) => setGroup(groups[0]), (error) => setFailed(said(error)));
+  }, []);
+  const yes = () => ask(false).then(() => close(true), (error) => setFailed(said(error)));
+  const loses = group ? `${count(group.things)} ${group.things === 1 ? "thing goes" : "things go"}, ${size(group.bytes)}. What is lost: ${group.lost}.` : "Looking at what would go.";
+  return html`<${Sure} title=${`Delete ${what}?`} verb="Delete" loses=${loses} failed=${failed} onYes=${group ? yes : () => {}} onClose=${() => close(false)} />`;
 }

@@ -1,44 +1,50 @@
-import { useEffect, useState } from "preact/hooks";
-import { get, submit } from "../api.js";
-import { count } from "../lib/format.js";
-import { useAsked } from "../ui/asked.js";
+import { useState } from "preact/hooks";
+import { submit } from "../api.js";
+import { useLoaded } from "../ui/asked.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { Estimate, asking, chosen, useEndpoints, useLists, which, whom } from "./feature_asking.js";
 
-const WHICH = [["unlabeled", "those without a label"], ["top", "the strongest"]];
+const asks = ({ endpoint }) => endpoint !== "tokens";
 
-/** Let features be labelled: by whom, which, and what that costs before it begins. */
-export function LabelFeatures({ sae, onClose }) {
-  const [endpoints, setEndpoints] = useState([]);
-  useEffect(() => {
-    get("/api/endpoints").then((found) => setEndpoints(found.endpoints), () => {});
-  }, []);
+/** Let features be labelled: by whom, with which prompt, which of them, and what that costs before it begins. */
+export function LabelFeatures({ sae, query, found, onClose }) {
+  const [endpoints, lists] = [useEndpoints(), useLists(sae)];
+  const templates = useLoaded("/api/templates").found?.templates ?? [{ name: "default" }];
   const fields = [
     { name: "endpoint", label: "Who is asked", kind: "choice",
       choices: [["tokens", "nobody: a description from the tokens, without an LLM"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])] },
-    { name: "model", label: "Model", help: "as the endpoint calls it", when: ({ endpoint }) => endpoint !== "tokens" },
-    { name: "which", label: "Which features", kind: "choice", choices: WHICH },
-    { name: "top", label: "How many", kind: "number", min: 1, when: ({ which }) => which === "top" },
-    { name: "max_cost", label: "US$ at most", kind: "number", min: 0, when: ({ endpoint }) => endpoint !== "tokens", help: "no limit when left empty" },
+    ...which(sae, query, lists, found.total, [["unlabeled", "those that are alive and have no label"]]),
+    { name: "template", label: "Prompt", kind: "choice", choices: templates.map((one) => [one.name, one.name]), when: asks },
+    ...asking(endpoints, asks),
+    { name: "again", label: "Also those that have one", kind: "switch", folded: true, help: "a person's label is never replaced" },
   ];
-  const start = { endpoint: "tokens", which: "unlabeled", top: 100 };
+  const start = { endpoint: "tokens", which: "unlabeled", top: 100, template: "default", list: lists[0]?.name ?? "" };
   return html`<${Form} title=${`Label features of ${sae.name}`} verb="Label" fields=${fields} start=${start} onClose=${onClose}
-    send=${(values) => submit(spec(sae, values))}>
-    ${(values) => html`<${Estimate} sae=${sae} spec=${spec(sae, values)} />`}
+    send=${async (values) => submit(await spec(sae, query, values, lists))}>
+    ${(values) => html`
+      ${asks(values) && html`<${Question} sae=${sae} template=${values.template} />`}
+      <${Estimate} sae=${sae} asked=${JSON.stringify(values)} spec=${() => spec(sae, query, values, lists)} />
+      ${values.endpoint === "tokens" && !endpoints.length && html`<p class="help">No LLM is set up to be asked: add an endpoint in the settings.</p>`}`}
   </${Form}>`;
 }
 
-function spec(sae, { which, top, model, max_cost, endpoint }) {
-  const asked = endpoint === "tokens" ? {} : { model: model || null, max_cost: max_cost || null };
-  return { kind: "label", sae: sae.name, endpoint, ...asked, ...(which === "top" ? { top: top || 1 } : { unlabeled: true }) };
+/** The spec of the job. */
+async function spec(sae, query, values, lists) {
+  const features = (await chosen(sae, query, { ...values, list: values.list || lists[0]?.name })) ?? { unlabeled: true };
+  const told = asks(values) ? whom(values, ["template"]) : {};
+  return { kind: "label", sae: sae.name, endpoint: values.endpoint, ...told, ...(values.again && { again: true }), ...features };
 }
 
-/** What it would take. */
-function Estimate({ sae, spec: wanted }) {
-  const { found, failed } = useAsked(`/api/saes/${sae.id}/labels/estimate`, { spec: wanted });
-  if (!found) return html`<p class="plan" aria-live="polite">${failed ?? " "}</p>`;
-  const { features, calls, prompt_tokens, cost_usd } = found;
-  const parts = [`${count(features)} features`, calls > 0 && `${count(calls)} questions`, prompt_tokens > 0 && `${count(prompt_tokens)} tokens`,
-    calls > 0 && (cost_usd === null ? "what it costs is not known" : `about US$ ${cost_usd.toFixed(2)}`)];
-  return html`<p class="plan" aria-live="polite">${parts.filter(Boolean).join(" · ")}</p>`;
+/** The very question that the LLM is asked, of the feature that is typical of what is strong. */
+function Question({ sae, template }) {
+  const [open, setOpen] = useState(false);
+  const { found: first } = useLoaded(open ? `/api/saes/${sae.id}/features?sort=-typical&limit=1` : null);
+  const index = first?.features[0]?.index;
+  const { found, failed } = useLoaded(index === undefined ? null : `/api/saes/${sae.id}/features/${index}/prompt?template=${encodeURIComponent(template)}`);
+  return html`<details class="question" onToggle=${(event) => setOpen(event.target.open)}><summary>See the very question</summary>
+    ${failed && html`<p class="refusal">${failed}</p>`}
+    ${found && html`<p class="help">As it is asked of feature ${index}:</p>
+      ${found.messages.map((one, n) => html`<p class="help" key=${`role ${n}`}>${one.role}</p><pre key=${n} tabindex="0" aria-label=${`Message of the ${one.role}`}>${one.content}</pre>`)}`}
+  </details>`;
 }

@@ -1,45 +1,46 @@
-import { count, size } from "../lib/format.js";
+import { ago, count, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
+import { slowClock } from "../state.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
+import { Delete } from "../ui/rows.js";
+import { tokenizationPlace } from "./datasets.js";
+import { Precisions } from "./model_memory.js";
+import { Architecture } from "./model_tree.js";
+import { loses, madeWith } from "./models.js";
 
 /** One model: what it is, what it takes in each precision, and where an SAE can read it. */
 export function Model({ model }) {
+  const { tokenizations, saes } = madeWith(model);
   const facts = [
     ["Source", html`<code>${model.source}</code>`],
+    ["Revision", model.revision && html`<code title=${model.revision}>${model.revision.slice(0, 12)}</code>`],
     ["Family", model.family],
     ["Parameters", count(model.parameters)],
+    ["Stored as", `${model.quantized ?? model.dtype}, ${size(model.size_bytes)}`],
     ["Layers", count(model.n_layers)],
     ["Width", count(model.d_model)],
+    ["Heads", model.n_heads && heads(model)],
+    ["Neurons", model.d_mlp && `${count(model.d_mlp)} a layer`],
     ["Vocabulary", count(model.vocab_size)],
-    ["Context", model.context === null ? "—" : `${count(model.context)} tokens`],
+    ["Context", model.context && `${count(model.context)} tokens`],
     ["Licence", model.licence],
-  ];
-  const taken = Object.entries(model.weight_bytes ?? {});
-  return html`<${Panel} title=${model.name} verbs=${html`<a href=${place("models")}>All models</a>`}>
-    <dl class="facts card">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value ?? "—"}</dd></div>`)}</dl>
-    ${taken.length > 0 && html`<section aria-labelledby="taken">
+    ["Tokenizations", tokenizations.length > 0 && links(tokenizations, tokenizationPlace)],
+    ["SAEs", saes.length > 0 && links(saes, (name) => place("saes", [name]))],
+    ["Added", html`<time datetime=${model.created_at}>${ago(model.created_at, slowClock.value)}</time>`],
+  ].filter(([, value]) => value);
+  const verbs = html`<a href=${place("models")}>All models</a> <${Delete} noun="model" one=${model} loses=${loses(model)} />`;
+  return html`<${Panel} title=${model.name} verbs=${verbs}>
+    <dl class="facts card">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
+    ${model.weight_bytes && html`<section aria-labelledby="taken">
       <h3 id="taken">Memory for its weights</h3>
-      <dl class="facts card">${taken.map(([precision, bytes]) =>
-        html`<div key=${precision}><dt>${precision}</dt><dd>${size(bytes)}</dd></div>`)}</dl>
+      <${Precisions} bytes=${model.weight_bytes} />
     </section>`}
-    <section aria-labelledby="hooks">
-      <h3 id="hooks">Where an SAE can read it <span class="number">${count(model.hooks?.length ?? 0)}</span></h3>
-      <${Hooks} model=${model} />
-    </section>
+    <${Architecture} model=${model} />
   </${Panel}>`;
 }
 
-/** Hook points, a row for each layer. */
-function Hooks({ model }) {
-  const layers = new Map();
-  for (const hook of model.hooks ?? []) {
-    const [, layer = "", point = hook] = /^blocks\.(\d+)\.(.+)$/.exec(hook) ?? [];
-    layers.set(layer, [...(layers.get(layer) ?? []), [hook, point]]);
-  }
-  return html`<ul class="rows">${[...layers].map(([layer, hooks]) => html`<li class="hooks" key=${layer}>
-    <b>${layer === "" ? "outside" : `Layer ${layer}`}</b>
-    <p>${hooks.map(([hook, point]) => html`<a key=${hook} href=${place("training", ["new"], { model: model.name, hook })}
-      title=${`Train an SAE on ${hook}, ${count(model.hook_widths?.[point])} wide`}><code>${point}</code></a>`)}</p>
-  </li>`)}</ul>`;
-}
+const heads = ({ n_heads: all, n_kv_heads: kv, d_head: wide }) =>
+  `${count(all)}, each ${count(wide)} wide${kv === all ? "" : `, ${count(kv)} of keys and values`}`;
+
+const links = (names, to) => names.map((name, at) => html`${at > 0 && ", "}<a key=${name} href=${to(name)}>${name}</a>`);

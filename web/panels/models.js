@@ -1,16 +1,29 @@
 import { useState } from "preact/hooks";
-import { get, submit } from "../api.js";
 import { ago, count, size } from "../lib/format.js";
-import { freeName, modelName } from "../lib/names.js";
 import { place } from "../lib/route.js";
 import { artifacts, newest, slowClock } from "../state.js";
-import { Form } from "../ui/form.js";
+import { Arriving } from "../ui/arriving.js";
 import { html } from "../ui/html.js";
+import { Later } from "../ui/later.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
-import { HubToken } from "./hub_token.js";
 import { Model } from "./model.js";
+
+const Add = (props) => html`<${Later} from=${() => import("./models_add.js").then((found) => found.Add)} ...${props} />`;
+
+/** What was made with a model: its tokenizations and SAEs, by name. */
+export const madeWith = (model) => ({
+  tokenizations: newest("tokenization").filter((one) => one.model === model.name).map(({ name }) => name),
+  saes: newest("sae").filter((sae) => sae.model?.name === model.name).map(({ name }) => name),
+});
+
+/** What goes with a model, and what has to go before it. */
+export function loses(model) {
+  const { tokenizations, saes } = madeWith(model);
+  const made = [...tokenizations, ...saes];
+  return `The studio forgets it; what the machine's Hugging Face cache holds stays. What was made with it has to go first${made.length ? `: ${made.join(", ")}` : ""}.`;
+}
 
 const COLUMNS = [
   ["Name", "name", (one) => html`<a href=${place("models", [one.name])}>${one.name}</a>`],
@@ -21,19 +34,31 @@ const COLUMNS = [
   ["Layers", "figure", (one) => `${count(one.n_layers)} × ${count(one.d_model)}`],
   ["Hooks", "figure", (one) => count(one.hooks?.length)],
   ["Size", "figure", (one) => size(one.size_bytes)],
+  ["Used by", "text", Used],
   ["Added", "made", (one) => html`<time datetime=${one.created_at}>${ago(one.created_at, slowClock.value)}</time>`],
-  ["", "verbs", (one) => html`<${Delete} noun="model" one=${one}
-    loses="The studio forgets it; what the machine's Hugging Face cache holds stays. What was made with it has to go first." />`],
+  ["", "verbs", (one) => html`<${Delete} noun="model" one=${one} loses=${loses(one)} />`],
 ];
 
-/** Language models; of one that is open its hook points. */
+/** How many tokenizations and SAEs there are of it; its page names them. */
+function Used(model) {
+  const { tokenizations, saes } = madeWith(model);
+  const words = [several(tokenizations, "tokenization"), several(saes, "SAE")].filter(Boolean).join(", ");
+  return words ? html`<a href=${place("models", [model.name])}>${words}</a>` : html`<span class="faint">nothing yet</span>`;
+}
+
+const several = ({ length }, noun) => length > 0 && `${length} ${noun}${length > 1 ? "s" : ""}`;
+
+/** Language models; or the one that is open. */
 export function Models({ open }) {
   const [adding, setAdding] = useState(false);
   const list = newest("model");
-  const chosen = open[0] && artifacts.model.value.get(open[0]);
-  if (chosen) return html`<${Model} model=${chosen} />`;
+  if (open[0]) {
+    const chosen = artifacts.model.value.get(open[0]);
+    return chosen ? html`<${Model} model=${chosen} key=${chosen.name} />` : html`<${Missing} name=${open[0]} />`;
+  }
   const add = html`<button class="first" onClick=${() => setAdding(true)}>Add model</button>`;
   return html`<${Panel} title="Models" count=${list.length} verbs=${add}>
+    <${Arriving} kind="add_model" noun="model" label="Models on their way" />
     ${list.length
       ? html`<${Table} label="Models" columns=${COLUMNS} rows=${list} />`
       : html`<${Empty} line="mistudio model add builtin:pico">
@@ -42,27 +67,9 @@ export function Models({ open }) {
   </${Panel}>`;
 }
 
-function Add({ onClose }) {
-  const [cached, setCached] = useState([]);
-  const [asked, setAsked] = useState(false);
-  if (!asked) {
-    setAsked(true);
-    get("/api/cache/models").then(({ models }) => setCached(models), () => {}); // only what is offered to be chosen
-  }
-  const also = (source, values) => ({
-    source,
-    ...(values.named ? {} : { name: freeName(modelName(source), artifacts.model.value) }),
-  });
-  const fields = [
-    { name: "source", label: "Where it comes from", placeholder: "EleutherAI/pythia-70m-deduped", needed: true,
-      help: "owner/name of a model of the Hub, a Hugging Face folder of the studio's machine, or builtin:pico",
-      list: ["builtin:pico", ...cached.filter((one) => one.is_whole).map((one) => one.source)], also },
-    { name: "name", label: "What to call it", needed: true, also: (name) => ({ name, named: true }) },
-    { name: "revision", label: "Branch, tag or commit", help: "main when left empty",
-      when: ({ source = "" }) => /^[\w.-]+\/[\w.-]+$/.test(source) },
-  ];
-  const send = ({ named, ...spec }) => submit({ kind: "add_model", ...spec });
-  return html`<${Form} title="Add a model" verb="Add" fields=${fields} send=${send} onClose=${onClose}>
-    ${(values) => html`<${HubToken} source=${values.source} />`}
-  </${Form}>`;
+function Missing({ name }) {
+  return html`<${Panel} title=${name} verbs=${html`<a href=${place("models")}>All models</a>`}>
+    <${Arriving} kind="add_model" noun="model" label="Models on their way" />
+    <p class="empty">There is no model called ${name}.</p>
+  </${Panel}>`;
 }

@@ -1,67 +1,53 @@
-import { submit } from "../api.js";
-import { about, size } from "../lib/format.js";
-import { freeName, saeName } from "../lib/names.js";
-import { artifacts, newest } from "../state.js";
-import { useAsked } from "../ui/asked.js";
-import { Form } from "../ui/form.js";
+import { place } from "../lib/route.js";
+import { defaultsOf, extended, valuesOf } from "../lib/training_spec.js";
+import { artifacts, jobs, newest } from "../state.js";
+import { isEnded } from "../lib/jobs.js";
+import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
+import { Empty, Panel } from "../ui/panel.js";
+import { TrainingForm } from "./training_form.js";
 
-const ARCHITECTURES = [
-  ["batchtopk", "BatchTopK: a good first choice"],
-  ["topk", "TopK"],
-  ["matryoshka", "Matryoshka BatchTopK"],
-  ["jumprelu", "JumpReLU"],
-  ["standard", "Standard (ReLU, L1)"],
-  ["gated", "Gated"],
-];
-
-/** What an SAE is trained on and how, and what that would take. */
-export function NewTraining({ query, onClose }) {
-  const texts = newest("tokenization").filter((one) => !query.model || one.model === query.model);
-  const modelOf = (text) => artifacts.model.value.get(artifacts.tokenization.value.get(text)?.model);
-  const first = texts[0]?.name ?? "";
-  const hookOf = (text) => query.hook ?? usual(modelOf(text));
-  const nameFor = (text, hook) => freeName(saeName(modelOf(text)?.name ?? text, hook), artifacts.sae.value);
-  const renamed = (changed, values) => {
-    const { tokenization, hook, named } = { ...values, ...changed };
-    return named ? changed : { ...changed, name: nameFor(tokenization, hook) };
-  };
-  const fields = [
-    { name: "tokenization", label: "Tokenization", kind: "choice", choices: texts.map((one) => [one.name, `${one.name} (${one.model})`]),
-      also: (tokenization, values) => renamed({ tokenization, hook: hookOf(tokenization) }, values) },
-    { name: "hook", label: "Hook", help: "where in the model the SAE reads", needed: true,
-      list: modelOf(first)?.hooks ?? [], also: (hook, values) => renamed({ hook }, values) },
-    { name: "architecture", label: "Architecture", kind: "choice", choices: ARCHITECTURES },
-    { name: "width", label: "Width", kind: "number", min: 1, help: "latents, commonly 8 to 32 times the width of the hook" },
-    { name: "k", label: "k", kind: "number", min: 1, help: "latents that fire on a token", when: ({ architecture }) => !BY_L1.has(architecture) },
-    { name: "tokens", label: "Training tokens", kind: "number", min: 1, help: "more is better" },
-    { name: "name", label: "What to call it", needed: true, also: (name) => ({ name, named: true }) },
-  ];
-  const start = { tokenization: first, hook: hookOf(first), architecture: "batchtopk", width: 2048, k: 32, tokens: 2_000_000,
-    name: nameFor(first, hookOf(first)) };
-  const send = (values) => submit(spec(values)).then(() => {});
-  return html`<${Form} title="Train an SAE" verb="Train" fields=${fields} start=${start} send=${send} onClose=${onClose}>
-    ${(values) => html`<${Plan} values=${values} />`}
-  </${Form}>`;
+/** Tokenizations that are there, and those that a job is about to make: a training waits for them by itself. */
+function tokenizations() {
+  const there = newest("tokenization");
+  const names = new Set(there.map((one) => one.name));
+  const coming = [...jobs.value.values()].filter((job) => job.kind === "tokenize" && !isEnded(job) && !names.has(job.spec.name));
+  return [...there, ...coming.map(({ spec }) => ({ name: spec.name, model: spec.model, dataset: spec.dataset, coming: true }))];
 }
 
-const BY_L1 = new Set(["standard", "gated"]);
-
-/** The residual stream after the block in the middle: what most people read first. */
-function usual(model) {
-  const middle = Math.max(Math.floor((model?.n_layers ?? 1) / 2), 0);
-  return `blocks.${middle}.hook_resid_post`;
+/**
+ * A new training: as it is in an address (`model`, `hook`, `tokenization`), the same as another one (`from`, a job), or
+ * one that goes on with an SAE (`extends`).
+ */
+export function NewTraining({ query }) {
+  const schema = useLoaded("/api/specs/train");
+  const job = useLoaded(query.from ? `/api/jobs/${query.from}` : null);
+  const sae = useLoaded(query.extends ? `/api/saes/${encodeURIComponent(query.extends)}` : null);
+  const all = tokenizations();
+  const texts = query.model ? all.filter((one) => one.model === query.model) : all;
+  const failed = [schema, job, sae].map((one) => one.failed).find(Boolean);
+  const ready = schema.found && (!query.from || job.found) && (!query.extends || sae.found);
+  const way = html`<a href=${place("training")}>All trainings</a>`;
+  const start = ready && startOf(query, schema.found, job.found, sae.found);
+  return html`<${Panel} title=${sae.found ? `Train ${sae.found.name} further` : "Train an SAE"} verbs=${way}>
+    ${failed ? html`<p class="refusal" role="alert">${failed}</p>`
+      : !texts.length ? html`<${NoText} model=${query.model} />`
+        : ready && html`<${TrainingForm} key=${JSON.stringify(query)} schema=${schema.found} start=${start} texts=${texts} hook=${query.hook} wanted=${query.tokenization} />`}
+  </${Panel}>`;
 }
 
-function spec({ named, k, ...values }) {
-  return { kind: "train", ...values, ...(BY_L1.has(values.architecture) ? {} : { k }) };
+function NoText({ model }) {
+  const hub = artifacts.model.value.size ? "" : " Add a model and a dataset first, then tokenize.";
+  return html`<${Empty} line=${`mistudio dataset tokenize DATASET --model ${model ?? "MODEL"}`}>
+    A training reads a tokenization${model ? ` for ${model}` : ""}: a dataset cut into the model's tokens. None is here yet.${hub}
+    <span class="verbs"><a class="button first" href=${place("datasets")}>Go to Datasets</a></span></${Empty}>`;
 }
 
-/** Whether it fits, and how long it takes. */
-function Plan({ values }) {
-  const { found, failed } = useAsked("/api/plan", { spec: spec(values) });
-  if (!found) return html`<p class="plan" aria-live="polite">${failed ?? " "}</p>`;
-  const { verdict, fits, total_bytes, disk_bytes, seconds } = found;
-  const parts = [`${size(total_bytes)} of memory`, `${size(disk_bytes)} of disk`, seconds && about(seconds)];
-  return html`<p class="plan ${fits === false ? "refusal" : ""}" aria-live="polite">${verdict}<br />${parts.filter(Boolean).join(" · ")}</p>`;
+/** What stands in the form at first: values, and whether they are another training's. */
+function startOf(query, { fields, presets }, job, sae) {
+  const values = defaultsOf(fields);
+  const quick = Object.values(presets)[0]; // a first look is quick
+  if (sae?.spec) return { values: { ...values, ...valuesOf(extended(sae, 2 * (sae.tokens ?? 1_000_000))) }, given: true };
+  if (job?.kind === "train") return { values: { ...values, ...valuesOf(job.spec) }, given: true };
+  return { values: { ...values, ...valuesOf(quick) }, given: false };
 }

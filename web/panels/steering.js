@@ -1,129 +1,93 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, get } from "../api.js";
-import { number, share } from "../lib/format.js";
-import { place } from "../lib/route.js";
-import { compared } from "../lib/words.js";
-import { go, show } from "../route.js";
+import { useLoaded } from "../ui/asked.js";
+import { editsFrom, written } from "../lib/edits.js";
+import { go } from "../route.js";
 import { newest } from "../state.js";
-import { stream } from "../stream.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
+import { Chat } from "./steered_chat.js";
+import { Compared } from "./steered_compared.js";
+import { useDesk } from "./steered_desk.js";
 import { Chosen } from "./steered_features.js";
+import { History } from "./steered_history.js";
+import { Profiles } from "./steered_profiles.js";
+import { useRanges } from "./steered_ranges.js";
+import { Session } from "./steered_session.js";
+import { Sweep } from "./steered_sweep.js";
+import { Write } from "./steered_write.js";
+import { useWriting } from "./steered_writing.js";
+
+const VIEWS = [["text", "Text"], ["chat", "Chat"], ["sweep", "Sweep"]];
 
 /** The model's text with features amplified or suppressed, beside the same text without. */
 export function Steering({ open, query }) {
+  const turn = useTurn();
   const saes = newest("sae");
   const sae = open[0] ? saes.find((one) => one.name === open[0]) : saes[0];
-  if (!sae) return html`<${Panel} title="Steering"><${Empty} line="mistudio demo">
-    Steering needs an SAE, and none is here yet; the demo makes one:</${Empty}></${Panel}>`;
-  return html`<${Desk} saes=${saes} sae=${sae} query=${query} key=${sae.name} />`;
+  if (!sae) return html`<${Panel} title="Steering"><${Missing} name=${open[0]} others=${saes.length > 0} /></${Panel}>`;
+  if (query.compare) return html`<${Compared} sae=${sae} ids=${query.compare.split(",")} query=${query} key=${query.compare} />`;
+  return html`<${Desk} saes=${saes} sae=${sae} query=${query} key=${`${sae.name} ${turn}`} />`;
 }
 
-/** "12:1.5,7:-2" of an address → [{feature: 12, strength: 1.5}, …]; a strength that is missing is chosen by the range. */
-function editsOf(text = "") {
-  return String(text).split(",").filter(Boolean).map((one) => {
-    const [feature, strength] = one.split(":").map(Number);
-    return { feature, strength: Number.isFinite(strength) ? strength : null };
-  });
+/** How often somebody has come here by a link or the browser's back: then the address is read anew. */
+function useTurn() {
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    const heard = () => setTurn((was) => was + 1);
+    addEventListener("hashchange", heard);
+    return () => removeEventListener("hashchange", heard);
+  }, []);
+  return turn;
 }
 
-const written = (edits) => edits.map(({ feature, strength }) => (strength === null ? feature : `${feature}:${strength}`)).join(",");
+function Missing({ name, others }) {
+  if (name && others) return html`<div class="empty"><p>There is no SAE ${name} any more. <a href="#/steering">Steer with the newest one</a></p></div>`;
+  return html`<${Empty} line="mistudio demo">Steering changes features of an SAE while its model writes, and needs an SAE; none is here yet.
+    <a class="button first" href="#/training">Train one</a></${Empty}>`;
+}
 
 function Desk({ saes, sae, query }) {
-  const [edits, setEdits] = useState(() => editsOf(query.features));
-  const [prompt, setPrompt] = useState(query.prompt ?? "");
-  const [tokens, setTokens] = useState(60);
-  const [run, setRun] = useState(null);
-  const stopping = useRef(null);
-  useEffect(() => () => stopping.current?.abort(), []);
-  const change = (some) => {
-    setEdits(some);
-    show({ features: written(some) });
+  const desk = useDesk(sae, query);
+  const { edits, view } = desk;
+  const [turn, setTurn] = useState(0);
+  const kept = (result) => {
+    desk.keep({ run: result.id });
+    setTurn((was) => was + 1);
   };
-  const ready = prompt && edits.length > 0 && edits.every(({ strength }) => strength !== null);
-  const write = async (event, pause) => {
-    event?.preventDefault();
-    stopping.current = new AbortController();
-    const texts = ["", ""];
-    setRun({ busy: true, stage: "asking", texts: [...texts] });
-    const hear = (name, data) => {
-      if (name === "progress") return setRun((was) => ({ ...was, stage: data.stage }));
-      if (name === "text") data.texts.forEach(({ row, text }) => (texts[row] += text));
-      setRun((was) => ({ ...was, stage: "writing", texts: [...texts] }));
-    };
-    const steering = edits.map(({ feature, strength }) => ({ feature, strength }));
-    const body = { sae: sae.name, prompt, steering, max_tokens: tokens, if_busy: pause ? "pause" : "refuse" };
-    try {
-      setRun({ result: await stream("/api/steer", body, hear, stopping.current.signal) });
-    } catch (error) {
-      if (error.name === "AbortError") setRun((was) => ({ texts: was.texts }));
-      else setRun({ failed: said(error), busyJob: error instanceof ApiError && error.about.choices ? error.about : null });
-    }
+  const settle = ({ sae: of, feature }, range) => desk.setEdits((was) => was.map((one) =>
+    one.sae === of && one.feature === feature && one.strength === null ? { ...one, strength: Number((range.kl["0.5"].high ?? 1).toPrecision(2)) } : one));
+  const ranges = useRanges(edits, settle);
+  const writing = useWriting(kept);
+  const modelName = sae.model?.name;
+  const { found: model } = useLoaded(modelName ? `/api/models/${encodeURIComponent(modelName)}` : null);
+  const { run } = desk.opened;
+  useEffect(() => {
+    if (run && run.spec.prompt) writing.show(run.result);
+  }, [run]);
+  const siblings = saes.filter((one) => one.name === sae.name || (modelName && one.model?.name === modelName));
+  const choose = ({ target }) => {
+    const other = saes.find((one) => one.name === target.value);
+    const same = modelName && other.model?.name === modelName;
+    go("steering", [other.name], { prompt: desk.prompt, ...(same ? { features: written(edits, other.name) } : {}) });
   };
-  return html`<${Panel} title="Steering">
-    <form class="steer" onSubmit=${write}>
-      <div class="filters"><label>SAE <select onChange=${(event) => go("steering", [event.target.value])}>
-        ${saes.map((one) => html`<option key=${one.name} selected=${one.name === sae.name}>${one.name}</option>`)}</select></label>
-        <label>Tokens to write <input type="number" min="1" max="4096" value=${tokens} onInput=${(event) => setTokens(Number(event.target.value))} /></label></div>
-      <${Chosen} sae=${sae} edits=${edits} change=${change} />
-      <label class="field" for="prompt">Prompt</label>
-      <textarea id="prompt" rows="3" required value=${prompt} placeholder="Once upon a time" onInput=${(event) => setPrompt(event.target.value)}></textarea>
-      <p class="verbs">
-        <button type="submit" class="first" disabled=${!ready || run?.busy}>Write</button>
-        ${run?.busy && html`<button type="button" onClick=${() => stopping.current.abort()}>Stop</button>`}
-        ${!ready && html`<span class="details">${!edits.length ? "Choose a feature first." : !prompt ? "Write the beginning of a text." : "Looking for useful strengths."}</span>`}
-        ${run?.busy && html`<span class="details" role="status">${run.stage}…</span>`}
-      </p>
-    </form>
-    ${run?.failed && html`<p class="refusal" role="alert">${run.failed}</p>`}
-    ${run?.busyJob?.choices.includes("pause") && html`<p class="verbs"><button onClick=${() => write(null, true)}>Pause job ${run.busyJob.job.id} and steer</button></p>`}
-    ${run && !run.failed && html`<${Beside} run=${run} />`}
-    <${History} sae=${sae} newest=${run?.result?.id} />
+  const seen = useSeen(view);
+  return html`<${Panel} title="Steering" verbs=${html`<div class="filters"><label>SAE <select value=${sae.name} onChange=${choose}>
+      ${saes.map((one) => html`<option key=${one.name} value=${one.name} selected=${one.name === sae.name}>${one.name}</option>`)}</select></label></div>`}>
+    <div class="desk-head"><div class="views" role="group" aria-label="View">${VIEWS.map(([of, words]) => html`<button type="button" key=${of}
+      aria-pressed=${of === view} onClick=${() => desk.setView(of)}>${words}</button>`)}</div>
+      <${Session} turn=${`${turn} ${writing.run.busy}`} /></div>
+    ${desk.opened.failed && html`<p class="refusal" role="alert">Run ${query.run}: ${desk.opened.failed}.</p>`}
+    <${Chosen} desk=${desk} ranges=${ranges} saes=${siblings} />
+    <div class="view" hidden=${view !== "text"}><${Write} desk=${desk} writing=${writing} ranges=${ranges} model=${model} kept=${kept} /></div>
+    ${seen.has("chat") && html`<div class="view" hidden=${view !== "chat"}><${Chat} desk=${desk} ranges=${ranges} model=${model} query=${query} kept=${kept} /></div>`}
+    ${seen.has("sweep") && html`<div class="view" hidden=${view !== "sweep"}><${Sweep} desk=${desk} ranges=${ranges} model=${model} kept=${kept} /></div>`}
+    <${Profiles} desk=${desk} model=${model} load=${(steering) => desk.setEdits(editsFrom(steering, sae.name))} />
+    <${History} sae=${sae} turn=${turn} />
   </${Panel}>`;
 }
 
-/** Left the text as it would have been, right the steered one, its other words marked. */
-function Beside({ run }) {
-  const { result } = run;
-  const [left, right] = result ? [result.baseline.text, result.steered[0].text] : run.texts;
-  return html`<section class="beside" aria-label="What was written" aria-busy=${run.busy ?? false}>
-    <div class="card"><h3>Baseline</h3><p class="text">${left}</p></div>
-    <div class="card"><h3>Steered</h3><p class="text">${compared(right, left).map(({ text, changed }, at) =>
-      changed ? html`<mark key=${at}>${text}</mark>` : text)}</p></div>
-    ${result && html`<${Measures} result=${result} />`}
-  </section>`;
-}
-
-function Measures({ result }) {
-  const [one] = result.steered;
-  const facts = [
-    ["KL", one.kl === null ? "—" : `${number(one.kl, 2)} nats a token`],
-    ["Perplexity", `${number(one.perplexity, 1)} (baseline ${number(result.baseline.perplexity, 1)})`],
-    ["Repetition", share(one.repetition)],
-    ["Other tokens", share(one.changed)],
-    ["‖change‖/‖h‖", number(one.change_ratio, 2)],
-  ];
-  return html`<div class="card wide"><dl class="facts">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
-    <${Strip} values=${one.kl_tokens ?? []} tokens=${one.tokens} />
-    ${(one.no_effect ?? []).map((none) => html`<p class="refusal" key=${none.feature}>${none.message}</p>`)}</div>`;
-}
-
-/** How far each token is from what the model would have thought of it, in nats. */
-function Strip({ values, tokens }) {
-  const most = Math.max(...values.filter((value) => value !== null), 0.001);
-  return html`<p class="kl"><span class="details">KL of each token</span> ${values.map((value, at) => html`<span key=${at} class="bar"
-    style=${{ "--part": (value ?? 0) / most }} title=${`${tokens[at]}: ${number(value, 2)} nats`}></span>`)}</p>`;
-}
-
-/** What was steered before with this SAE. */
-function History({ sae, newest: latest }) {
-  const [runs, setRuns] = useState([]);
-  useEffect(() => {
-    get(`/api/steerings?limit=20&sae=${encodeURIComponent(sae.name)}`).then(({ steerings }) => setRuns(steerings), () => {});
-  }, [sae.name, latest]);
-  if (!runs.length) return null;
-  return html`<section aria-labelledby="before"><h3 id="before">Before</h3><ul class="rows">${runs.map((run) => html`<li class="finding" key=${run.id}>
-    <a href=${place("steering", [sae.name], { features: written(run.steering), prompt: run.prompt })}>${run.prompt}</a>
-    <span class="details"> ${run.steering.map((edit) => `${edit.feature} at ${edit.strength}`).join(", ")}</span></li>`)}</ul></section>`;
+/** The views that were shown: what stands in one stays while another is looked at. */
+function useSeen(view) {
+  const seen = useRef(new Set());
+  return seen.current.add(view);
 }

@@ -1,26 +1,31 @@
+import { useComputed } from "@preact/signals";
 import { place } from "../lib/route.js";
-import { jobs } from "../state.js";
-import { go } from "../route.js";
 import { html } from "../ui/html.js";
-import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
 import { Empty, Panel } from "../ui/panel.js";
-import { isEnded, isLive } from "../lib/jobs.js";
+import { jobs } from "../state.js";
 import { NewTraining } from "./new_training.js";
 import { Run } from "./run.js";
+import { TrainingRows } from "./training_rows.js";
 
-/** Trainings, the newest first: what runs, what waits, what has ended. */
-export function Training({ open, query }) {
-  if (/^\d+$/.test(open[0])) return html`<${Run} id=${Number(open[0])} key=${open[0]} />`;
-  const runs = [...jobs.value.values()].filter((job) => job.kind === "train").sort((a, b) => b.id - a.id);
-  const live = runs.filter(isLive);
-  const others = runs.filter((job) => !isLive(job));
+/** Trainings: all of them as rows, one of them, or a new one. */
+export function Training({ open: [what], query }) {
+  if (/^\d+$/.test(what)) return html`<${Run} id=${Number(what)} query=${query} key=${what} />`;
+  if (what === "new") return html`<${NewTraining} query=${query} />`;
+  return html`<${Trainings} query=${query} />`;
+}
+
+const trainings = (all) => [...all.values()].filter((job) => job.kind === "train");
+
+function Trainings({ query }) {
+  // Which there are, and in which state: each row follows the rest by itself.
+  useComputed(() => trainings(jobs.value).map((job) => `${job.id} ${job.state}`).join()).value;
+  const runs = trainings(jobs.peek());
   const start = html`<a class="button first" href=${place("training", ["new"])}>Train an SAE</a>`;
   return html`<${Panel} title="Training" count=${runs.length} verbs=${start}>
-    ${!runs.length && html`<${Empty} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post">
-      Nothing has been trained yet. A training reads a tokenization through its model, and makes an SAE:</${Empty}>`}
-    ${live.map((job) => html`<${LiveJob} job=${job} key=${job.id} />`)}
-    ${others.length > 0 && html`<ul class="rows">${others.map((job) =>
-      isEnded(job) ? html`<${EndedJob} job=${job} key=${job.id} />` : html`<${WaitingJob} job=${job} key=${job.id} />`)}</ul>`}
-    ${open[0] === "new" && html`<${NewTraining} query=${query} onClose=${() => go("training")} />`}
+    ${runs.length
+      ? html`<${TrainingRows} runs=${runs} query=${query} />`
+      : html`<${Empty} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post">
+        Nothing has been trained yet. A training reads a tokenization through its model, and makes an SAE.
+        <span class="verbs">${start}</span></${Empty}>`}
   </${Panel}>`;
 }

@@ -6,7 +6,7 @@ const TYPED_MS = 300; // after the last key
 
 /**
  * What the studio answers to a POST of `body` to `path`, asked anew a moment after either has changed: `{found}` or
- * `{failed}`, a sentence; `{}` before the first answer, and for as long as `body` is null.
+ * `{failed, fields}`, a sentence, and those at fields; `{}` before the first answer, and for as long as `body` is null.
  */
 export function useAsked(path, body) {
   const [answer, setAnswer] = useState({});
@@ -15,7 +15,7 @@ export function useAsked(path, body) {
     if (!asked) return setAnswer({});
     let wanted = true;
     const tell = (one) => wanted && setAnswer(one);
-    const ask = () => post(path, JSON.parse(asked)).then((found) => tell({ found }), (error) => tell({ failed: said(error) }));
+    const ask = () => post(path, JSON.parse(asked)).then((found) => tell({ found }), (error) => tell({ failed: said(error), fields: error.fields ?? {} }));
     const timer = setTimeout(ask, TYPED_MS);
     return () => {
       wanted = false;

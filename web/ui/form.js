@@ -56,7 +56,7 @@ function given(values) {
  * (a list, likewise), choice (with `choices`, [value, words] each) or switch; `help`: what it is, in a few words;
  * `error`: what is wrong with it; `folded`: below "More", for those who know what they want.
  */
-function Field({ name, label, help, error, kind = "text", choices, value, set, needed, list, ...more }) {
+export function Field({ name, label, help, error, kind = "text", choices, value, set, needed, list, ...more }) {
   const id = `field-${name}`;
   const about = [help && `${id}-help`, error && `${id}-error`].filter(Boolean).join(" ") || undefined;
   const common = { id, name, required: needed, "aria-describedby": about, "aria-invalid": error ? "true" : undefined };

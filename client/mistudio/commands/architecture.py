@@ -26,6 +26,29 @@ def show_model(model: Model) -> None:
     output.note(f"every hook: mistudio model show {model['name']} --hooks; its modules: --tree")
 
 
+def show_preview(found: Model) -> None:
+    """What ``POST /api/models/preview`` answers."""
+    about = {
+        "source": found["source"],
+        "revision": found["revision"],
+        "licence": found["licence"],
+        "gated": f"access is asked for at {found['page']}" if found["gated"] else None,
+        "family": found["family"],
+        "layers": found["n_layers"],
+        "d_model": found["d_model"],
+        "hooks": human.count(found["hooks"]),
+        "parameters": human.count(found["parameters"]),
+        "stored as": f"{found['quantized'] or found['dtype'] or human.UNKNOWN}, {human.size(found['size_bytes'])}",
+        "to download": human.size(found["missing_bytes"]) if found["missing_bytes"] else "nothing: it is here",
+    }
+    output.record({name: value for name, value in about.items() if value is not None})
+    if found["weight_bytes"]:
+        output.text("")
+        output.table(["PRECISION", "WEIGHTS"], [[name, human.size(n)] for name, n in found["weight_bytes"].items()])
+    if found["why"]:
+        output.note(f"it cannot be added: {found['why']}")
+
+
 def show_hooks(model: Model) -> None:
     widths = model.get("hook_widths") or {}
     rows = [[hook, widths.get(hook.split(".", 2)[2])] for hook in model.get("hooks") or []]

@@ -118,9 +118,9 @@ def _chosen(one: str | None, among: list[str] | None) -> str | None:
 @dataset.command("sample", cls=SpecVerb, kind="sample_dataset")
 @click.argument("dataset", shell_complete=named("dataset"))
 @pass_call
-def sample(call: Call, dataset: str, rows: int | None, offset: int | None) -> None:
+def sample(call: Call, dataset: str, rows: int | None, offset: int | None, chars: int | None) -> None:
     """Show documents of a dataset: a few from all over it, or page by page with --offset."""
-    found = call.client.sample(dataset, rows, offset)
+    found = call.client.sample(dataset, rows, offset, chars)
     if call.json:
         output.data(found)
         return
@@ -148,6 +148,22 @@ def tokenize(call: Call, /, dataset: str, model: str, name: str | None, **fields
         name = names.of_tokenization(name_of(call, "dataset", dataset), name_of(call, "model", model))
     spec = {"dataset": dataset, "model": model, "name": name, **fields}
     start(call, "tokenize", spec, showing(show_statistics))
+
+
+@dataset.command("filters", cls=SpecVerb, kind="preview_filters")
+@click.argument("dataset", shell_complete=named("dataset"))
+@pass_call
+def filters(call: Call, /, dataset: str, model: str, **fields: Any) -> None:
+    """Try filters on some documents of DATASET: how many they keep, and leave out for which reason."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    found = call.client.preview_filters(name_of(call, "dataset", dataset), name_of(call, "model", model), **given)
+    if call.json:
+        output.data(found)
+        return
+    rows = [["kept", found["kept"]], *([reason.replace("_", "-"), n] for reason, n in found["dropped"].items())]
+    share = [[name, human.count(n), human.share(n / max(found["documents"], 1))] for name, n in rows]
+    output.table(["", "DOCUMENTS", "SHARE"], share)
+    output.note(f"{human.count(found['documents'])} documents from all over {dataset} were looked at")
 
 
 def name_of(call: Call, noun: str, ref: str) -> str:

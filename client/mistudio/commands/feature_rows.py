@@ -27,8 +27,8 @@ def among(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="features to show"),
         click.option(
             "--filter", metavar="TERMS",
-            help="terms that must all hold, such as 'alive density<0.01': dead, alive, labelled, unlabelled, starred, "
-            "density<X, max>X, score>X, provider:NAME, list:NAME, token:TEXT",
+            help="terms that must all hold, such as 'alive density<0.01': dead, alive, labelled, unlabelled, failed, "
+            "starred, density<X, max>X, score>X, provider:NAME, list:NAME, token:TEXT, index:5,12",
         ),
         click.option(
             "--sort", default="index", show_default=True, metavar="FIELD",

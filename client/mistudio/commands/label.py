@@ -162,5 +162,20 @@ def endpoints(call: Call) -> None:
     show_rows(call, {"endpoints": found}, found, _ENDPOINTS)
 
 
+@label.command("models")
+@click.argument("endpoint")
+@pass_call
+def models(call: Call, endpoint: str) -> None:
+    """Ask an endpoint which models it has: whether it answers, and takes its key."""
+    found = call.client.try_endpoint(endpoint)
+    if call.json:
+        output.data(found)
+        return
+    for name in found["models"]:
+        output.text(visible(name))
+    if found["left_out"]:
+        output.note(f"and {human.count(found['left_out'])} more")
+
+
 def by_whom(one: dict[str, Any]) -> str:
     return origin({**one, "status": None})

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mistudio import human, names, output
-from mistudio.commands.architecture import show_hooks, show_model, show_tree
+from mistudio.commands.architecture import show_hooks, show_model, show_preview, show_tree
 from mistudio.commands.artifact import add_rm
 from mistudio.completion import named
 from mistudio.options import Call, Noun, SpecVerb, columned, pass_call, source_argument
@@ -29,6 +29,22 @@ def add(call: Call, /, source: str, remote_path: bool, name: str | None, **field
     name = name or names.from_source(source, "model")
     spec = {"source": settle(call, source, name, remote_path), "name": name, **fields}
     start(call, "add_model", spec, showing(show_model))
+
+
+@model.command("preview", cls=SpecVerb, kind="preview_model")
+@source_argument
+@pass_call
+def preview(call: Call, /, source: str, remote_path: bool, **fields: Any) -> None:
+    """Look at SOURCE before it is fetched: what it is, what it takes, and whether it can be added."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        found = call.client.preview_model(source, remote_path, **given)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if call.json:
+        output.data(found)
+    else:
+        show_preview(found)
 
 
 _COLUMNS: Columns = {

@@ -1,0 +1,124 @@
+import { useRef, useState } from "preact/hooks";
+import { post, submit } from "../api.js";
+import { datasetName, freeName } from "../lib/names.js";
+import { artifacts } from "../state.js";
+import { Dialog } from "../ui/dialog.js";
+import { Field, said } from "../ui/form.js";
+import { html } from "../ui/html.js";
+import { Linked } from "../ui/linked.js";
+import { Found } from "./datasets_found.js";
+import { Upload } from "./datasets_upload.js";
+import { HubToken } from "./hub_token.js";
+
+const BUILTIN = "builtin:python";
+const WAYS = [
+  ["hub", "The Hub", "datasets of huggingface.co"],
+  ["machine", "The studio's machine", "a file or folder there"],
+  ["upload", "This browser", "files that you send"],
+  ["builtin", "Built in", "Python's library, no download"],
+];
+const SOURCES = {
+  hub: { help: "owner/name of a dataset of the Hub", placeholder: "roneneldan/TinyStories" },
+  machine: { help: "the path of a .txt, .md, .py, .jsonl, .json, .csv, .parquet or .arrow file, also as .gz or .zst; or of a folder of them", placeholder: "/data/stories.jsonl" },
+};
+
+/** Bring text in: where from, a look at what is there, which part of it, and what to call it. */
+export function Add({ onClose }) {
+  const [way, setWay] = useState("hub");
+  const [values, setValues] = useState({});
+  const [seen, setSeen] = useState({}); // {busy}, {found}, {failed}
+  const [wrong, setWrong] = useState({}); // field → sentence; "" is for none of them
+  const [busy, setBusy] = useState(false);
+  const taken = useRef(false); // an upload, by the job that reads it
+  const set = (changed) => setValues((was) => ({ ...was, ...changed }));
+  const free = (name) => freeName(name, artifacts.dataset.value);
+
+  const from = (source, name) => {
+    setSeen({});
+    setWrong({});
+    setValues(({ config, split, text_column, ...was }) => ({ ...was, source, ...(was.named ? {} : { name: free(name) }) }));
+  };
+  const choose = (to) => {
+    setWay(to);
+    if (to === "builtin") from(BUILTIN, datasetName(BUILTIN));
+    else from("", "");
+  };
+  const look = async (changed = {}) => {
+    const asked = { ...values, ...changed };
+    setValues(asked);
+    setSeen({ ...seen, busy: true });
+    try {
+      const { source, config, split } = asked;
+      const found = await post("/api/datasets/preview", given({ source, config, split }));
+      setSeen({ found });
+      set({ config: found.config ?? "", split: found.split ?? "" });
+      setWrong({});
+    } catch (error) {
+      setSeen({ failed: said(error) });
+      setWrong(error.fields ?? {});
+    }
+  };
+  const add = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const { named, ...spec } = values;
+      await submit({ kind: "add_dataset", ...given(spec) });
+      taken.current = true;
+      onClose();
+    } catch (error) {
+      setWrong(placed(error) ? error.fields : { "": said(error) });
+      setBusy(false);
+    }
+  };
+  const field = (one) => html`<${Field} key=${one.name} ...${one} value=${values[one.name] ?? ""} error=${wrong[one.name] && html`<${Linked} text=${wrong[one.name]} />`}
+    set=${one.set ?? ((value) => set({ [one.name]: value }))} />`;
+  return html`<${Dialog} title="Add a dataset" onClose=${onClose}>
+    <form class="add-dataset" onSubmit=${add}>
+      <${Ways} way=${way} choose=${choose} />
+      ${SOURCES[way] && field({ name: "source", label: "Where it comes from", needed: true, ...SOURCES[way], set: (source) => from(source, datasetName(source)) })}
+      ${way === "upload" && html`<${Upload} wrong=${wrong.source} taken=${taken} onSent=${(source, name) => from(source, source && datasetName(name))} />`}
+      <${Look} seen=${seen} source=${values.source} look=${look} placed=${wrong.source ?? wrong.config ?? wrong.split} />
+      ${way === "hub" && html`<${HubToken} source=${values.source} failed=${wrong.source} onKept=${() => look()} />`}
+      ${seen.found && html`<${Found} found=${seen.found} values=${values} wrong=${wrong} field=${field} look=${look} />`}
+      ${field({ name: "name", label: "What to call it", needed: true, set: (name) => set({ name, named: true }) })}
+      ${field({ name: "rows", label: "Documents at most", kind: "number", min: 1, help: "all of them when left empty" })}
+      <details class="folded" open=${FOLDED.some(({ name }) => wrong[name])}><summary>More</summary>${FOLDED.map(field)}</details>
+      ${wrong[""] && html`<p class="refusal" role="alert">${wrong[""]}</p>`}
+      <footer class="verbs">
+        <button type="button" onClick=${onClose}>Cancel</button>
+        <button type="submit" class="first" disabled=${busy || !values.source}>${busy ? "Sending…" : "Add"}</button>
+      </footer>
+    </form>
+  </${Dialog}>`;
+}
+
+const FOLDED = [
+  { name: "tokens", label: "Text for so many tokens", kind: "number", min: 1, help: "it stops once there is about as much, at 5 bytes a token" },
+  { name: "bytes", label: "Bytes of text at most", kind: "number", min: 1 },
+  { name: "shuffle_seed", label: "Mix by seed", kind: "number", min: 0, help: "the documents come mixed, a part of them at a time; in order when left empty" },
+];
+const FIELDS = new Set(["source", "name", "rows", "config", "split", "text_column", ...FOLDED.map(({ name }) => name)]);
+
+const placed = (error) => Object.keys(error.fields ?? {}).some((name) => FIELDS.has(name));
+
+const given = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "" && value != null));
+
+/** The four places that text may come from. */
+function Ways({ way, choose }) {
+  return html`<fieldset class="ways">
+    <legend>Where is the text?</legend>
+    ${WAYS.map(([of, words, about]) => html`<label key=${of}>
+      <input type="radio" name="way" value=${of} checked=${of === way} aria-describedby=${`way-${of}`} onChange=${() => choose(of)} />
+      <span>${words}</span> <span class="help" id=${`way-${of}`}>${about}</span></label>`)}
+  </fieldset>`;
+}
+
+/** The button that looks at the source, and why that could not be done where no field is at fault. */
+function Look({ seen, source, look, placed }) {
+  return html`<div class="preview">
+    <button type="button" disabled=${!source || seen.busy} onClick=${() => look()}>${seen.busy ? "Looking…" : "Preview"}</button>
+    ${seen.busy && !seen.found && html`<span class="help late" role="status">Nothing of it is stored yet.</span>`}
+    ${seen.failed && !placed && html`<p class="refusal" role="alert"><${Linked} text=${seen.failed} /></p>`}
+  </div>`;
+}

@@ -1,0 +1,13 @@
+import { useEffect, useState } from "preact/hooks";
+import { html } from "./html.js";
+
+/** A part of the page whose code is fetched when it is first drawn. `from`: () → a promise of its component. */
+export function Later({ from, ...props }) {
+  const [Found, setFound] = useState(null);
+  const [failed, setFailed] = useState(false);
+  useEffect(() => {
+    from().then((found) => setFound(() => found), () => setFailed(true));
+  }, []);
+  if (failed) return html`<p class="empty">This part of the page could not be fetched: reload it.</p>`;
+  return Found && html`<${Found} ...${props} />`;
+}
