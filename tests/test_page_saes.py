@@ -1,4 +1,4 @@
-"""The panel SAEs in Chromium, before a real daemon with real workers: what a person does with SAEs, and that it is true."""
+"""The panel SAEs in Chromium, before a real daemon with real workers: what a person does there, and that it is true."""
 
 from __future__ import annotations
 
@@ -64,7 +64,11 @@ def newest(url: str, kind: str) -> Any:
 
 
 def cells(page: Any, sae: str) -> list[str]:
-    row = page.get_by_role("table", name="SAEs").get_by_role("row").filter(has=page.get_by_role("link", name=sae, exact=True))
+    row = (
+        page.get_by_role("table", name="SAEs")
+        .get_by_role("row")
+        .filter(has=page.get_by_role("link", name=sae, exact=True))
+    )
     return [" ".join(text.split()) for text in row.get_by_role("cell").all_inner_texts()]
 
 
@@ -80,7 +84,7 @@ def test_rows_have_the_figures_of_the_api_and_are_found_by_what_they_say(made_st
     call(made_studio, f"/api/saes/{SAE}", {"add_tags": ["tried"]}, "PATCH")
     page = open_page(made_studio, "saes")
     expect(page.get_by_role("table", name="SAEs")).to_contain_text("labelled")
-    name, reads, width, l0, fvu, ce_delta, dead, checked, features, source = cells(page, SAE)
+    name, reads, width, l0, fvu, ce_delta, dead, checked, features, source, _ = cells(page, SAE)
     assert (name, reads, width) == (f"{SAE} tried", f"pico {HOOK}", "512 k 16")
     assert (l0, fvu, ce_delta) == (f"{sae['l0']:.1f}", f"{sae['fvu']:.3f}", f"{sae['ce_delta']:.3f}")
     assert float(dead.strip("<%")) == pytest.approx(100 * (1 - sae["alive"]), abs=0.5)
@@ -110,8 +114,16 @@ def test_an_sae_is_evaluated_and_certified_and_says_so_when_its_files_change(
     table = page.get_by_role("table", name="Figures of the evaluation")
     expect(table).to_be_visible(timeout=WORK_MS)
     kept = json.loads((tmp_path / "data" / "saes" / SAE / "evaluation.json").read_text())
-    for name, key, digits in (("FVU", "fvu", 3), ("L0", "l0", 1), ("ΔCE, nats", "ce_delta", 3), ("Cosine", "cosine", 3)):
-        found, figures = table.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True)), kept["figures"]
+    for name, key, digits in (
+        ("FVU", "fvu", 3),
+        ("L0", "l0", 1),
+        ("ΔCE, nats", "ce_delta", 3),
+        ("Cosine", "cosine", 3),
+    ):
+        found, figures = (
+            table.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True)),
+            kept["figures"],
+        )
         expect(found).to_contain_text(f"{figures[key]['value']:.{digits}f}")
         if ends := figures[key]["interval"]:
             expect(found).to_contain_text(f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}")
@@ -130,7 +142,9 @@ def test_an_sae_is_evaluated_and_certified_and_says_so_when_its_files_change(
     expect(certificate).to_contain_text(tried["verdict"][0])
     certificate.get_by_text(f"The {len(tried['tried'])} ways that were tried").click()
     rows = certificate.get_by_role("table").get_by_role("row")
-    expect(rows.nth(1)).to_contain_text(f"as declared {tried['declared']['fvu']:.3f}".replace(" ", ""), use_inner_text=False)
+    expect(rows.nth(1)).to_contain_text(
+        f"as declared {tried['declared']['fvu']:.3f}".replace(" ", ""), use_inner_text=False
+    )
     config = tmp_path / "data" / "saes" / SAE / "cfg.json"
     config.write_text(config.read_text() + "\n")
     page.reload()
@@ -177,9 +191,11 @@ def test_an_export_lies_where_it_says_with_its_files_and_the_code_that_loads_it(
     expect(dialog(page).get_by_role("radio", name=re.compile("^sparsify"))).to_be_disabled()
     expect(dialog(page)).to_contain_text("Not for this SAE: sparsify has only SAEs that take the k largest latents.")
     dialog(page).get_by_role("button", name="Export").click()
-    expect(dialog(page)).to_contain_text(str(tmp_path / "data" / "exports" / f"{SAE}-saelens"))
+    expect(dialog(page)).to_contain_text(str(tmp_path / "data" / "exports" / f"{SAE}-saelens"), timeout=WORK_MS)
     there = call(made_studio, f"/api/exports/{SAE}-saelens/files")["files"]
-    expect(dialog(page).get_by_role("list", name=f"Files of {SAE}-saelens").get_by_role("listitem")).to_have_count(len(there))
+    expect(dialog(page).get_by_role("list", name=f"Files of {SAE}-saelens").get_by_role("listitem")).to_have_count(
+        len(there)
+    )
     expect(dialog(page)).to_contain_text('sae = SAE.load_from_disk(".")')
     with page.expect_download() as coming:
         dialog(page).get_by_role("link", name="sae_weights.safetensors").click()
@@ -201,11 +217,11 @@ def test_what_goes_to_the_hub_is_seen_before_it_goes(hubbed: Hubbed, open_page: 
     expect(dialog(page).get_by_role("alert")).to_contain_text("must be owner/name")
     dialog(page).get_by_label("Repository").fill("org/pico-small")
     dialog(page).get_by_role("button", name="Show what would go").click()
-    expect(dialog(page).get_by_role("alert")).to_contain_text("publishing needs a token of the Hub")
+    expect(dialog(page).get_by_role("alert")).to_contain_text("publishing needs a token of the Hub", timeout=WORK_MS)
     dialog(page).get_by_label("Token of the Hub that may write").fill(TOKEN)
     dialog(page).get_by_role("button", name="Keep and try again").click()
     card = dialog(page).get_by_role("region", name="Its card")
-    expect(card.get_by_role("heading", name=SAE, exact=True)).to_be_visible()
+    expect(card.get_by_role("heading", name=SAE, exact=True)).to_be_visible(timeout=WORK_MS)
     assert hubbed.hub.repo("models", "org/pico-small") is None
     dry = newest(hubbed.url, "push")["result"]
     expect(card).to_contain_text(f"FVU, the share of the variance that is not rebuilt{of(hubbed.url)['fvu']:.4g}")
@@ -213,7 +229,7 @@ def test_what_goes_to_the_hub_is_seen_before_it_goes(hubbed: Hubbed, open_page: 
     expect(rows).to_have_count(1 + len(dry["files"]))
     expect(dialog(page)).to_contain_text(f"{len(dry['files'])} files, {dry['sent_bytes'] / 1e6:.1f} MB to send")
     dialog(page).get_by_role("button", name="Push", exact=True).click()
-    expect(dialog(page).get_by_role("link", name=f"{hubbed.hub.url}/org/pico-small")).to_be_visible()
+    expect(dialog(page).get_by_role("link", name=f"{hubbed.hub.url}/org/pico-small")).to_be_visible(timeout=WORK_MS)
     repo = hubbed.hub.repo("models", "org/pico-small")
     assert repo and {one["file"] for one in dry["files"]} == set(repo.newest()[1]) - {".gitattributes"}
     expect(dialog(page)).to_contain_text(repo.newest()[0][:12])
@@ -225,18 +241,20 @@ def test_features_are_checked_and_then_put_on_neuronpedia_and_labels_come_back(
     page = open_page(hubbed.url, f"saes/{SAE}")
     page.get_by_role("button", name="Put on Neuronpedia").click()
     dialog(page).get_by_role("button", name="Go on").click()
-    expect(dialog(page)).to_contain_text("It breaks none of the rules.")
+    expect(dialog(page)).to_contain_text("It breaks none of the rules.", timeout=WORK_MS)
     dialog(page).get_by_role("button", name="Upload").click()
-    expect(dialog(page).get_by_role("alert")).to_contain_text("needs a key of Neuronpedia")
+    expect(dialog(page).get_by_role("alert")).to_contain_text("needs a key of Neuronpedia", timeout=WORK_MS)
     dialog(page).get_by_label("Key of Neuronpedia").fill(KEY)
     dialog(page).get_by_role("button", name="Keep and try again").click()
-    expect(dialog(page)).to_contain_text("It is at")
+    expect(dialog(page)).to_contain_text("It is at", timeout=WORK_MS)
     result = newest(hubbed.url, "upload")["result"]
     expect(dialog(page)).to_contain_text(f"{result['features']:,} features and {result['labels']:,} labels")
     assert result["features"] == sum(len(of_source) for of_source in hubbed.neuronpedia.features.values())
     dialog(page).get_by_role("button", name="Close").last.click()
     labels = tmp_path / "labels.jsonl"
-    labels.write_text('{"index": "3", "modelId": "pico", "description": "from elsewhere"}\n{"index": "4", "description": ""}\n')
+    labels.write_text(
+        '{"index": "3", "modelId": "pico", "description": "from elsewhere"}\n{"index": "4", "description": ""}\n'
+    )
     page.get_by_role("button", name="Take in labels").click()
     dialog(page).get_by_label("Files").set_input_files(labels)
     expect(dialog(page)).to_contain_text("1 labels in 1 file, 1 without a text left out.")
@@ -264,20 +282,21 @@ def test_saes_of_a_repository_are_seen_in_groups_and_several_are_brought_in(
     dialog(page).get_by_label("Where it comes from").fill(SCOPE)
     dialog(page).get_by_role("button", name="Show what is there").click()
     there = dialog(page).get_by_role("group", name="What is there")
-    expect(there.get_by_text(re.compile(r"^Layer \d"))).to_have_count(8)
+    expect(there.get_by_text(re.compile(r"^Layer \d"))).to_have_count(8, timeout=WORK_MS)
     expect(dialog(page)).to_contain_text("Reads gemma-2-2b, which is not here.")
     dialog(page).get_by_label("Find in what is there").fill("layer_5 l0 41")
     expect(there.get_by_role("checkbox")).to_have_count(1)
     expect(there).to_contain_text("layer_5/width_16k/average_l0_41")
     dialog(page).get_by_label("Where it comes from").fill("org/picos")
     dialog(page).get_by_role("button", name="Show what is there").click()
-    expect(dialog(page)).to_contain_text("Reads pico, which is here as pico.")
+    expect(dialog(page)).to_contain_text("Reads pico, which is here as pico.", timeout=WORK_MS)
     expect(there.get_by_role("checkbox")).to_have_count(2)
     dialog(page).get_by_role("button", name="Choose all 2").click()
     expect(dialog(page).get_by_role("status")).to_contain_text("2 chosen")
     dialog(page).get_by_role("button", name="Add", exact=True).click()
     for name in ("picos-layer_3-a", "picos-layer_3-b"):
-        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible(timeout=WORK_MS)
+        row = page.get_by_role("table", name="SAEs").get_by_role("link", name=name, exact=True)
+        expect(row).to_be_visible(timeout=WORK_MS)
     assert of(hubbed.url, "picos-layer_3-b")["imported"]["path"] == "layer_3/b"
     expect(page.get_by_role("table", name="SAEs")).to_contain_text("org/picos:layer_3/b")
     compared(page, hubbed.url)
@@ -295,7 +314,11 @@ def compared(page: Any, url: str) -> None:
     assert job["spec"]["saes"] == [SAE, "picos-layer_3-a"]
     for sentence in found["pairs"][0]["verdict"]:
         expect(section(page, "Verdict")).to_contain_text(sentence)
-    row = page.get_by_role("table", name="Figures").get_by_role("row").filter(has=page.get_by_role("rowheader", name="FVU", exact=True))
+    row = (
+        page.get_by_role("table", name="Figures")
+        .get_by_role("row")
+        .filter(has=page.get_by_role("rowheader", name="FVU", exact=True))
+    )
     for one in found["saes"]:
         expect(row).to_contain_text(f"{one['figures']['fvu']['value']:.3f}")
     page.get_by_text(re.compile(r"^The \d+ nearest pairs")).click()

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { isEnded, isLive } from "../lib/jobs.js";
+import { place } from "../lib/route.js";
 import { found, modelsOf, tagsOf } from "../lib/saes.js";
 import { show } from "../route.js";
 import { groups, jobs, newest } from "../state.js";
@@ -32,8 +33,8 @@ export function SaeList({ query }) {
     ${all.length > 0 && html`<${Filters} saes=${all} query=${query} />`}
     ${rows.length > 0 && html`<${Rows} saes=${rows} chosen=${picked} choose=${all.length > 1 && choose} />`}
     ${all.length > 0 && !rows.length && html`<${NoneFound} query=${query} />`}
-    ${!all.length && html`<${Empty} line="mistudio sae add OWNER/NAME">
-      No SAE is here yet: <button class="quiet" onClick=${() => setAdding(true)}>add one</button> that somebody has published, or train one on a tokenization.</${Empty}>`}
+    ${!all.length && html`<${Empty} line="mistudio sae add OWNER/NAME" verb=${html`<button onClick=${() => setAdding(true)}>Add one that is published</button>`}>
+      No SAE is here yet: <a href=${place("training", ["new"])}>train one</a> on a tokenization, or add one that somebody has published.</${Empty}>`}
     <${Trash} count=${all.length} />
     ${adding && html`<${AddSae} onClose=${() => setAdding(false)} />`}
     ${comparing && html`<${CompareSaes} saes=${picked} onClose=${() => setComparing(false)} />`}

@@ -7,12 +7,14 @@ import { jobs } from "../state.js";
 import { html } from "../ui/html.js";
 import { Mark } from "../ui/mark.js";
 import { Table } from "../ui/table.js";
+import { DeleteSae } from "./sae_delete.js";
 
 const CHANGES = new Set(["add_sae", "train", "extract", "label", "export"]); // kinds of jobs after which rows say other things
 
 /** SAEs as rows, each with what it is worth. `choose`: told the name of one and whether it is to be compared. */
 export function Rows({ saes, chosen, choose }) {
   const sizes = useSizes();
+  const [going, setGoing] = useState(null); // the one that is asked about before it is deleted
   const features = useFeatures(saes);
   const pick = ["", "pick", (sae) => html`<input type="checkbox" aria-label=${`Choose ${sae.name}`} checked=${chosen.includes(sae.name)}
     onChange=${(event) => choose(sae.name, event.target.checked)} />`];
@@ -27,8 +29,10 @@ export function Rows({ saes, chosen, choose }) {
     ["Checked", "text checks", (sae) => html`<${Standing} of=${certified(sae)} /> <${Standing} of=${EVALUATED[evaluated(sae)]} />`],
     ["Features", "text features-of", (sae) => html`<${Features} sae=${sae} of=${features[sae.name]} />`],
     ["From", "text from", (sae) => html`${sourceOf(sae)} <span class="details">${size(sizes[sae.name])}</span>`],
+    ["", "verbs", (sae) => html`<button class="quiet" aria-label=${`Delete the SAE ${sae.name}`} onClick=${() => setGoing(sae)}>Delete</button>`],
   ];
-  return html`<div class="saes"><${Table} label="SAEs" columns=${choose ? [pick, ...columns] : columns} rows=${saes} /></div>`;
+  return html`<div class="saes"><${Table} label="SAEs" columns=${choose ? [pick, ...columns] : columns} rows=${saes} />
+    ${going && html`<${DeleteSae} sae=${going} onClose=${() => setGoing(null)} />`}</div>`;
 }
 
 const EVALUATED = {
@@ -70,7 +74,10 @@ function useFeatures(saes) {
   useEffect(() => {
     let wanted = true;
     const keep = (one) => wanted && setOf((was) => ({ ...was, [one.sae]: one }));
-    saes.forEach(({ id }) => get(`/api/saes/${id}/dependents`).then(keep, () => {})); // a row without is a row all the same
+    const askEach = async () => {
+      for (const { id } of saes) if (wanted) await get(`/api/saes/${id}/dependents`).then(keep, () => {}); // a row without is a row all the same
+    };
+    askEach();
     return () => (wanted = false);
   }, [saes.map(({ id }) => id).join(" "), ended()]);
   return of;
