@@ -1,8 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
 import { get } from "../api.js";
-import { count, known, number, share, size } from "../lib/format.js";
+import { count, known, number, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { certified, deadOf, evaluated, latest, little, modelOf, sourceOf } from "../lib/saes.js";
+import { certified, deadOf, evaluated, labelled, latest, little, modelOf, sourceOf } from "../lib/saes.js";
 import { jobs } from "../state.js";
 import { html } from "../ui/html.js";
 import { Mark } from "../ui/mark.js";
@@ -51,9 +51,7 @@ export function Tags({ tags }) {
 }
 
 function Features({ sae, of }) {
-  if (!of) return "—";
-  if (!of.extractions) return "none yet";
-  return html`<a href=${place("features", [sae.name])}>${known(sae.width) ? `${share(of.labels / sae.width)} labelled` : `${count(of.labels)} labelled`}</a>`;
+  return of?.extractions ? html`<a href=${place("features", [sae.name])}>${labelled(of, sae.width)}</a>` : labelled(of);
 }
 
 /** How many jobs that change what rows say have come to their end. */
