@@ -1,8 +1,11 @@
 // The figures of an evaluation: their names, digits and meaning, and how they lie on a line. Pure.
 
-import { known, number, share } from "./format.js";
+import { UNKNOWN, known, number } from "./format.js";
 
 const one = (x) => number(x, 1);
+
+/** 0.9775 → "97.8%": a share whose interval is narrower than one in a hundred. */
+export const share = (x) => (known(x) ? `${(100 * x).toFixed(1)}%` : UNKNOWN);
 
 /** In groups: key, name, how it is written, what it means. */
 export const GROUPS = [

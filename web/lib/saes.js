@@ -1,6 +1,6 @@
 // What is known of an SAE, in the words of the page, from the API's object. Pure.
 
-import { about, count, known, share } from "./format.js";
+import { UNKNOWN, about, count, known, share } from "./format.js";
 
 export const modelOf = (sae) => sae.model?.name ?? sae.model_name ?? null;
 
@@ -25,6 +25,13 @@ export function deadOf(sae) {
 
 /** A share that may be of one latent in many: it is only "0%" when there is none. */
 export const little = (x) => (x > 0 && x < 0.001 ? "<0.1%" : share(x));
+
+/** How far its features are known, of what the studio says depends on it (null before it has): "88% labelled". */
+export function labelled(found, width) {
+  if (!found) return UNKNOWN;
+  if (!found.extractions) return "none yet";
+  return known(width) ? `${share(found.labels / width)} labelled` : `${count(found.labels)} labelled`;
+}
 
 // What a certificate's `holds` is called, its shape (ui/mark.js), and what it means.
 const CERTIFIED = {

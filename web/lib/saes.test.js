@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { certified, deadOf, depending, evaluated, found, isAbout, latest, little, measuredBy, sourceOf, tagged, tagsOf, timeFor } from "./saes.js";
+import { certified, deadOf, depending, evaluated, found, isAbout, labelled, latest, little, measuredBy, sourceOf, tagged, tagsOf, timeFor } from "./saes.js";
 
 const SAE = { name: "a", model: { name: "pico" }, hook: "blocks.3.hook_resid_post", alive: 0.9, tags: ["good", "small"] };
 
@@ -26,6 +26,11 @@ test("figures are those of whoever has measured last, and say who that is", () =
   assert.equal(latest({ ...brought, certificate: { holds: "other", best: { fvu: 0.2 } } }, "fvu"), null);
   assert.equal(measuredBy({ imported: {} }), "nothing has been measured of it here yet");
   assert.equal(measuredBy({ fvu: 0.1, held_out_tokens: 5000 }), "at the end of its training, on 5,000 held-out tokens");
+});
+
+test("how far its features are known", () => {
+  assert.deepEqual([null, { extractions: 0 }, { extractions: 1, labels: 256 }].map((found) => labelled(found, 512)), ["—", "none yet", "50% labelled"]);
+  assert.equal(labelled({ extractions: 1, labels: 256 }, null), "256 labelled");
 });
 
 test("SAEs are found by words, tag and model, all of them at once", () => {

@@ -5,8 +5,8 @@ import { hubModel, publishedName } from "../lib/published.js";
 import { artifacts, newest } from "../state.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
-import { HubToken } from "./hub_token.js";
 import { Published, placeOf } from "./sae_published.js";
+import { SendFiles } from "./sae_send.js";
 
 const HUB = /^[\w-][\w.-]*\/[\w-][\w.-]*(:.*)?$/;
 const isPickle = ({ source = "", chosen = [] }) => /\.(pt|pth)$/.test(source) || chosen.some(({ pickle }) => pickle);
@@ -19,7 +19,8 @@ const nameOf = (source) => {
 /** Bring in SAEs that somebody has published; what is at a source is shown before any of it is fetched. */
 export function AddSae({ onClose }) {
   const sent = useRef(new Set()); // names that are queued already, where a later one was refused
-  const also = (source, values) => ({ source, chosen: [], ...(values.named ? {} : { name: source ? nameOf(source) : "" }) });
+  const taken = useRef(false); // what was sent, by a job that reads it
+  const also = (source, values) => ({ source, called: null, chosen: [], ...(values.named ? {} : { name: source ? nameOf(source) : "" }) });
   const fields = [
     { name: "source", label: "Where it comes from", placeholder: "google/gemma-scope-2b-pt-res", needed: true, also,
       help: "owner/name of a repository of the Hub, with :path for one of several in it; a folder or file of the studio's machine" },
@@ -29,18 +30,19 @@ export function AddSae({ onClose }) {
     { name: "hook", label: "Hook", folded: true, help: "where its files do not say it, as blocks.12.hook_resid_post" },
     { name: "revision", label: "Branch, tag or commit", folded: true, help: "main when left empty", when: ({ source = "" }) => HUB.test(source) },
   ];
-  const send = async ({ source, name, chosen = [], named: _, needs, ...given }) => {
+  const send = async ({ source, name, chosen = [], named: _, called: __, needs, ...given }) => {
     const specs = chosen.length ? chosen.map((one) => ({ source: at(source, one.path), name: chosen.length > 1 ? one.name : name })) : [{ source, name }];
     const left = specs.filter((spec) => !sent.current.has(spec.name));
     const after = needs && !given.model ? [await modelJob(needs)] : [];
     for (const spec of left) {
       await post("/api/jobs", { spec: { kind: "add_sae", ...given, ...spec }, after });
       sent.current.add(spec.name);
+      taken.current = true;
     }
   };
   return html`<${Form} title="Add an SAE" verb="Add" fields=${fields} send=${send} onClose=${onClose}>
-    ${(values, set) => html`<${Published} values=${values} set=${set} />
-      <${HubToken} source=${values.source} />`}
+    ${(values, set) => html`<${SendFiles} taken=${taken} onSent=${(source, called) => set({ source, called, chosen: [], ...(values.named ? {} : { name: called && publishedName(called, "", artifacts.sae.value) }) })} />
+      <${Published} values=${values} set=${set} />`}
   </${Form}>`;
 }
 

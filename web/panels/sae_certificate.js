@@ -26,8 +26,8 @@ export function Certificate({ sae }) {
   return html`<section aria-labelledby="certificate">
     <div class="heading"><h3 id="certificate">Certificate</h3> ${stands.holds !== "nothing" && html`<${Standing} of=${stands} />`}
       ${stands.holds === "other" && html`<button class="first" onClick=${() => setAsking("repair")}>Repair</button>`}${stands.holds !== "nothing" && ask}</div>
-    ${stands.holds === "nothing" && html`<${Empty} line=${`mistudio sae certify ${sae.name}`}>
-      It has no certificate: it would be run on held-out text in each way in which it may have been meant. ${ask}</${Empty}>`}
+    ${stands.holds === "nothing" && html`<${Empty} verb=${ask} line=${`mistudio sae certify ${sae.name}`}>
+      It has no certificate: it would be run on held-out text in each way in which it may have been meant.</${Empty}>`}
     ${stands.holds === "changed" && html`<div class="card warned"><p><b>Outdated.</b> ${(sae.certificate.verdict ?? []).join(" ")}</p></div>`}
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     ${there && html`<${Said} sae=${sae} />`}

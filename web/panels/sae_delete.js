@@ -15,7 +15,7 @@ export function DeleteSae({ sae, onClose }) {
   const { goes, stays, holds } = found ? depending(found) : { goes: [], stays: [], holds: [] };
   const yes = () => {
     setBusy(true);
-    remove(`/api/saes/${sae.id}`).then(() => go("saes"), (error) => setRefused(said(error)) ?? setBusy(false));
+    remove(`/api/saes/${sae.id}`).then(() => go("saes") ?? onClose(), (error) => setRefused(said(error)) ?? setBusy(false));
   };
   const list = (title, some) => some.length > 0 && html`<p>${title}</p><ul class="bulleted">${some.map((one) => html`<li key=${one}>${one}</li>`)}</ul>`;
   return html`<${Dialog} title=${`Delete ${sae.name}?`} onClose=${onClose}>

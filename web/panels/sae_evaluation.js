@@ -23,8 +23,8 @@ export function Evaluation({ sae }) {
   const ask = html`<button onClick=${() => setAsking(true)}>${stands === "none" ? "Evaluate" : "Evaluate again"}</button>`;
   return html`<section aria-labelledby="evaluation">
     <div class="heading"><h3 id="evaluation">Evaluation</h3>${stands !== "none" && ask}</div>
-    ${stands === "none" && html`<${Empty} line=${`mistudio sae eval ${sae.name}`}>
-      It has not been evaluated: its figures would be measured on held-out text, each with its interval, beside what costs nothing to beat. ${ask}</${Empty}>`}
+    ${stands === "none" && html`<${Empty} verb=${ask} line=${`mistudio sae eval ${sae.name}`}>
+      It has not been evaluated: its figures would be measured on held-out text, each with its interval, beside what costs nothing to beat.</${Empty}>`}
     ${stands === "outdated" && html`<div class="card warned"><p><b>Outdated.</b> ${(sae.evaluation.verdict ?? []).join(" ")}</p></div>`}
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     ${found && html`<${Found} found=${found} sae=${sae} />`}

@@ -22,7 +22,7 @@ export function Exports({ sae, onExport }) {
   const verb = html`<button onClick=${onExport}>Export</button>`;
   return html`<section aria-labelledby="exports"><div class="heading"><h3 id="exports">Exports</h3>${own.length > 0 && verb}</div>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
-    ${found && !own.length && html`<${Empty} line=${`mistudio sae export ${sae.name} --to FOLDER`}>It has not been written for another library yet. ${verb}</${Empty}>`}
+    ${found && !own.length && html`<${Empty} verb=${verb} line=${`mistudio sae export ${sae.name} --to FOLDER`}>It has not been written for another library yet.</${Empty}>`}
     ${own.length > 0 && html`<ul class="rows">${own.map((one) => html`<${Written} key=${one.name} one=${one} path=${pathOf(one)} gone=${again} />`)}</ul>`}
   </section>`;
 }

@@ -1,7 +1,8 @@
 import { count, number } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { certified, deadOf, latest, little, measuredBy, modelOf } from "../lib/saes.js";
-import { artifacts } from "../state.js";
+import { certified, deadOf, isAbout, labelled, latest, little, measuredBy, modelOf } from "../lib/saes.js";
+import { artifacts, jobs } from "../state.js";
+import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { Term } from "../ui/term.js";
 import { Standing } from "./sae_rows.js";
@@ -9,12 +10,15 @@ import { Standing } from "./sae_rows.js";
 /** What an SAE is, what it is worth in short, and what that means. */
 export function Facts({ sae }) {
   const model = modelOf(sae);
+  const ended = [...jobs.value.values()].filter((job) => isAbout(job, sae.name) && job.ended_at).length;
+  const { found } = useLoaded(`/api/saes/${sae.id}/dependents`, ended);
   const facts = [
     ["FVU", number(latest(sae, "fvu"))],
     ["L0", number(latest(sae, "l0"), 1)],
     ["ΔCE, nats", number(latest(sae, "ce_delta"))],
     ["Dead", little(deadOf(sae))],
     ["Certificate", html`<${Standing} of=${certified(sae)} />`],
+    ["Features", html`<a href=${place("features", [sae.name])}>${labelled(found, sae.width)}</a>`],
     ["Width", count(sae.width)],
     ["k", count(sae.k)],
     ["Architecture", sae.architecture],

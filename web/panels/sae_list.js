@@ -1,17 +1,19 @@
 import { useState } from "preact/hooks";
-import { isEnded, isLive } from "../lib/jobs.js";
+import { isLive } from "../lib/jobs.js";
+import { place } from "../lib/route.js";
 import { found, modelsOf, tagsOf } from "../lib/saes.js";
 import { show } from "../route.js";
-import { groups, jobs, newest } from "../state.js";
+import { groups, newest } from "../state.js";
+import { Arriving } from "../ui/arriving.js";
 import { html } from "../ui/html.js";
-import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
+import { LiveJob, WaitingJob } from "../ui/job.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { AddSae } from "./sae_add.js";
 import { CompareSaes } from "./sae_compare.js";
 import { Rows } from "./sae_rows.js";
 import { Trash } from "./sae_trash.js";
 
-const KINDS = new Set(["add_sae", "certify", "evaluate", "compare", "export", "push", "upload"]);
+const KINDS = new Set(["certify", "evaluate", "compare", "export", "push", "upload"]);
 const [LEAST, MOST] = [2, 8]; // that can be compared
 
 /** The SAEs there are, the newest first: rows with their quality, and what is at work on them. */
@@ -28,35 +30,29 @@ export function SaeList({ query }) {
       <button disabled=${!can} onClick=${() => setComparing(true)}>Compare</button>`}
     <button class="first" onClick=${() => setAdding(true)}>Add SAE</button>`;
   return html`<${Panel} title="SAEs" count=${all.length} verbs=${verbs}>
+    <${Arriving} kind="add_sae" noun="sae" label="SAEs on their way" />
     <${AtWork} />
     ${all.length > 0 && html`<${Filters} saes=${all} query=${query} />`}
     ${rows.length > 0 && html`<${Rows} saes=${rows} chosen=${picked} choose=${all.length > 1 && choose} />`}
     ${all.length > 0 && !rows.length && html`<${NoneFound} query=${query} />`}
-    ${!all.length && html`<${Empty} line="mistudio sae add OWNER/NAME">
-      No SAE is here yet: <button class="quiet" onClick=${() => setAdding(true)}>add one</button> that somebody has published, or train one on a tokenization.</${Empty}>`}
+    ${!all.length && html`<${Empty} line="mistudio sae add OWNER/NAME" verb=${html`<button onClick=${() => setAdding(true)}>Add one that is published</button>`}>
+      No SAE is here yet: <a href=${place("training", ["new"])}>train one</a> on a tokenization, or add one that somebody has published.</${Empty}>`}
     <${Trash} count=${all.length} />
     ${adding && html`<${AddSae} onClose=${() => setAdding(false)} />`}
     ${comparing && html`<${CompareSaes} saes=${picked} onClose=${() => setComparing(false)} />`}
   </${Panel}>`;
 }
 
-/** What makes an SAE, measures one or gives one away; and what could not bring one in, until it is put aside. */
+/** What makes an SAE, measures one or gives one away; what brings one in is told of by Arriving. */
 function AtWork() {
-  const [aside, setAside] = useState([]);
-  const ours = (job) => KINDS.has(job.kind) || job.makes?.noun === "sae";
-  const unfinished = [...groups.value.live, ...groups.value.waiting].filter(ours);
-  const lost = groups.value.ended.filter((job) => job.kind === "add_sae" && job.state !== "done" && !aside.includes(job.id) && !replaced(job));
-  if (!unfinished.length && !lost.length) return null;
+  const unfinished = [...groups.value.live, ...groups.value.waiting].filter((job) => job.kind !== "add_sae" && (KINDS.has(job.kind) || job.makes?.noun === "sae"));
+  if (!unfinished.length) return null;
+  const waiting = unfinished.filter((job) => !isLive(job));
   return html`<section aria-label="At work on SAEs">
     ${unfinished.filter(isLive).map((job) => html`<${LiveJob} job=${job} key=${job.id} />`)}
-    ${unfinished.some((job) => !isLive(job)) && html`<ul class="rows waiting">${unfinished.filter((job) => !isLive(job)).map((job) => html`<${WaitingJob} job=${job} key=${job.id} />`)}</ul>`}
-    ${lost.length > 0 && html`<ul class="rows">${lost.map((job) => html`<${EndedJob} job=${job} key=${job.id} />`)}</ul>
-      <p class="aside"><button class="quiet" onClick=${() => setAside([...aside, ...lost.map(({ id }) => id)])}>Put aside what failed</button></p>`}
+    ${waiting.length > 0 && html`<ul class="rows waiting">${waiting.map((job) => html`<${WaitingJob} job=${job} key=${job.id} />`)}</ul>`}
   </section>`;
 }
-
-/** Whether another job has made, or is to make, what this one could not. */
-const replaced = (job) => [...jobs.value.values()].some((other) => other.id > job.id && other.spec?.name === job.spec.name && (other.state === "done" || !isEnded(other)));
 
 function Filters({ saes, query }) {
   const set = (name) => (event) => show({ [name]: event.target.value });

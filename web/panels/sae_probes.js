@@ -1,13 +1,12 @@
 import { useState } from "preact/hooks";
-import { count, number, share } from "../lib/format.js";
-import { between } from "../lib/figures.js";
+import { between, share } from "../lib/figures.js";
+import { count, number } from "../lib/format.js";
 import { place } from "../lib/route.js";
 import { html } from "../ui/html.js";
 import { Intervals } from "../ui/interval.js";
 import { Table } from "../ui/table.js";
 
 const FEW = 6;
-const percent = (x) => share(x);
 
 const link = (sae, latent) => html` <a href=${place("features", [sae.name, latent])}>${latent}</a>`;
 const withInterval = (one) => one && html`${share(one.value)} <span class="details">${one.interval ? between(one, share) : ""}</span>`;
@@ -27,7 +26,7 @@ export function Probing({ found, sae }) {
   ];
   return html`<div class="probes"><h4>Probing</h4>
     <div class="card"><p>${said[0]}</p>
-      ${mean && html`<${Intervals} title=${`Answered rightly, on average over ${count(tasks.length)} questions`} show=${percent} from=${probing.majority}
+      ${mean && html`<${Intervals} title=${`Answered rightly, on average over ${count(tasks.length)} questions`} show=${share} from=${probing.majority}
         rows=${Object.entries(names).map(([key, name]) => [name, mean[key]])} />`}
       <p class="help">The line begins at chance. ${probing.limit}.</p></div>
     <${Table} label="Probing" columns=${columns} rows=${all ? tasks : tasks.slice(0, FEW)} of=${(one) => one.name} />

@@ -1,10 +1,11 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { post } from "../api.js";
 import { count, number, size } from "../lib/format.js";
 import { grouped, hubModel, matching, modelsFor, publishedName, spans } from "../lib/published.js";
 import { artifacts, newest } from "../state.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { HubToken } from "./hub_token.js";
 
 const OPEN = 12; // SAEs of a source, or of what a filter leaves, that are shown at once; more are folded by layer
 
@@ -31,11 +32,15 @@ export function Published({ values, set }) {
       setSeen({ of, failed: said(error) });
     }
   };
+  useEffect(() => {
+    if (source?.startsWith("upload:")) look();
+  }, [source]);
   const shown = seen && placeOf(seen.of)[0] === placeOf(source ?? "")[0] ? seen : null;
   return html`<div class="preview">
     <button type="button" disabled=${!source || shown?.busy} onClick=${look}>${shown?.busy ? "Looking…" : "Show what is there"}</button>
     ${shown?.failed && html`<p class="refusal" role="alert">${shown.failed}</p>`}
     ${shown?.found && html`<${Found} found=${shown.found} values=${values} set=${set} />`}
+    <${HubToken} source=${source} failed=${shown?.failed} onKept=${look} />
   </div>`;
 }
 
@@ -52,7 +57,7 @@ function Found({ found, values, set }) {
   const is = (one) => chosen.some(({ path }) => path === one.path);
   const take = (ones, on) => {
     const rest = chosen.filter((other) => !ones.some(({ path }) => path === other.path));
-    const now = on ? [...rest, ...named(ones, found.source, rest)] : rest;
+    const now = on ? [...rest, ...named(ones, values.called ?? found.source, rest)] : rest;
     set({ chosen: now, ...(now.length === 1 && !values.named ? { name: now[0].name } : {}) });
   };
   const facts = [`${count(found.count)} ${found.count === 1 ? "SAE" : "SAEs"}`, found.licence && `licence ${found.licence}`, found.revision && `commit ${found.revision.slice(0, 8)}`];

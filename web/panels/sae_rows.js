@@ -1,18 +1,20 @@
 import { useEffect, useState } from "preact/hooks";
 import { get } from "../api.js";
-import { count, known, number, share, size } from "../lib/format.js";
+import { count, known, number, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { certified, deadOf, evaluated, latest, little, modelOf, sourceOf } from "../lib/saes.js";
+import { certified, deadOf, evaluated, labelled, latest, little, modelOf, sourceOf } from "../lib/saes.js";
 import { jobs } from "../state.js";
 import { html } from "../ui/html.js";
 import { Mark } from "../ui/mark.js";
 import { Table } from "../ui/table.js";
+import { DeleteSae } from "./sae_delete.js";
 
 const CHANGES = new Set(["add_sae", "train", "extract", "label", "export"]); // kinds of jobs after which rows say other things
 
 /** SAEs as rows, each with what it is worth. `choose`: told the name of one and whether it is to be compared. */
 export function Rows({ saes, chosen, choose }) {
   const sizes = useSizes();
+  const [going, setGoing] = useState(null); // the one that is asked about before it is deleted
   const features = useFeatures(saes);
   const pick = ["", "pick", (sae) => html`<input type="checkbox" aria-label=${`Choose ${sae.name}`} checked=${chosen.includes(sae.name)}
     onChange=${(event) => choose(sae.name, event.target.checked)} />`];
@@ -24,11 +26,13 @@ export function Rows({ saes, chosen, choose }) {
     ["FVU", "figure", (sae) => number(latest(sae, "fvu"))],
     ["ΔCE", "figure", (sae) => number(latest(sae, "ce_delta"))],
     ["Dead", "figure", (sae) => little(deadOf(sae))],
-    ["Certificate", "text checks", (sae) => html`<${Standing} of=${certified(sae)} /> <${Standing} of=${EVALUATED[evaluated(sae)]} />`],
+    ["Checked", "text checks", (sae) => html`<${Standing} of=${certified(sae)} /> <${Standing} of=${EVALUATED[evaluated(sae)]} />`],
     ["Features", "text features-of", (sae) => html`<${Features} sae=${sae} of=${features[sae.name]} />`],
     ["From", "text from", (sae) => html`${sourceOf(sae)} <span class="details">${size(sizes[sae.name])}</span>`],
+    ["", "verbs", (sae) => html`<button class="quiet" aria-label=${`Delete the SAE ${sae.name}`} onClick=${() => setGoing(sae)}>Delete</button>`],
   ];
-  return html`<div class="saes"><${Table} label="SAEs" columns=${choose ? [pick, ...columns] : columns} rows=${saes} /></div>`;
+  return html`<div class="saes"><${Table} label="SAEs" columns=${choose ? [pick, ...columns] : columns} rows=${saes} />
+    ${going && html`<${DeleteSae} sae=${going} onClose=${() => setGoing(null)} />`}</div>`;
 }
 
 const EVALUATED = {
@@ -47,9 +51,7 @@ export function Tags({ tags }) {
 }
 
 function Features({ sae, of }) {
-  if (!of) return "—";
-  if (!of.extractions) return "none yet";
-  return html`<a href=${place("features", [sae.name])}>${known(sae.width) ? `${share(of.labels / sae.width)} labelled` : `${count(of.labels)} labelled`}</a>`;
+  return of?.extractions ? html`<a href=${place("features", [sae.name])}>${labelled(of, sae.width)}</a>` : labelled(of);
 }
 
 /** How many jobs that change what rows say have come to their end. */
@@ -70,7 +72,10 @@ function useFeatures(saes) {
   useEffect(() => {
     let wanted = true;
     const keep = (one) => wanted && setOf((was) => ({ ...was, [one.sae]: one }));
-    saes.forEach(({ id }) => get(`/api/saes/${id}/dependents`).then(keep, () => {})); // a row without is a row all the same
+    const askEach = async () => {
+      for (const { id } of saes) if (wanted) await get(`/api/saes/${id}/dependents`).then(keep, () => {}); // a row without is a row all the same
+    };
+    askEach();
     return () => (wanted = false);
   }, [saes.map(({ id }) => id).join(" "), ended()]);
   return of;
