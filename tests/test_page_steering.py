@@ -115,8 +115,8 @@ def without_calibration(page: Page, index: int) -> float:
     """It begins by itself, and takes longer than a test has: it is stopped, and a strength given."""
     expect(edit(page, str(index)).get_by_role("status")).to_contain_text("Looking for useful strengths")
     page.get_by_role("button", name=f"Stop looking for the strengths of feature {index}").click()
-    expect(edit(page, str(index)).get_by_role("alert")).to_have_text("Calibration was stopped.")
-    edit(page, str(index)).get_by_role("button", name="Use a wide range").click()
+    expect(page.get_by_role("alert")).to_have_text(f"Feature {index}: calibration was stopped.")
+    page.get_by_role("button", name="Use a wide range").click()
     expect(strength(page, str(index))).to_have_value("1")
     strength(page, str(index)).fill("1.5")
     return 1.5
@@ -297,9 +297,8 @@ def test_a_job_that_has_the_gpu_is_paused_or_waited_for(studio: str, open_page: 
     job = submit(studio, kind="train", tokenization="tok", name="train", hook="blocks.0.hook_resid_post")
     until(studio, job, "running")
     page = open_page(studio, "steering/s?features=7:2&prompt=hello&max_tokens=4")
-    uncalibrated = edit(page, "7")
-    expect(uncalibrated.get_by_role("alert")).to_contain_text(f"job {job} (train train")
-    uncalibrated.get_by_role("button", name="Use a wide range").click()
+    expect(page.get_by_role("alert")).to_contain_text(f"Feature 7: job {job} (train train")
+    page.get_by_role("button", name="Use a wide range").click()
     expect(page.get_by_text("Train SAE train has the GPU: train 50%")).to_be_visible()
     page.get_by_role("button", name="Write", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text(f"job {job} (train train")
