@@ -32,7 +32,7 @@ export function Edited({ edit, own, calibration, ranges, set, drop }) {
     <div class="below">
       <${How} edit=${edit} name=${name} set=${set} />
       <p class="details">${off ? "left out for now" : does}</p>
-      ${op === "add" && !off && html`<${Calibrating} edit=${edit} about=${calibration} ranges=${ranges} name=${name} set=${set} />`}
+      ${op === "add" && !off && html`<${Calibrating} edit=${edit} about=${calibration} ranges=${ranges} name=${name} />`}
     </div>
   </div>`;
 }
@@ -99,22 +99,15 @@ function How({ edit, name, set }) {
   </div></details>`;
 }
 
-/** How far calibration is, or why there is none and what can be done. */
-function Calibrating({ edit, about, ranges, name, set }) {
+/** How far calibration is; why there is none is said below all of them. */
+function Calibrating({ edit, about, ranges, name }) {
   if (!about || about.range) return about?.range && html`<p class="details known">${sentence(about.range)}</p>`;
   if (about.stage) {
     return html`<p class="details verbs" role="status">Looking for useful strengths: ${about.stage}${about.share ? ` ${share(about.share)}` : ""}
       <button type="button" class="quiet" aria-label=${`Stop looking for the strengths of ${name}`} onClick=${() => ranges.stop(edit)}>Stop</button></p>`;
   }
   if (about.wide) return html`<p class="details">Not calibrated: a wide range, in units of its largest activation.</p>`;
-  const widen = () => {
-    ranges.widen(edit);
-    if (edit.strength === null) set({ strength: 1 });
-  };
-  return html`<div class="uncalibrated"><p class="refusal" role="alert">${about.failed}</p><p class="verbs">
-    <button type="button" onClick=${() => ranges.again(edit)}>Look again</button>
-    ${about.choices?.includes("pause") && html`<button type="button" onClick=${() => ranges.again(edit, true)}>Pause the job and look</button>`}
-    <button type="button" onClick=${widen}>Use a wide range</button></p></div>`;
+  return html`<p class="details">Not calibrated.</p>`;
 }
 
 function sentence(range) {

@@ -61,7 +61,7 @@ async function found({ sae, feature }, pause, tell, signal) {
     const { ranges } = await stream(path, { features: [feature], if_busy: pause ? "pause" : "refuse" }, hear, signal);
     return { range: ranges[0] };
   } catch (error) {
-    if (error.name === "AbortError") return { failed: "Calibration was stopped." };
+    if (error.name === "AbortError") return { failed: "calibration was stopped." };
     return { failed: said(error), choices: error.about?.choices ?? [] };
   }
 }
