@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,18 +22,23 @@ Process = subprocess.Popen[str]
 
 
 @contextmanager
-def running(data: Path, worker: str = "fake_worker.py", port: int = 0, **settings: Any) -> Iterator[str]:
+def running(
+    data: Path, worker: str = "fake_worker.py", port: int = 0, environ: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[str]:
     """The URL of a studio that ends with the block."""
-    process, url = started(data, worker, port, **settings)
+    process, url = started(data, worker, port, environ, **settings)
     try:
         yield url
     finally:
         end(process, signal.SIGTERM)
 
 
-def started(data: Path, worker: str = "fake_worker.py", port: int = 0, **settings: Any) -> tuple[Process, str]:
+def started(
+    data: Path, worker: str = "fake_worker.py", port: int = 0, environ: Mapping[str, str] | None = None, **settings: Any
+) -> tuple[Process, str]:
     # Only what a test asks for: no proxy, no host, no settings of the person who runs the tests.
-    environ = {**{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}, "PYTHONPATH": str(ROOT)}
+    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environ = {**known, "PYTHONPATH": str(ROOT), **(environ or {})}
     command = [sys.executable, str(HERE / "studio.py"), str(data), str(HERE / worker), str(port), json.dumps(settings)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
     assert process.stdout is not None

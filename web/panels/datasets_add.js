@@ -14,7 +14,7 @@ const BUILTIN = "builtin:python";
 const WAYS = [
   ["hub", "The Hub", "datasets of huggingface.co"],
   ["machine", "The studio's machine", "a file or folder there"],
-  ["upload", "This browser", "files that you send"],
+  ["upload", "This browser", "sent to the studio from here"],
   ["builtin", "Built in", "Python's library, no download"],
 ];
 const SOURCES = {
@@ -109,7 +109,7 @@ function Ways({ way, choose }) {
   return html`<fieldset class="ways">
     <legend>Where is the text?</legend>
     ${WAYS.map(([of, words, about]) => html`<label key=${of}>
-      <input type="radio" name="way" value=${of} checked=${of === way} aria-describedby=${`way-${of}`} onChange=${() => choose(of)} />
+      <input type="radio" name="way" aria-label=${words} value=${of} checked=${of === way} aria-describedby=${`way-${of}`} onChange=${() => choose(of)} />
       <span>${words}</span> <span class="help" id=${`way-${of}`}>${about}</span></label>`)}
   </fieldset>`;
 }
