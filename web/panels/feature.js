@@ -14,6 +14,8 @@ import { Places } from "./feature_places.js";
 import { Shape } from "./feature_shape.js";
 import { Try } from "./feature_try.js";
 
+const AROUND = 50; // features of a list that are known at once, so that keys are followed without a wait
+
 /** One feature: what is said of it on the left, what it does and where it fires on the right. */
 export function Feature({ sae, index, query }) {
   const at = `/api/saes/${sae.id}/features/${index}`;
@@ -50,8 +52,8 @@ export function Feature({ sae, index, query }) {
 /** What comes before and after it: in the list that it was opened from if it still stands there, else by number. */
 function useWay(sae, index, query) {
   const at = query.at === undefined ? null : Number(query.at);
-  const first = Math.max((at ?? 0) - 1, 0);
-  const wanted = at === null ? null : `/api/saes/${sae.id}/features?${listed(query)}&limit=${at === 0 ? 2 : 3}&cursor=${first}`;
+  const first = Math.max(Math.floor((at ?? 0) / AROUND) * AROUND - 1, 0);
+  const wanted = at === null ? null : `/api/saes/${sae.id}/features?${listed(query)}&limit=${AROUND + 2}&cursor=${first}`;
   const { found } = useLoaded(wanted);
   const here = found?.features.findIndex((one) => one.index === index) ?? -1;
   if (at !== null && !found) return {};

@@ -76,6 +76,13 @@ async function every(sae, query) {
   return found;
 }
 
+/** 0.004 is not nothing. */
+function price(usd) {
+  if (usd === null) return "what it costs is not known";
+  if (usd === 0) return "it costs nothing";
+  return usd < 0.01 ? "less than US$ 0.01" : `about US$ ${usd.toFixed(2)}`;
+}
+
 /** What it would take. `spec`: a promise of the spec, made anew when `asked` (a text) changes. */
 export function Estimate({ sae, asked, spec }) {
   const [made, setMade] = useState({});
@@ -91,7 +98,7 @@ export function Estimate({ sae, asked, spec }) {
   if (!found) return html`<p class="plan" role="status"> </p>`;
   const { features, calls, prompt_tokens, answer_tokens, cost_usd, lane } = found;
   const parts = [`${count(features)} features to do`, calls > 0 && `${count(calls)} questions`, calls > 0 && `about ${count(prompt_tokens + answer_tokens)} tokens`,
-    calls > 0 && (cost_usd === null ? "what it costs is not known" : `about US$ ${cost_usd.toFixed(2)}`),
-    calls > 0 && lane === "gpu" && `it takes its turn on the GPU: ${found.why}`];
+    calls > 0 && price(cost_usd),
+    calls > 0 && lane === "gpu" && "it uses this machine's GPU, so it waits until no other job does"];
   return html`<p class="plan" role="status">${parts.filter(Boolean).join(" · ")}</p>`;
 }

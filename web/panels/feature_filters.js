@@ -63,21 +63,31 @@ function Search({ q, filter, set }) {
   const token = valueOf(filter, "token", ":");
   const [among, setAmong] = useState(token && !q ? "tokens" : "labels");
   const timer = useRef(0);
+  const [text, setText] = useTyped(among === "labels" ? q : token);
   useEffect(() => () => clearTimeout(timer.current), []);
   const look = (text, where) =>
     set(where === "labels" ? { q: text, filter: withTerm(filter, "token", ":", "") } : { q: "", filter: withTerm(filter, "token", ":", text) });
   const typed = ({ target }) => {
+    setText(target.value);
     clearTimeout(timer.current);
     timer.current = setTimeout(() => look(target.value, among), TYPED_MS);
   };
   const chose = ({ target }) => {
     setAmong(target.value);
-    if (q || token) look(among === "labels" ? q : token, target.value);
+    clearTimeout(timer.current);
+    if (text) look(text, target.value);
   };
-  return html`<span class="joined"><label>Search <input type="search" name="q" value=${among === "labels" ? q : token} placeholder=${
+  return html`<span class="joined"><label>Search <input type="search" name="q" value=${text} placeholder=${
     among === "labels" ? "words of a label" : "part of a token"} onInput=${typed} /></label>
     <label><span class="unseen">Search in</span> <select onChange=${chose}>
       <option value="labels" selected=${among === "labels"}>in labels</option><option value="tokens" selected=${among === "tokens"}>in tokens</option></select></label></span>`;
+}
+
+/** What stands in a field: what is typed, until what it is about becomes another. */
+function useTyped(value) {
+  const [typed, setTyped] = useState({ value, text: value });
+  const text = typed.value === value ? typed.text : value;
+  return [text, (now) => setTyped({ value, text: now })];
 }
 
 function Choice({ label, choices, value, set }) {
@@ -114,11 +124,12 @@ function More({ sae, filter, set }) {
 
 function Bound({ name, sign, scale, filter, set }) {
   const value = valueOf(filter, name, sign);
+  const [text, setText] = useTyped(value === "" ? "" : String(Number((Number(value) * scale).toPrecision(12))));
   const changed = ({ target }) => {
     const typed = target.valueAsNumber;
     set({ filter: withTerm(filter, name, sign, Number.isFinite(typed) ? String(Number((typed / scale).toPrecision(12))) : "") });
   };
-  return html`<input type="number" step="any" min="0" value=${value === "" ? "" : Number((Number(value) * scale).toPrecision(12))} onChange=${changed} />`;
+  return html`<input type="number" step="any" min="0" value=${text} onInput=${({ target }) => setText(target.value)} onChange=${changed} />`;
 }
 
 /** What narrows the list besides what stands in a field above: each can be taken away. */

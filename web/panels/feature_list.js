@@ -111,11 +111,11 @@ function useLabelsAsTheyCome(sae, pages) {
 /** How high the list is, and a row of it, which a narrow page makes higher. */
 function useSize(grid, setSize) {
   useEffect(() => {
-    const measure = () => {
-      const row = Number.parseInt(getComputedStyle(grid.current).getPropertyValue("--row"), 10) || 36;
-      setSize((was) => (was.row === row && was.height === grid.current.clientHeight ? was : { row, height: grid.current.clientHeight }));
-    };
-    const watch = new ResizeObserver(measure);
+    const watch = new ResizeObserver(([{ target }]) => {
+      if (!target.isConnected) return;
+      const row = Number.parseInt(getComputedStyle(target).getPropertyValue("--row"), 10) || 36;
+      setSize((was) => (was.row === row && was.height === target.clientHeight ? was : { row, height: target.clientHeight }));
+    });
     watch.observe(grid.current);
     return () => watch.disconnect();
   }, []);

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { patch } from "../api.js";
+import { named } from "../lib/names.js";
 import { place } from "../lib/route.js";
 import { useLoaded } from "../ui/asked.js";
 import { said } from "../ui/form.js";
@@ -35,8 +36,7 @@ function Lists({ sae, lists, mark }) {
   const others = (found?.lists ?? []).map((one) => one.name).filter((one) => !lists.includes(one));
   const add = (event) => {
     event.preventDefault();
-    const wanted = name.trim();
-    if (wanted) mark({ lists: [...lists, wanted] }).then(() => { setName(""); again(); }, () => {});
+    if (name.trim()) mark({ lists: [...lists, named(name.trim(), "list")] }).then(() => { setName(""); again(); }, () => {});
   };
   return html`<div class="lists">
     ${lists.length > 0 && html`<ul class="chosen" aria-label="Lists">${lists.map((one) => html`<li key=${one}>

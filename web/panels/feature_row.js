@@ -22,7 +22,7 @@ export function Head({ sort }) {
     const is = first !== null && first.replace(/^-/, "") === by;
     const next = sort === first ? (first.startsWith("-") ? by : `-${by}`) : first;
     return html`<span role="columnheader" key=${title} class=${kind} aria-sort=${is ? (sort.startsWith("-") ? "descending" : "ascending") : undefined}>
-      ${first === null ? title : html`<button class="quiet" tabindex="-1" onClick=${() => show({ sort: next, at: "" })}>${title}${is ? (sort.startsWith("-") ? " ↓" : " ↑") : ""}</button>`}</span>`;
+      ${first === null ? title : html`<button class="quiet" aria-label=${`Sort by ${title}`} onClick=${() => show({ sort: next, at: "" })}>${title}${is ? (sort.startsWith("-") ? " ↓" : " ↑") : ""}</button>`}</span>`;
   };
   return html`<div role="row" class="feature head" aria-rowindex="1">${COLUMNS.map(cell)}</div>`;
 }

@@ -46,8 +46,8 @@ function List({ saes, sae, query }) {
   const has = found.total !== null;
   const verbs = has && html`
     <a class="button" href=${place("features", [sae.name, "inspect"])}>Inspect a text</a>
-    <button onClick=${() => setDialog("label")}>Label</button>
-    <button onClick=${() => setDialog("score")}>Score</button>
+    <button onClick=${() => setDialog("label")}>Label features</button>
+    <button onClick=${() => setDialog("score")}>Score labels</button>
     <button onClick=${() => setDialog("extract")}>Extract again</button>
     <a class="button" href=${`/api/saes/${sae.id}/features/export`} download>Export (JSON lines)</a>`;
   return html`<${Panel} title="Features" verbs=${verbs}>
