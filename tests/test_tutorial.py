@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from served_studio import Served, served
 from tutorial_hub import BLOCKS, DATASET, FULL, MODEL, SMALL, pieces, write_dataset, write_model
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 TOKEN = f"hf_{secrets.token_hex(17)}"
@@ -45,7 +45,7 @@ SCALED = {
 }
 FORMS = {"small": SMALL, "full": FULL}
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"form": "small", "width": 2048, "train": 40_960, "extract": 102_400},
+    "small": {"form": "small", "width": 1024, "train": 32_768, "extract": 65_536},
     "full": {"form": "full", "width": WIDTH, "train": 16_384, "extract": 8_192},
 }
 
