@@ -19,11 +19,11 @@ from hub import Hub, served_hub  # noqa: F401, the fixture hub
 from pushing import NAMES, WEIGHTS
 from served_studio import Served, served
 
-pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(600)]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(1200)]
 TOKEN = f"hf_{secrets.token_hex(17)}"
 SAE, REPO, PROMPT = "pico-l3", "me/pico-l3", "def read_lines(path):\n    "
 HOOK = "blocks.3.hook_resid_post"
-A_JOB_MS = 240_000
+A_JOB_MS = 300_000
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def it_is_shared(page: Page, studio: Served, hub: Hub, feature: int) -> None:
     page.get_by_role("table", name="SAEs").get_by_role("link", name=SAE).click()
     page.get_by_role("button", name="Export", exact=True).click()
     fill_in(page, "Export", format="saelens")
-    exported = Path(until_ended(page, studio, "export")["result"]["folder"])
+    exported = Path(until_ended(page, studio, "export")["result"]["path"])
     assert hashlib.sha256((exported / WEIGHTS).read_bytes()).hexdigest() == sha256
     go_to(page, "SAEs")
     page.get_by_role("table", name="SAEs").get_by_role("link", name=SAE).click()

@@ -66,6 +66,15 @@ def test_every_command_in_the_tutorial_can_be_said() -> None:
         assert found.exit_code == 0, found.output
 
 
+def test_what_is_pressed_on_the_page_is_called_so_there() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "web").rglob("*.js") if "vendor" not in path.parts)
+    panels = {"Datasets", "Models", "SAEs", "Training", "Features", "Steering"}
+    told = re.findall(r"\*\*On the page\.\*\*(.*?)\n\n", TUTORIAL, re.DOTALL)
+    assert len(told) == 6
+    for words in {" ".join(one.split()) for part in told for one in re.findall(r"\*([^*]+)\*", part)} - panels:
+        assert words.removesuffix(f" {SAE}") in sources, words
+
+
 class Followed:
     """The tutorial as it was gone through: what each command said, and the studio as it is then."""
 
