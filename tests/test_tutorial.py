@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shlex
@@ -28,9 +27,10 @@ from mistudio.cli import main
 from openai_server import OpenAIServer, label
 from pushing import CARD, NAMES, WEIGHTS
 from safetensors.torch import load_file
+from served_studio import Served, served
 from tutorial_hub import BLOCKS, DATASET, FULL, MODEL, SMALL, pieces, write_dataset, write_model
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 TOKEN = f"hf_{secrets.token_hex(17)}"
@@ -41,11 +41,11 @@ FEATURE = "9042"  # as the tutorial calls the one that is looked at; which it is
 SCALED = {
     "--width 16384 --tokens 2000000": "--width {width} --tokens {train}",
     "--tokens 1000000": "--tokens {extract}",
-    "sae eval pile-l8": "sae eval pile-l8 --tokens 4096",
+    "sae eval pile-l8": "sae eval pile-l8 --tokens 4096 --no-probes",
 }
 FORMS = {"small": SMALL, "full": FULL}
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"form": "small", "width": 2048, "train": 40_960, "extract": 102_400},
+    "small": {"form": "small", "width": 1024, "train": 32_768, "extract": 65_536},
     "full": {"form": "full", "width": WIDTH, "train": 16_384, "extract": 8_192},
 }
 
@@ -66,35 +66,27 @@ def test_every_command_in_the_tutorial_can_be_said() -> None:
         assert found.exit_code == 0, found.output
 
 
+def test_what_is_pressed_on_the_page_is_called_so_there() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "web").rglob("*.js") if "vendor" not in path.parts)
+    panels = {"Datasets", "Models", "SAEs", "Training", "Features", "Steering"}
+    told = re.findall(r"\*\*On the page\.\*\*(.*?)\n\n", TUTORIAL, re.DOTALL)
+    assert len(told) == 6
+    for words in {" ".join(one.split()) for part in told for one in re.findall(r"\*([^*]+)\*", part)} - panels:
+        assert words.removesuffix(f" {SAE}") in sources, words
+
+
 class Followed:
     """The tutorial as it was gone through: what each command said, and the studio as it is then."""
 
-    def __init__(self, home: Path, hub: Hub, llm: OpenAIServer, numbers: dict[str, Any]) -> None:
-        self.home, self.hub, self.llm, self.numbers = home, hub, llm, numbers
-        self.data, self.said = home / "data", dict[str, str]()
-        self.took = dict[str, float]()
-        self.environ = self._environment()
-        command = [sys.executable, "-m", "mistudiod", "serve", "--data", str(self.data), "--port", "0"]
-        with (home / "daemon.txt").open("w") as log:
-            self.daemon = subprocess.Popen(command, env=self.environ, stderr=log)
-        self.host = f"unix:{self.data / 'mistudiod.sock'}"
-        self.environ["MISTUDIO_HOST"] = self.host
-        for _ in range(600):
-            if (self.data / "mistudiod.sock").exists():
-                break
-            time.sleep(0.05)
-        self.client = Client(self.host)
-
-    def _environment(self) -> dict[str, str]:
-        known = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "MISTUDIO_"))}
-        bin = self.home / "bin"
+    def __init__(self, home: Path, studio: Served, hub: Hub, llm: OpenAIServer, numbers: dict[str, Any]) -> None:
+        self.home, self.data, self.hub, self.llm, self.numbers = home, studio.data, hub, llm, numbers
+        self.said = dict[str, str]()
+        self.client = Client(studio.url)
+        bin = home / "bin"
         bin.mkdir()
         (bin / "mistudio").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mistudio.cli "$@"\n')
         (bin / "mistudio").chmod(0o755)
-        python = os.pathsep.join([str(ROOT), str(ROOT / "client")])
-        more = {"PATH": f"{bin}:{known['PATH']}", "PYTHONPATH": python, "COLUMNS": "200"}
-        more["MISTUDIO_ENDPOINTS"] = f"ollama={self.llm.url},openai={self.llm.url}"
-        return known | self.hub.environ(self.home / "huggingface") | more
+        self.environ = studio.environ | {"PATH": f"{bin}:{studio.environ['PATH']}"}
 
     def follow(self) -> None:
         self.run("mistudio secret set hf", typed=TOKEN)
@@ -119,19 +111,14 @@ class Followed:
             env=self.environ, cwd=self.home, input=typed, capture_output=True, text=True, timeout=1500,
         )  # fmt: skip
         assert ended.returncode == 0, f"{line}\n{ended.stdout}\n{ended.stderr}"
-        self.took[line], self.said[line] = time.monotonic() - begun, ended.stdout
-        print(f"$ {line}\n{ended.stdout}({self.took[line]:.1f} s)\n")
+        self.said[line] = ended.stdout
+        print(f"$ {line}\n{ended.stdout}({time.monotonic() - begun:.1f} s)\n")
         return ended.stdout
 
     def said_by(self, words: str) -> str:
         """What the one command with these words in it said."""
         (found,) = [text for line, text in self.said.items() if words in line]
         return found
-
-    def end(self) -> None:
-        self.client.close()
-        self.daemon.terminate()
-        self.daemon.wait(30)
 
 
 @pytest.fixture(
@@ -144,12 +131,12 @@ def followed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         hub.add_model(MODEL, write_model(home / "model", FORMS[request.param]))
         hub.add_dataset(DATASET, write_dataset(home / "pile", 10_500))
         hub.uploads.let_write(TOKEN, "me")
-        one = Followed(home, hub, llm, SIZES[request.param])
-        try:
-            one.follow()
-            yield one
-        finally:
-            one.end()
+        endpoints = f"ollama={llm.url},openai={llm.url}"
+        with served(home, hub, MISTUDIO_ENDPOINTS=endpoints) as studio:
+            one = Followed(home, studio, hub, llm, SIZES[request.param])
+            with one.client:
+                one.follow()
+                yield one
 
 
 def test_text_and_model_are_what_the_hub_has(followed: Followed) -> None:

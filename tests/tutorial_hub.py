@@ -62,7 +62,7 @@ class Form:
 
 
 FULL = Form()
-SMALL = Form(changes=(("hidden_size", 256), ("intermediate_size", 704), ("vocab_size", 2048)))
+SMALL = Form(changes=(("hidden_size", 128), ("intermediate_size", 352), ("vocab_size", 1024)))
 
 
 def write_model(folder: Path, form: Form) -> Path:
