@@ -37,6 +37,7 @@ IN_A_BROWSER = [
     ),
 ]
 
+PHONE = {"width": 390, "height": 844}
 HOOK = "blocks.3.hook_resid_post"
 WAIT_MS = 20_000
 # What Chromium itself says when a studio does not answer, or refuses what was asked on purpose.
@@ -153,3 +154,33 @@ def known_artifacts(page: Page, noun: str) -> Any:
 def go_to(page: Page, panel: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=panel, exact=True).click()
     expect(page.get_by_role("main").get_by_role("heading", level=2).first).to_contain_text(panel)
+
+
+# -- what anybody can read ---------------------------------------------------------------------------------------------
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+
+
+def serious(page: Any) -> list[str]:
+    """What axe finds that keeps somebody from using the page as it is now; with the first elements of each."""
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE)
+    # Rows are alike: the first of each list stand for all.
+    found = page.evaluate(
+        "async (runOnly) => (await axe.run({ exclude: ['tbody tr:nth-child(n+6)', 'ul.rows > li:nth-child(n+6)'] },"
+        " { runOnly, resultTypes: ['violations'] })).violations",
+        RULES,
+    )
+    bad = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {[node['html'][:160] for node in one['nodes'][:3]]}" for one in bad]
+
+
+def _axe() -> str:
+    try:
+        import axe_playwright_python
+    except ImportError:
+        return ""
+    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+
+AXE = _axe()

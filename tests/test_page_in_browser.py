@@ -120,10 +120,11 @@ def test_what_went_wrong_comes_first_and_is_text_whatever_it_holds(studio: str, 
 def test_a_job_is_paused_resumed_stopped_and_tried_again_from_the_page(studio: str, open_page: OpenPage) -> None:
     page = open_page(studio)
     job = dataset(studio, "slow")
+    card = section(page, "Running").get_by_role("article", name="Add dataset slow")
+    expect(card).to_contain_text("1 of 2")
     page.get_by_role("button", name=f"Pause job {job}").click()
     expect(row(page, "Waiting", "slow")).to_contain_text("Paused at 50%")
     page.get_by_role("button", name=f"Resume job {job}").click()
-    card = section(page, "Running").get_by_role("article", name="Add dataset slow")
     expect(card).to_contain_text("1 of 2")
     page.get_by_role("button", name=f"Stop job {job}").click()
     expect(row(page, "Ended", "slow")).to_contain_text("Stopped after")

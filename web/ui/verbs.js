@@ -37,11 +37,13 @@ export function Verb({ job, verb, label }) {
     setAsked(true);
     if (!(await ask(job, verb))) setAsked(false);
   };
-  const worked_s = between(job.started_at, new Date(clock.peek()).toISOString()) ?? 0;
-  const doubt = verb === "stop" && isLive(job) && worked_s > LITTLE_S;
-  return html`<button disabled=${phase.value !== "live" || asked} aria-label=${label} onClick=${doubt ? () => setDoubted(true) : go}>${word(verb)}</button>
+  const press = () => (verb === "stop" && isMuch(job) ? setDoubted(true) : go());
+  return html`<button disabled=${phase.value !== "live" || asked} aria-label=${label} onClick=${press}>${word(verb)}</button>
     ${doubted && html`<${Sure} title=${`Stop job ${job.id}, ${title(job).join(" ")}?`} verb="Stop" loses=${loses(job)} onYes=${go} onClose=${() => setDoubted(false)} />`}`;
 }
+
+/** Whether work would be lost that somebody has waited for. */
+const isMuch = (job) => isLive(job) && between(job.started_at, new Date(clock.peek()).toISOString()) > LITTLE_S;
 
 const loses = (job) =>
   job.kind === "train"
