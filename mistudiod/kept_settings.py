@@ -102,10 +102,12 @@ class KeptSettings:
         try:
             with open(self._file, "rb") as file:
                 found = json.loads(file.read(_MOST_BYTES))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # whoever claims the data folder says what is wrong with it
             return {}
         except OSError as error:
-            raise SettingsError(f"the settings in {self._file} cannot be read: {error.strerror}") from error
+            raise SettingsError(
+                f"the settings in the data folder, {self._file}, cannot be read: {error.strerror}"
+            ) from error
         except ValueError as error:
             raise SettingsError(f"the settings in {self._file} are no JSON: {hint}") from error
         if not isinstance(found, dict) or not set(found) <= set(LIVE):
