@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
-import { ago, count, number, size } from "../lib/format.js";
+import { ago, count, known, number, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { jobs, slowClock } from "../state.js";
+import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
@@ -12,7 +12,8 @@ export function From({ sae }) {
   const { imported, repair } = sae;
   return html`<section aria-labelledby="from"><h3 id="from">Where it comes from</h3>
     ${repair && html`<p class="card">Repaired: <a href=${place("saes", [repair.of])}>${repair.of}</a> ${repair.words}; its FVU was ${number(repair.fvu_before)} as declared.</p>`}
-    ${imported ? html`<${Imported} of=${imported} />` : html`<${Training} sae=${sae} />`}
+    ${imported && html`<${Imported} of=${imported} />`}
+    ${!imported && !repair && html`<${Training} sae=${sae} />`}
     ${(sae.earlier?.length ?? 0) > 0 && html`<p class="details">It was called ${sae.earlier.join(", ")} before.</p>`}
   </section>`;
 }
@@ -28,7 +29,6 @@ function Imported({ of }) {
 
 function Training({ sae }) {
   const [compared, setCompared] = useState(null);
-  const job = sae.job !== null && jobs.value.get(sae.job);
   const { found } = useLoaded(sae.job === null ? null : `/api/jobs/${sae.job}/checkpoints`);
   const text = sae.tokenization?.name ?? sae.tokenization;
   const kept = (found?.checkpoints ?? []).filter((one) => !one.saes || one.saes.includes(sae.name) || one.saes.includes(sae.spec?.name));
@@ -40,8 +40,8 @@ function Training({ sae }) {
     ["Made", "made", (one) => ago(one.at, slowClock.value)],
     ["", "verbs", (one) => html`<button aria-label=${`Compare with step ${one.step}`} onClick=${() => setCompared(`${sae.name}@${one.step}`)}>Compare</button>`],
   ];
-  const how = [text && `on ${text}`, sae.tokens && `${count(sae.tokens)} tokens`, sae.seconds && `seed ${sae.spec?.seed ?? 0}`].filter(Boolean).join(", ");
-  return html`<div class="card"><p>Trained here ${job || sae.job !== null ? html`by <a href=${place("training", [sae.job])}>job ${count(sae.job)}</a>` : ""} ${how}.
+  const how = [text && `on ${text}`, sae.tokens && `${count(sae.tokens)} tokens`, known(sae.spec?.seed) && `seed ${sae.spec.seed}`].filter(Boolean).join(", ");
+  return html`<div class="card"><p>Trained here ${sae.job !== null ? html`by <a href=${place("training", [sae.job])}>job ${count(sae.job)}</a>` : ""} ${how}.
       ${sae.extends?.sae && html` Its training went on from <a href=${place("saes", [sae.extends.sae])}>${sae.extends.sae}</a>.`}</p></div>
     ${kept.length > 0 && html`<${Table} label="Checkpoints" columns=${columns} rows=${kept} of=${(one) => `${one.step} ${one.at}`} />`}
     ${compared && html`<${CompareSaes} saes=${[sae.name, compared]} onClose=${() => setCompared(null)} />`}`;
