@@ -144,6 +144,7 @@ def test_a_model_of_many_layers_opens_at_once(tmp_path: Path, open_page: OpenPag
     put_artifact(tmp_path / "data", "models", "deep", "model.json", json.dumps(about))
     with running(tmp_path / "data", "paced_worker.py") as url:
         page = open_page(url, "models")
+        expect(page.get_by_role("table", name="Models")).to_contain_text("deep")
         took_ms = page.evaluate(
             "async () => { const began = performance.now(); location.hash = '#/models/deep';"
             " while (document.querySelectorAll('main summary').length < 80) await new Promise(requestAnimationFrame);"
@@ -160,6 +161,8 @@ def test_a_failed_model_stands_in_the_panel_until_it_is_dismissed(tmp_path: Path
         failed = submit(url, kind="add_model", source="/x", name="markup")
         until(url, failed, "failed")
         page = open_page(url, "models")
+        button(page, "Take pico").click()
+        expect(page.get_by_role("table", name="Models")).to_contain_text("pico")
         coming = section(page, "Models on their way")
         expect(coming).to_contain_text("no text in <img")
         button(page, f"Retry job {failed}").click()

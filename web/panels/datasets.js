@@ -3,6 +3,7 @@ import { ago, count, share, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
 import { artifacts, jobs, newest, slowClock } from "../state.js";
 import { Arriving } from "../ui/arriving.js";
+import { Do } from "../ui/do.js";
 import { html } from "../ui/html.js";
 import { Later } from "../ui/later.js";
 import { Empty, Panel } from "../ui/panel.js";
@@ -50,7 +51,8 @@ export function Datasets({ open, query }) {
     ${list.length
       ? html`<${Table} label="Datasets" columns=${columns(setDialog)} rows=${list} />`
       : html`<${Empty} line="mistudio dataset add builtin:python">
-          No text is here yet. A dataset of the Hub, files of your own, or the Python library that every machine has:</${Empty}>`}
+          No text is here yet. A dataset of the Hub, files of your own, or the Python library that every machine has:
+          ${" "}<${Do} verb="Take the Python library" spec=${{ kind: "add_dataset", source: "builtin:python", name: "python" }} /></${Empty}>`}
     <${Arriving} kind="tokenize" noun="tokenization" label="Tokenizations on their way" />
     ${tokenized.length > 0 && html`<section aria-labelledby="tokenized">
       <h3 id="tokenized">Tokenizations <span class="number">${tokenized.length}</span></h3>

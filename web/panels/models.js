@@ -3,6 +3,7 @@ import { ago, count, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
 import { artifacts, newest, slowClock } from "../state.js";
 import { Arriving } from "../ui/arriving.js";
+import { Do } from "../ui/do.js";
 import { html } from "../ui/html.js";
 import { Later } from "../ui/later.js";
 import { Empty, Panel } from "../ui/panel.js";
@@ -62,7 +63,8 @@ export function Models({ open }) {
     ${list.length
       ? html`<${Table} label="Models" columns=${COLUMNS} rows=${list} />`
       : html`<${Empty} line="mistudio model add builtin:pico">
-          No model is here yet. One of the Hub, a Hugging Face folder, or the small one that miStudio brings:</${Empty}>`}
+          No model is here yet. One of the Hub, a Hugging Face folder, or the small one that miStudio brings:
+          ${" "}<${Do} verb="Take pico" spec=${{ kind: "add_model", source: "builtin:pico", name: "pico" }} /></${Empty}>`}
     ${adding && html`<${Add} onClose=${() => setAdding(false)} />`}
   </${Panel}>`;
 }
