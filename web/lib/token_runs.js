@@ -32,7 +32,7 @@ export function visible(text, breaks = false) {
 }
 
 /** A token by itself, its spaces seen. */
-export const shownToken = (text) => visible(text).replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length)) || "␀";
+export const shownToken = (text) => visible(text, true).replace(/\n/g, "").replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length)) || "␀";
 
 /** The part of an example that fits in a line, its peak in the middle: `{texts, values, peak}`. */
 export function around({ texts, activations, peak }, before = 10, after = 8) {

@@ -28,7 +28,7 @@ test("white space is seen", () => {
   assert.equal(visible("a\n  b", true), "a↵\n  b");
   assert.equal(visible("a  b"), "a  b");
   assert.equal(shownToken("  if "), "␣␣if␣");
-  assert.equal(shownToken("\n"), "␣↵␣");
+  assert.equal(shownToken("\n    "), "↵␣␣␣␣");
 });
 
 test("a line has its peak near its middle, and no more than there is", () => {

@@ -6,6 +6,7 @@ import { shownToken, visible } from "../lib/token_runs.js";
 import { heat, level } from "../lib/heat.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
+import { among } from "../ui/tokens.js";
 import { NotRead, texts, useReading } from "./feature_reading.js";
 import { calledIn, useSome } from "./feature_some.js";
 
@@ -35,7 +36,7 @@ function Ask({ sae, start, came }) {
   };
   return html`<form class="ask" onSubmit=${submit}>
     <label class="field">Text <textarea rows="4" required value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
-    <p class="filters"><label>Leave out features that fire on more than, in % of all tokens <input type="number" min="0.0001" max="100" step="any" placeholder="leave out none" value=${most} onInput=${(event) => setMost(event.target.value)} /></label>
+    <p class="filters"><label>Leave out features that fire on more than, in % of all tokens <input type="number" min="0.0001" max="100" step="any" placeholder="none" value=${most} onInput=${(event) => setMost(event.target.value)} /></label>
       <button type="submit" class="first" disabled=${reading.busy}>${reading.busy ? "Reading…" : "Inspect"}</button></p>
     <${NotRead} reading=${reading} /></form>`;
 }
@@ -52,7 +53,7 @@ function Found({ sae, shown }) {
   const title = token === null ? "Strongest features of the text" : `Features on ${shownToken(tokens[token].text)}`;
   return html`<div class="panes inspected">
     <div><section class="card" aria-labelledby="read"><h3 id="read">${feature === null ? "The text" : html`Shaded by <a href=${place("features", [sae.name, feature])}>feature ${feature}</a> ${calledIn(known.get(feature))}`}</h3>
-      <p class="tokens pick" role="group" aria-label="Tokens of the text">${tokens.map((one, n) => html`<${Token} key=${n} one=${one} feature=${feature} most=${known.get(feature)?.max} chosen=${n === token} choose=${() => setToken(n === token ? null : n)} />`)}</p>
+      <p class="tokens pick" role="group" aria-label="Tokens of the text" onKeyDown=${among}>${tokens.map((one, n) => html`<${Token} key=${n} one=${one} feature=${feature} most=${known.get(feature)?.max} chosen=${n === token} focused=${n === (token ?? 0)} choose=${() => setToken(n === token ? null : n)} />`)}</p>
       <p class="details">${count(tokens.length)} tokens, ${number(l0, 1)} features on each${left_out ? `, ${count(left_out)} left out as too frequent` : ""}. Choose a token to see its features.</p></section></div>
     <div><section aria-labelledby="strongest"><h3 id="strongest">${title}</h3>
       ${token !== null && html`<p><button class="quiet" onClick=${() => setToken(null)}>Those of the whole text</button></p>`}
@@ -71,9 +72,15 @@ const special = (token) => {
   return token?.outlier ? "It is an outlier, which training left out: on those no feature fires." : "No feature fires here.";
 };
 
-function Token({ one, feature, most, chosen, choose }) {
+function Token({ one, feature, most, chosen, focused, choose }) {
   if (one.text === "") return null; // its character is with a later one
   const value = one.features.find(({ index }) => index === feature)?.value ?? 0;
-  return html`<button type="button" class="token" aria-pressed=${chosen} data-level=${level(value, most ?? value)} data-value=${number(value, 2)}
-    style=${{ "--heat": heat(value, most ?? value) }} onClick=${choose}>${visible(one.text, true)}</button>`;
+  const keys = (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    choose();
+  };
+  // No <button>: that is a box, and a text would not run on through it.
+  return html`<span role="button" tabindex=${focused ? 0 : -1} class="token" aria-pressed=${chosen} data-level=${level(value, most ?? value)} data-value=${number(value, 2)}
+    style=${{ "--heat": heat(value, most ?? value) }} onClick=${choose} onKeyDown=${keys}>${visible(one.text, true)}</span>`;
 }

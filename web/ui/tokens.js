@@ -21,7 +21,7 @@ export function Tokens({ texts, values, most, peak, breaks = false }) {
 }
 
 /** Left and right lead from one token that fires to the next. */
-function among(event) {
+export function among(event) {
   const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!way) return;
   const all = [...event.currentTarget.querySelectorAll("[data-level]")];
