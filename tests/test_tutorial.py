@@ -143,7 +143,7 @@ def test_text_and_model_are_what_the_hub_has(followed: Followed) -> None:
     studio, numbers = followed.client, followed.numbers
     dataset, model = studio.artifact("dataset", "pile-10k"), studio.artifact("model", "tinyllama")
     assert (dataset["rows"], dataset["is_cut"], dataset["text_column"]) == (10_000, True, "text")
-    last = studio.sample("pile-10k", rows=1, offset=9_999)["documents"][0]["text"]
+    last = studio.sample("pile-10k", rows=1, offset=9_999)["rows"][0]["text"]
     assert last == list(islice(pieces(), 10_000))[-1]
     config = FORMS[numbers["form"]].config
     assert (model["n_layers"], model["d_model"]) == (BLOCKS, config["hidden_size"])
@@ -209,8 +209,9 @@ def test_what_was_pushed_is_the_sae_with_its_labels_to_the_last_byte(followed: F
     cfg = json.loads((pulled / "cfg.json").read_text())
     assert (cfg["d_in"], cfg["d_sae"]) == (load_file(pulled / WEIGHTS)["W_enc"].shape)
     assert HOOK in json.dumps(cfg)
-    labels = json.loads((pulled / "feature_labels.json").read_text())
-    assert json.dumps(labels).count("lines of code") == 100
+    labels = json.loads((pulled / "feature_labels.json").read_text())["labels"]
+    kept = {one["feature"]: one["text"] for one in followed.client.export_labels(SAE)}
+    assert {one["feature"]: one["text"] for one in labels} == kept
     card = (pulled / CARD).read_text()
     assert f"{followed.client.artifact('sae', SAE)['fvu']:.3f}" in card and MODEL in card
     assert not [text for text in followed.said.values() if TOKEN in text]

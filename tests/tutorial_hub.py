@@ -71,7 +71,10 @@ def write_model(folder: Path, form: Form) -> Path:
     tokenizer(form.config["vocab_size"]).save_pretrained(folder)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        LlamaForCausalLM(LlamaConfig(**form.config)).save_pretrained(folder)
+        model = LlamaForCausalLM(LlamaConfig(**form.config))
+        with torch.no_grad():
+            model.lm_head.weight.mul_(20)  # at random nothing that is done to a block moves the guesses much
+        model.save_pretrained(folder)
     finally:
         torch.set_default_dtype(torch.float32)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\n# TinyLlama, at random\n")
