@@ -21,11 +21,14 @@ const PANELS = {
   system: () => import("../panels/system.js").then((found) => found.System),
   jobs: () => import("../panels/jobs.js").then((found) => found.Jobs),
 };
+const sheets = {}; // panel → the link of its style sheet
 const fetched = signal({});
 const failed = signal("");
 
 effect(() => {
   const { panel } = route.value;
+  // Panels use the same class names: only the sheet of the one that is shown is in force.
+  for (const [of, link] of Object.entries(sheets)) link.media = of === panel ? "all" : "not all";
   if (fetched.peek()[panel]) return;
   Promise.all([PANELS[panel](), panel !== "jobs" && sheet(panel)]).then(
     ([found]) => (fetched.value = { ...fetched.peek(), [panel]: found }),
@@ -37,7 +40,7 @@ effect(() => {
 function sheet(panel) {
   return new Promise((loaded, failed) => {
     const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/css/${panel}.css`, onload: loaded, onerror: failed });
-    document.head.append(link);
+    document.head.append((sheets[panel] = link));
   });
 }
 
