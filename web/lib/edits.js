@@ -11,7 +11,7 @@
  */
 
 const SHAPE = /^(?:([A-Za-z0-9][\w.-]*)\/)?(\d{1,10})(?::([^@!]*))?(?:@([a-z]+(?::\d+)?))?(!)?$/;
-const OPS = ["clamp", "scale", "ablate"];
+const OPS = /** @type {const} */ (["clamp", "scale", "ablate"]);
 
 /** The strength of an edit that does nothing. */
 export const neutral = (op) => (op === "scale" ? 1 : 0);
@@ -25,11 +25,12 @@ export function editsOf(text, sae) {
   return found.filter((one, at) => found.findIndex((other) => keyOf(other) === keyOf(one)) === at);
 }
 
+/** @returns {Edit | null} */
 function parsed(text, own) {
   const [whole, sae = own, feature, how = "", scope = "all", off] = SHAPE.exec(text) ?? [];
   if (whole === undefined) return null;
   const [word, value = ""] = how.split("=");
-  const op = OPS.includes(word) ? word : "add";
+  const op = OPS.find((one) => one === word) ?? "add";
   const number = op === "add" ? word : value;
   const strength = number === "" || !Number.isFinite(Number(number)) ? null : Number(number);
   return { sae, feature: Number(feature), op, strength: op === "ablate" ? 1 : strength, scope, off: Boolean(off) };

@@ -7,7 +7,10 @@ const one = (x) => number(x, 1);
 /** 0.9775 → "97.8%": a share whose interval is narrower than one in a hundred. */
 export const share = (x) => (known(x) ? `${(100 * x).toFixed(1)}%` : UNKNOWN);
 
-/** In groups: key, name, how it is written, what it means. */
+/**
+ * In groups: key, name, how it is written, what it means.
+ * @type {[title: string, figures: [key: string, name: string, show: (x: any) => string, means: string][]][]}
+ */
 export const GROUPS = [
   ["What is rebuilt", [
     ["fvu", "FVU", number, "how much of the activations is lost: 0 is nothing, 1 as if only their mean were known"],

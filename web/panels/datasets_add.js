@@ -25,9 +25,9 @@ const SOURCES = {
 /** Bring text in: where from, a look at what is there, which part of it, and what to call it. */
 export function Add({ onClose }) {
   const [way, setWay] = useState("hub");
-  const [values, setValues] = useState({});
-  const [seen, setSeen] = useState({}); // {busy}, {found}, {failed}
-  const [wrong, setWrong] = useState({}); // field → sentence; "" is for none of them
+  const [values, setValues] = useState(/** @type {Record<string, any>} */ ({}));
+  const [seen, setSeen] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
+  const [wrong, setWrong] = useState(/** @type {Record<string, string>} */ ({})); // field → sentence; "" is for none of them
   const [busy, setBusy] = useState(false);
   const taken = useRef(false); // an upload, by the job that reads it
   const set = (changed) => setValues((was) => ({ ...was, ...changed }));
@@ -43,6 +43,7 @@ export function Add({ onClose }) {
     if (to === "builtin") from(BUILTIN, datasetName(BUILTIN));
     else from("", "");
   };
+  /** @param {Record<string, any>} [changed] */
   const look = async (changed = {}) => {
     const asked = { ...values, ...changed };
     setValues(asked);

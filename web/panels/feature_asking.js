@@ -85,7 +85,7 @@ function price(usd) {
 
 /** What it would take. `spec`: a promise of the spec, made anew when `asked` (a text) changes. */
 export function Estimate({ sae, asked, spec }) {
-  const [made, setMade] = useState({});
+  const [made, setMade] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
   useEffect(() => {
     let wanted = true;
     const tell = (one) => wanted && setMade(one);

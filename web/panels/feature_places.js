@@ -13,7 +13,7 @@ export function Places({ sae, feature }) {
   const [found, setFound] = useState(null);
   if (feature.dead) return null;
   const fetch = (more) => {
-    const query = new URLSearchParams({ limit: AT_ONCE, ...(above && { above }), ...(more && { cursor: found.next }) });
+    const query = new URLSearchParams({ limit: `${AT_ONCE}`, ...(above && { above }), ...(more && { cursor: found.next }) });
     get(`/api/saes/${sae.id}/features/${feature.index}/occurrences?${query}`).then(
       ({ occurrences, total, next }) => setFound({ total, next, places: more ? [...found.places, ...occurrences] : occurrences }),
       (error) => setFound({ failed: said(error) }),

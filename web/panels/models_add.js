@@ -14,9 +14,9 @@ const OFFERED = 4; // models of the cache in sight
 
 /** Register a model: what it is and takes is shown before a byte of its weights is fetched. */
 export function Add({ onClose }) {
-  const [values, setValues] = useState({});
-  const [seen, setSeen] = useState({}); // {busy}, {found}, {failed}
-  const [wrong, setWrong] = useState({}); // field → sentence; "" is for none of them
+  const [values, setValues] = useState(/** @type {Record<string, any>} */ ({}));
+  const [seen, setSeen] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
+  const [wrong, setWrong] = useState(/** @type {Record<string, string>} */ ({})); // field → sentence; "" is for none of them
   const [busy, setBusy] = useState(false);
   const set = (changed) => setValues((was) => ({ ...was, ...changed }));
   const from = (source, revision = values.revision) => {

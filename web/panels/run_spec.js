@@ -21,7 +21,7 @@ export function takenNames() {
 
 /** The exact spec, to be read, copied, and asked for again. */
 export function Asked({ job }) {
-  const [told, setTold] = useState("");
+  const [told, setTold] = useState(/** @type {import("preact").ComponentChildren} */ (""));
   const { found } = useLoaded("/api/specs/train");
   const again = async () => {
     const name = freeName(job.spec.name, takenNames());

@@ -19,7 +19,7 @@ export function History({ sae, turn }) {
   const [next, setNext] = useState(null);
   const [failed, setFailed] = useState(null);
   const [chosen, setChosen] = useState([]); // ids, to be compared
-  const path = (cursor) => `/api/steerings?${new URLSearchParams({ limit: PAGE, sae: sae.name, ...(query.q.trim() ? { q: query.q.trim() } : {}), ...(query.starred ? { starred: "true" } : {}), ...(cursor ? { cursor } : {}) })}`;
+  const path = (cursor) => `/api/steerings?${new URLSearchParams({ limit: `${PAGE}`, sae: sae.name, ...(query.q.trim() ? { q: query.q.trim() } : {}), ...(query.starred ? { starred: "true" } : {}), ...(cursor ? { cursor } : {}) })}`;
   useEffect(() => {
     let wanted = true;
     const load = () => get(path()).then((found) => wanted && (setRuns(found.steerings), setNext(found.next), setFailed(null)), (error) => wanted && setFailed(said(error)));

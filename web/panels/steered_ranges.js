@@ -19,7 +19,7 @@ export function useRanges(edits, settle) {
   const line = useRef(Promise.resolve());
   const stops = useRef(new Map());
   const tell = (key, about) => setKnown((was) => ({ ...was, [key]: about }));
-  const settled = useRef();
+  const settled = useRef(settle);
   settled.current = settle;
   const begin = (edit, pause = false) => {
     const stop = new AbortController();

@@ -3,6 +3,7 @@ import { html } from "../ui/html.js";
 import { DEFAULTS } from "./steered_desk.js";
 
 // Names as the API has them: [name, label, least, most, step, what it is].
+/** @type {[string, string, number, number, number, string][]} */
 const FIELDS = [
   ["temperature", "Temperature", 0, 5, 0.1, "0 takes the likeliest token"],
   ["top_p", "Top-p", 0.01, 1, 0.01, "of the likeliest tokens, as many as have this probability"],
@@ -13,7 +14,10 @@ const FIELDS = [
 const SAID = { times: "strengths ×", top_p: "top-p", top_k: "top-k" };
 const PRECISIONS = ["fp32", "bf16", "fp16", "int8", "nf4"];
 
-/** How tokens are chosen. `several`: whether there may be several texts; `errors`: what the studio found wrong, by name. */
+/**
+ * How tokens are chosen. `several`: whether there may be several texts; `errors`: what the studio found wrong, by name.
+ * @param {{desk: any, model: any, several?: boolean, errors?: Record<string, string>}} about
+ */
 export function Sampling({ desk, model, several, errors = {} }) {
   const { sampling, sample } = desk;
   const number = ([name, label, min, max, step, help]) => html`<${Counted} key=${name} name=${name} label=${label} min=${min} max=${max} step=${step} help=${help}

@@ -10,7 +10,8 @@ import { said } from "../ui/form.js";
  * @property {number} [tokens] that each text has by now
  * @property {string[]} texts of each sample the baseline, then the variants; as far as they have come
  * @property {number} variants steered texts beside each baseline
- * @property {object} [result] as the API gives it, whole
+ * @property {Record<string, any>} [body] what was asked
+ * @property {Record<string, any>} [result] as the API gives it, whole
  * @property {string} [failed] why there is no result
  * @property {Record<string, string>} [fields] what is wrong with which field
  * @property {{code: string, choices?: string[], job?: object}} [about] what else the studio says of it

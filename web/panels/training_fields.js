@@ -9,6 +9,7 @@ const KEPT = [["no", "no"], ["bf16", "bf16"], ["int8", "int8"]];
 const OPEN = [["", "as memory allows"], ["yes", "yes"], ["no", "no"]];
 
 // Name, label, kind where it is no number, choices.
+/** @type {[title: string, fields: [name: string, label: string, kind?: string, choices?: string[][]][]][]} */
 const GROUPS = [
   ["Optimiser", [["lr", "Learning rate"], ["batch_tokens", "Tokens in a step"], ["steps", "Steps, instead of tokens"], ["seed", "Seeds"], ["data_seed", "Seed of the order of the text"], ["tanh", "Weight of the tanh loss"]]],
   ["Memory", [["precision", "Precision of the model", "choice", PRECISIONS], ["whole_model", "Keep the whole model", "choice", OPEN], ["forward_tokens", "Tokens in a pass of the model"],

@@ -124,7 +124,7 @@ function Numbers({ values, set, errors, texts }) {
   };
   const there = texts.find(({ name }) => name === values.tokenization)?.tokens;
   const [tokens] = numbersOf(values.tokens ?? "");
-  const passes = there && tokens > 0 ? ` ${(tokens / there).toFixed(1)} times the text.` : "";
+  const passes = there && typeof tokens === "number" && tokens > 0 ? ` ${(tokens / there).toFixed(1)} times the text.` : "";
   const of = (name, label, help) => heeded(name, values) && html`<${Field} key=${name} name=${name} label=${label} inputmode="decimal" help=${help} error=${errors[name]}
     value=${values[name] ?? ""} set=${(value) => set({ [name]: value })} />`;
   return html`<div class="fieldgrid">

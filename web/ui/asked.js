@@ -2,15 +2,17 @@ import { useEffect, useState } from "preact/hooks";
 import { get, post } from "../api.js";
 import { said } from "./form.js";
 
+/** @typedef {{found?: any, failed?: string, fields?: Record<string, string>, busy?: boolean}} Answer as far as there is one */
+
 const TYPED_MS = 300; // after the last key
 
 /**
  * What the studio answers to a POST of `body` to `path`, asked anew a moment after either has changed: `{found}` or
  * `{failed, fields}`, a sentence, and those at fields; `{}` before the first answer, and for as long as `body` is null.
- * @returns {{found?: any, failed?: string, fields?: Record<string, string>}}
+ * @returns {Answer}
  */
 export function useAsked(path, body) {
-  const [answer, setAnswer] = useState(/** @type {{found?: any, failed?: string, fields?: Record<string, string>}} */ ({}));
+  const [answer, setAnswer] = useState(/** @type {Answer} */ ({}));
   const asked = body && JSON.stringify(body);
   useEffect(() => {
     if (!asked) return setAnswer({});
@@ -26,9 +28,12 @@ export function useAsked(path, body) {
   return answer;
 }
 
-/** What a GET of `path` answers: `{found, failed, again}`; it is asked anew when `path` or `state` changes, and by again(). */
+/**
+ * What a GET of `path` answers: `{found, failed, again}`; it is asked anew when `path` or `state` changes, and by again().
+ * @param {string | null} path @param {unknown} [state]
+ */
 export function useLoaded(path, state) {
-  const [answer, setAnswer] = useState(/** @type {{path: string | null, found?: any, failed?: string}} */ ({ path: null }));
+  const [answer, setAnswer] = useState(/** @type {Answer & {path: string | null}} */ ({ path: null }));
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return;

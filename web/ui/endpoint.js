@@ -10,7 +10,7 @@ import { html } from "./html.js";
  * @returns {{busy?: boolean, models?: string[], failed?: string, ask: () => void}}
  */
 export function useModels(name) {
-  const [answer, setAnswer] = useState({ of: null });
+  const [answer, setAnswer] = useState(/** @type {{of: string | null, busy?: boolean, models?: string[], failed?: string}} */ ({ of: null }));
   const ask = async () => {
     setAnswer({ of: name, busy: true });
     try {
