@@ -372,7 +372,7 @@ def test_the_first_load_is_light_and_asks_for_little(studio: str, open_page: Ope
         ".map((one) => [one.name, one.transferSize])"
     )
     files = [(name, size) for name, size in loads if "/api/" not in name]
-    assert len(files) <= 64, [name for name, _ in files]
+    assert len(files) <= 45, [name for name, _ in files]
     assert sum(size for _, size in files) <= 100 * 1000
 
 

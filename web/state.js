@@ -4,8 +4,7 @@ import { batch, computed, signal } from "@preact/signals";
 import { get } from "./api.js";
 import { keep, kept } from "./kept.js";
 import { grouped, isBad, isLive } from "./lib/jobs.js";
-import { measuresAfter } from "./lib/measures.js";
-import { paceAfter } from "./lib/pace.js";
+import { measuresAfter, paceAfter } from "./lib/measures.js";
 
 /** "loading" until the first answer, then "live" or "lost". */
 export const phase = signal("loading");
@@ -17,7 +16,7 @@ export const loss = signal({ since: 0, reason: null });
 export const jobs = signal(new Map());
 /** Id of a job → what is measured of each of its SAEs (lib/measures.js). */
 export const metrics = signal(new Map());
-/** Id of a job → how fast it goes (lib/pace.js). */
+/** Id of a job → how fast it goes (lib/measures.js). */
 export const paces = signal(new Map());
 /** Noun → name → what is there of it. */
 export const artifacts = {

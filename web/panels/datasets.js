@@ -9,10 +9,10 @@ import { Later } from "../ui/later.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
-import { FirstVisit } from "./first_visit.js";
 
 const SHOWN = 3; // tokenizations of a dataset that a row has room for
 
+const FirstVisit = () => html`<${Later} from=${() => import("./first_visit.js").then((found) => found.FirstVisit)} />`;
 const Add = (props) => html`<${Later} from=${() => import("./datasets_add.js").then((found) => found.Add)} ...${props} />`;
 const Tokenize = (props) => html`<${Later} from=${() => import("./tokenization_new.js").then((found) => found.Tokenize)} ...${props} />`;
 const One = (props) => html`<${Later} from=${() => import("./datasets_one.js").then((found) => found.Dataset)} ...${props} />`;

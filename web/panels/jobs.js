@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
+import { said } from "../api.js";
 import { place } from "../lib/route.js";
 import { fetchOlder, groups, jobs, older } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
 import { Empty, Panel } from "../ui/panel.js";

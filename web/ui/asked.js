@@ -1,10 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, post } from "../api.js";
-import { said } from "./form.js";
+import { get, post, said } from "../api.js";
 
 /** @typedef {{found?: any, failed?: string, fields?: Record<string, string>, busy?: boolean}} Answer as far as there is one */
 
 const TYPED_MS = 300; // after the last key
+const NOTHING = {};
 
 /**
  * What the studio answers to a POST of `body` to `path`, asked anew a moment after either has changed: `{found}` or
@@ -12,12 +12,12 @@ const TYPED_MS = 300; // after the last key
  * @returns {Answer}
  */
 export function useAsked(path, body) {
-  const [answer, setAnswer] = useState(/** @type {Answer} */ ({}));
+  const [answer, setAnswer] = useState(/** @type {Answer & {of?: string}} */ ({}));
   const asked = body && JSON.stringify(body);
   useEffect(() => {
     if (!asked) return setAnswer({});
     let wanted = true;
-    const tell = (one) => wanted && setAnswer(one);
+    const tell = (one) => wanted && setAnswer({ of: path, ...one });
     const ask = () => post(path, JSON.parse(asked)).then((found) => tell({ found }), (error) => tell({ failed: said(error), fields: error.fields ?? {} }));
     const timer = setTimeout(ask, TYPED_MS);
     return () => {
@@ -25,7 +25,7 @@ export function useAsked(path, body) {
       clearTimeout(timer);
     };
   }, [path, asked]);
-  return answer;
+  return answer.of === path ? answer : NOTHING;
 }
 
 /**

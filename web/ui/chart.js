@@ -3,10 +3,11 @@ import { count, number } from "../lib/format.js";
 import { nearest } from "../lib/series.js";
 import { scheme } from "./colour.js";
 import { html } from "./html.js";
+import { sheet } from "./later.js";
 
 const ROWS = 20; // of the table
 
-document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/css/chart.css" }));
+for (const href of ["/vendor/uplot.css", "/css/chart.css"]) sheet(href).catch(() => {}); // it can be read without
 
 /**
  * Lines over steps, which all charts of a page point at together. What it shows is also there as a table.

@@ -1,7 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
-import { post } from "../api.js";
+import { post, said } from "../api.js";
 import { useLoaded } from "./asked.js";
-import { said } from "./form.js";
 import { html } from "./html.js";
 
 /**
