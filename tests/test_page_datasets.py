@@ -145,7 +145,7 @@ def test_what_is_on_its_way_and_what_has_failed_stands_in_the_panel(tmp_path: Pa
         coming = section(page, "Datasets on their way")
         expect(coming.get_by_role("article", name="Add dataset slow")).to_contain_text("1 of 2")
         expect(coming).to_contain_text("no text in <img")
-        expect(button(page, f"Retry job {failed}")).to_be_visible()
+        expect(button(page, f"Try again job {failed}")).to_be_visible()
         button(page, f"Dismiss job {failed}").click()
         expect(coming).not_to_contain_text("no text in")
         button(page, f"Stop job {going}").click()

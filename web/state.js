@@ -68,6 +68,13 @@ export function newest(noun) {
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
 
+/** Those of a noun in lists, by what `of` says of each; found once for all who ask, not once for each row. */
+export const listsOf = (noun, of) => computed(() => {
+  const lists = new Map();
+  for (const one of newest(noun)) lists.set(of(one), [...(lists.get(of(one)) ?? []), one]);
+  return lists;
+});
+
 /** Name of an SAE → how often labels or scores of its features have come since the page was opened. */
 export const labelled = signal(new Map());
 

@@ -18,7 +18,7 @@ const WAYS = [
   ["builtin", "Built in", "Python's library, no download"],
 ];
 const SOURCES = {
-  hub: { help: "owner/name of a dataset of the Hub", placeholder: "roneneldan/TinyStories" },
+  hub: { help: "owner/name of a dataset of the Hub", placeholder: "roneneldan/TinyStories", "data-first": "" },
   machine: { help: "the path of a .txt, .md, .py, .jsonl, .json, .csv, .parquet or .arrow file, also as .gz or .zst; or of a folder of them", placeholder: "/data/stories.jsonl" },
 };
 

@@ -11,7 +11,7 @@ const FEW = 10; // ended jobs that are shown at first
 
 /** What runs, what will, and what has ended; or one job that is open. */
 export function Jobs({ open }) {
-  if (open[0]) return html`<${Job} id=${Number(open[0])} key=${open[0]} />`;
+  if (open[0]) return html`<${Job} id=${open[0]} key=${open[0]} />`;
   const { live, waiting, ended } = groups.value;
   return html`<${Panel} title="Jobs">
     <section aria-labelledby="running">
