@@ -21,6 +21,9 @@ export function sayer({ provider, model }) {
   return provider === "tokens" ? "its tokens" : [provider, model].filter(Boolean).join(", ");
 }
 
+/** The row of a list that an address names; -1 where it names none. */
+export const rowAt = (query) => (/^\d+$/.test(query.at ?? "") ? Number(query.at) : -1);
+
 /** A place in a list that is sorted and filtered: what to ask of the studio. */
 export function listed({ sort, filter, q }) {
   return new URLSearchParams(Object.entries({ sort: sort || "-max", filter: filter ?? "", q: q ?? "" }).filter(([, value]) => value));

@@ -17,6 +17,11 @@ const TERMS = {
   width: "How many latents an SAE has.",
   k: "How many latents a TopK SAE is told to use on a token.",
   certificate: "Whether an SAE is read as it was meant, tried out on held-out text.",
+  typical: "How strong a feature still is in the weakest of its strongest examples; large for one that is strong again and again.",
+  detection: "A judge reads the label and some texts, and says in which of them the feature fires.",
+  fuzzing: "A judge reads the label and texts with some tokens marked, and says whether these are the right ones.",
+  "balanced accuracy": "The mean of two shares: of texts in which the feature fires and of those in which it does not, how many were judged right. 0.5 is chance.",
+  auroc: "How often a text in which the feature fires is taken for more likely than one in which it does not: 0.5 is chance, 1 is always.",
   score: "How well a label tells where its feature fires, on text that the label was not made from: 0.5 is chance, 1 is always.",
 };
 

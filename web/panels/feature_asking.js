@@ -1,8 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, get } from "../api.js";
+import { ApiError, get, post } from "../api.js";
 import { count } from "../lib/format.js";
 import { listed } from "../lib/feature_words.js";
-import { useAsked, useLoaded } from "../ui/asked.js";
+import { useLoaded } from "../ui/asked.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
@@ -10,12 +10,13 @@ import { html } from "../ui/html.js";
 
 export const MOST = 10_000; // features that a job can be given by number
 const PAGE = 1000;
+const TYPED_MS = 300; // after the last key
 
-/** Fields for whom to ask and how much of it; shown only where `asks` (values) says that somebody is asked. */
-export function asking(endpoints, asks) {
+/** Fields for whom to ask, of the `models` that are known, and how much of it; shown only where `asks` (values) says that somebody is asked. */
+export function asking(endpoints, asks, models) {
   const chosen = ({ endpoint }) => endpoints.find((one) => one.name === endpoint);
   return [
-    { name: "model", label: "Model", needed: true, when: asks, help: "as the endpoint calls it" },
+    { name: "model", label: "Model", needed: true, when: asks, list: models, help: "as the endpoint calls it" },
     { name: "max_cost", label: "US$ at most", kind: "number", min: 0, when: asks, help: "no limit when left empty; it needs the two prices, or an endpoint that says what it costs" },
     { name: "price_in", label: "US$ for a million tokens of questions", kind: "number", min: 0, when: asks, folded: true },
     { name: "price_out", label: "US$ for a million tokens of answers", kind: "number", min: 0, when: asks, folded: true },
@@ -83,17 +84,19 @@ function price(usd) {
   return usd < 0.01 ? "less than US$ 0.01" : `about US$ ${usd.toFixed(2)}`;
 }
 
-/** What it would take. `spec`: a promise of the spec, made anew when `asked` (a text) changes. */
+/** What it would take. `spec`: a promise of the spec, made a moment after `asked` (a text) has changed. */
 export function Estimate({ sae, asked, spec }) {
-  const [made, setMade] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
+  const [{ found, failed: why }, setMade] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
   useEffect(() => {
     let wanted = true;
     const tell = (one) => wanted && setMade(one);
-    spec().then((found) => tell({ found }), (error) => tell({ failed: said(error) }));
-    return () => (wanted = false);
+    const ask = async () => post(`/api/saes/${sae.id}/labels/estimate`, { spec: await spec() });
+    const timer = setTimeout(() => ask().then((found) => tell({ found }), (error) => tell({ failed: said(error) })), TYPED_MS);
+    return () => {
+      wanted = false;
+      clearTimeout(timer);
+    };
   }, [asked]);
-  const { found, failed } = useAsked(`/api/saes/${sae.id}/labels/estimate`, made.found ? { spec: made.found } : null);
-  const why = made.failed ?? failed;
   if (why) return html`<p class="plan" role="status">${why}</p>`;
   if (!found) return html`<p class="plan" role="status"> </p>`;
   const { features, calls, prompt_tokens, answer_tokens, cost_usd, lane } = found;

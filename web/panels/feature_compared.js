@@ -1,6 +1,7 @@
 import { density, sayer } from "../lib/feature_words.js";
 import { count, number, share } from "../lib/format.js";
 import { place } from "../lib/route.js";
+import { shownToken } from "../lib/token_runs.js";
 import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
@@ -33,7 +34,7 @@ function Side({ sae, one }) {
     <h3><a href=${place("features", [sae.name, one.index])}>Feature ${one.index}</a></h3>
     <p class=${one.label ? "label" : "label faint"}>${one.label?.text ?? "No label yet"}</p>
     ${one.label && html`<p class="details">by ${sayer(one.label)}</p>`}
-    <p class="details">most on ${one.tokens.map((text) => html`<code key=${text}>${JSON.stringify(text)}</code> `)}</p>
+    <p class="details">most on ${one.tokens.map((text) => html`<code key=${text}>${shownToken(text)}</code> `)}</p>
     <dl class="facts">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl></section>`;
 }
 

@@ -2,10 +2,12 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { flags, inWords, terms, valueOf, withFlags, withTerm, without } from "../lib/feature_filter.js";
 import { count } from "../lib/format.js";
 import { go, show } from "../route.js";
+import { labelled } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 
 const TYPED_MS = 200;
+const REASONS = 5; // that are told
 const SORTS = [
   ["-max", "strongest first"],
   ["-typical", "strong again and again first"],
@@ -46,13 +48,14 @@ export function Filters({ saes, sae, query, total }) {
         ${saes.map((one) => html`<option key=${one.name} selected=${one.name === sae.name}>${one.name}</option>`)}</select></label>
       ${has && html`
         <${Search} q=${q} filter=${filter} set=${set} />
-        <${Choice} label="Show" choices=${known} value=${shown} set=${(value) => set({ filter: withFlags(filter, value) })} />
-        <${Choice} label="Order" choices=${sorts} value=${sort} set=${(value) => set({ sort: value })} />
+        <${Choice} kind="seldom" label="Show" choices=${known} value=${shown} set=${(value) => set({ filter: withFlags(filter, value) })} />
+        <${Choice} kind="seldom" label="Order" choices=${sorts} value=${sort} set=${(value) => set({ sort: value })} />
         <${OpenNumber} sae=${sae} query=${query} />`}
     </form>
     ${has && html`<${More} sae=${sae} filter=${filter} set=${set} />
-      <${Chosen} filter=${filter} set=${set} />
-      <${Count} total=${total} of=${filter || q ? sae.width : total} />`}
+      <${Chosen} filter=${filter} q=${q} set=${set} />
+      <${Count} total=${total} of=${filter || q ? sae.width : total} />
+      ${terms(filter).some((one) => one.name === "failed") && html`<${Reasons} sae=${sae} />`}`}
   </div>`;
 }
 
@@ -61,7 +64,8 @@ const Count = ({ total, of }) => html`<p class="found" role="status">${total ===
 /** Words in labels and explanations, or in the tokens that a feature fires on most; asked for when the typing stops. */
 function Search({ q, filter, set }) {
   const token = valueOf(filter, "token", ":");
-  const [among, setAmong] = useState(token && !q ? "tokens" : "labels");
+  const [chosen, setChosen] = useState(token && !q ? "tokens" : "labels"); // for what is typed next
+  const among = q ? "labels" : token ? "tokens" : chosen;
   const timer = useRef(0);
   const [text, setText] = useTyped(among === "labels" ? q : token);
   useEffect(() => () => clearTimeout(timer.current), []);
@@ -73,7 +77,7 @@ function Search({ q, filter, set }) {
     timer.current = setTimeout(() => look(target.value, among), TYPED_MS);
   };
   const chose = ({ target }) => {
-    setAmong(target.value);
+    setChosen(target.value);
     clearTimeout(timer.current);
     if (text) look(text, target.value);
   };
@@ -90,8 +94,8 @@ function useTyped(value) {
   return [text, (now) => setTyped({ value, text: now })];
 }
 
-function Choice({ label, choices, value, set }) {
-  return html`<label>${label} <select onChange=${(event) => set(event.target.value)}>
+function Choice({ label, choices, value, set, kind }) {
+  return html`<label class=${kind}>${label} <select onChange=${(event) => set(event.target.value)}>
     ${choices.map(([of, words]) => html`<option value=${of} key=${of} selected=${of === value}>${words}</option>`)}</select></label>`;
 }
 
@@ -102,7 +106,7 @@ function OpenNumber({ sae, query }) {
     event.preventDefault();
     if (event.target.reportValidity()) go("features", [sae.name, Number(event.target.value)], { ...query, at: "" });
   };
-  return html`<label>Number <input type="number" name="number" min="0" max=${sae.width - 1} step="1" placeholder="0 to ${sae.width - 1}" onKeyDown=${opened} /></label>`;
+  return html`<label class="seldom">Number <input type="number" name="number" min="0" max=${sae.width - 1} step="1" placeholder="0 to ${sae.width - 1}" onKeyDown=${opened} /></label>`;
 }
 
 /** Lists, who has said the label, and how often, how strongly and how well. */
@@ -133,9 +137,18 @@ function Bound({ name, sign, scale, filter, set }) {
 }
 
 /** What narrows the list besides what stands in a field above: each can be taken away. */
-function Chosen({ filter, set }) {
-  const some = terms(filter).filter((one) => one.name !== "token" && (one.sign !== "" || one.name === undefined));
+function Chosen({ filter, q, set }) {
+  const all = terms(filter);
+  const searched = q ? null : all.find((one) => one.name === "token");
+  const some = all.filter((one) => one !== searched && (one.sign !== "" || one.name === undefined));
   if (!some.length) return null;
   return html`<ul class="chosen" aria-label="Filters">${some.map((one) => html`<li key=${one.text}>${inWords(one)}
     <button class="quiet" aria-label=${`Without: ${inWords(one)}`} onClick=${() => set({ filter: without(filter, one.text) })}>✕</button></li>`)}</ul>`;
+}
+
+/** Why the last try at a label gave none, the most frequent reason first. */
+function Reasons({ sae }) {
+  const { found } = useLoaded(`/api/saes/${sae.id}/labels/summary`, labelled.value.get(sae.name));
+  const some = (found?.failures ?? []).slice(0, REASONS);
+  return some.length > 0 && html`<ul class="plainlist details reasons" aria-label="Why labels failed">${some.map(({ reason, features }) => html`<li key=${reason}>${count(features)}: ${reason}</li>`)}</ul>`;
 }

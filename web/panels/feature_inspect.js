@@ -14,7 +14,7 @@ const SHOWN = 30;
 
 /** Which features fire on a text: on all of it, or on one of its tokens; a feature that is chosen shades the text. */
 export function InspectText({ sae }) {
-  const before = texts.value.get(sae.name) ?? [];
+  const before = texts.value.get(sae.id) ?? [];
   const [at, setAt] = useState(0);
   const shown = before[Math.min(at, before.length - 1)];
   const verbs = html`<a href=${place("features", [sae.name])}>All features</a>`;

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { post } from "../api.js";
 import { about, count, share } from "../lib/format.js";
 import { done, isBad, isEnded, reason, stage } from "../lib/jobs.js";
+import { keep, kept } from "../kept.js";
 import { show } from "../route.js";
 import { jobs, phase } from "../state.js";
 import { Bar } from "../ui/bar.js";
@@ -11,7 +12,13 @@ import { html } from "../ui/html.js";
 import { OpenLog } from "../ui/log.js";
 
 const WORDS = { label: "Labels features", score: "Scores labels", extract: "Extracts features" };
-const seen = signal(new Set()); // ids of jobs that ended badly and were put aside
+const MOST_ASIDE = 50;
+const aside = signal(new Set(kept("aside")?.split(","))); // ids of jobs that ended badly and were put aside
+
+function putAside(job) {
+  aside.value = new Set([...aside.value].slice(-MOST_ASIDE)).add(String(job.id));
+  keep("aside", [...aside.value].join(","));
+}
 
 /** Id of the newest extraction of an SAE that is done: with it the list is another one. */
 export const extracted = (all, sae) => Math.max(0, ...[...all.values()].filter((job) => job.kind === "extract" && job.spec?.sae === sae && job.state === "done").map((job) => job.id));
@@ -20,7 +27,7 @@ export const extracted = (all, sae) => Math.max(0, ...[...all.values()].filter((
 export function FeatureJobs({ sae }) {
   const own = [...jobs.value.values()].filter((job) => WORDS[job.kind] && job.spec?.sae === sae.name).sort((a, b) => b.id - a.id);
   const atWork = own.filter((job) => !isEnded(job)).reverse();
-  const newest = Object.keys(WORDS).map((kind) => own.find((job) => job.kind === kind)).filter((job) => job && isBad(job) && !seen.value.has(job.id));
+  const newest = Object.keys(WORDS).map((kind) => own.find((job) => job.kind === kind)).filter((job) => job && isBad(job) && !aside.value.has(String(job.id)));
   if (!atWork.length && !newest.length) return null;
   return html`<section class="feature-jobs" aria-label="At work on these features">
     ${atWork.map((job) => html`<${AtWork} job=${job} key=${job.id} />`)}
@@ -50,7 +57,7 @@ function WentWrong({ job }) {
       <button disabled=${phase.value !== "live"} onClick=${() => ask("retry")}>Try ${job.state === "partial" ? "these" : "it"} again</button>
       ${job.kind === "label" && left > 0 && html`<button onClick=${() => show({ filter: "failed", q: "", at: "" })}>Show the failed ones</button>`}
       <${OpenLog} job=${job} />
-      <button class="quiet" onClick=${() => (seen.value = new Set(seen.value).add(job.id))}>Put aside</button></p>
+      <button class="quiet" onClick=${() => putAside(job)}>Put aside</button></p>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}</div>`;
 }
 

@@ -6,6 +6,7 @@ import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { Term } from "../ui/term.js";
 
 /** What it is called, by whom, and what that is worth; changed in place. `changed`: something was. */
 export function Called({ sae, feature, changed }) {
@@ -47,7 +48,8 @@ function Edit({ edited, set, keep }) {
     <p class="verbs"><button type="submit" class="first">Keep</button><button type="button" onClick=${() => set(null)}>Cancel</button></p></form>`;
 }
 
-function focusFirst(input) {
+/** Once, when it comes: not whenever what is around it is drawn anew. */
+export function focusFirst(input) {
   if (input && !input.dataset.seen) {
     input.dataset.seen = "yes";
     input.focus();
@@ -71,8 +73,8 @@ function provenance(label) {
 function Scores({ scores }) {
   if (!scores.length) return html`<p class="details">Not scored yet: whether it tells where the feature fires is not known.</p>`;
   const interval = (value, low, high) => `${number(value, 2)}${low === null ? "" : ` (${number(low, 2)} to ${number(high, 2)})`}`;
-  return html`<table class="plain-table" aria-label="Scores"><thead><tr><th scope="col">Score by</th><th scope="col">Balanced accuracy</th><th scope="col">AUROC</th><th scope="col">Right</th></tr></thead>
-    <tbody>${scores.map((one) => html`<tr key=${one.id}><th scope="row">${one.method}${one.judge && html` <span class="details">${one.judge}</span>`}</th>
+  return html`<table class="plain-table" aria-label="Scores"><thead><tr><th scope="col"><${Term} of="score">Score by</${Term}></th><th scope="col"><${Term} of="Balanced accuracy" /></th><th scope="col"><${Term} of="AUROC" /></th><th scope="col">Right</th></tr></thead>
+    <tbody>${scores.map((one) => html`<tr key=${one.id}><th scope="row"><${Term} of=${one.method} />${one.judge && html` <span class="details">${one.judge}</span>`}</th>
       <td>${interval(one.balanced_accuracy, one.low, one.high)}</td><td>${interval(one.auroc, one.auroc_low, one.auroc_high)}</td>
       <td title=${`fires: ${one.tp} right, ${one.fn} missed; does not fire: ${one.tn} right, ${one.fp} taken for firing; ${one.failed} not judged`}>${one.tp + one.tn} of ${one.tp + one.tn + one.fp + one.fn}</td></tr>`)}</tbody></table>`;
 }

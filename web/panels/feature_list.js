@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get } from "../api.js";
 import { inWords, terms } from "../lib/feature_filter.js";
-import { listed } from "../lib/feature_words.js";
+import { listed, rowAt } from "../lib/feature_words.js";
 import { KeptPages } from "../lib/kept_pages.js";
 import { around } from "../lib/token_runs.js";
 import { PAGE, broughtInto, inSight } from "../lib/virtual.js";
@@ -27,7 +27,7 @@ export function FeatureList({ sae, query, found, setFound }) {
   const asked = listed(query).toString();
   const key = `${sae.name}?${asked}`;
   const total = found.total ?? 0;
-  const active = Math.min(Math.max(Number(query.at ?? -1), -1), total - 1);
+  const active = Math.min(rowAt(query), total - 1);
   const pages = useMemo(() => new KeptPages(askFor(sae, asked, setFound), () => draw((n) => n + 1), refusedTo(setFound)), [key]);
   useEffect(() => {
     pages.look(0, 1);
@@ -85,11 +85,11 @@ function useRows(pages, { first, last }, about) {
 /** Asks for a page of the list; of an example only what fits in a line is kept. */
 const askFor = (sae, asked, setFound) => async (page, signal) => {
   const { features, total } = await get(`/api/saes/${sae.id}/features?${asked}&limit=${PAGE}&cursor=${page * PAGE}&example=true`, signal);
-  setFound((was) => (was.total === total ? was : { total }));
+  setFound((was) => (was.total === total && !was.failed ? was : { total }));
   return features.map(({ example, ...one }) => ({ ...one, line: example && around(example) }));
 };
 
-const refusedTo = (setFound) => (error) => setFound({ total: null, failed: said(error), isMissing: [404, 409].includes(error.status) });
+const refusedTo = (setFound) => (error) => setFound((was) => ({ ...was, failed: said(error), isMissing: [404, 409].includes(error.status) }));
 
 /** Labels and scores that come are shown, also after the line to the studio was lost. */
 function useLabelsAsTheyCome(sae, pages) {

@@ -9,12 +9,12 @@ import { html } from "../ui/html.js";
 const KEPT = 5; // texts of an SAE
 const TOP = 1000; // features of a token: as many as there may be
 
-/** Name of an SAE → the texts that were read with it, the newest first: `{text, tokens, pooled, l0, left_out}` each. */
+/** Id of an SAE → the texts that were read with it, the newest first: `{text, limit, tokens, pooled, l0, left_out}` each; features denser than `limit` are not in it. */
 export const texts = signal(new Map());
 
-function keep(sae, text, found) {
-  const others = (texts.value.get(sae) ?? []).filter((one) => one.text !== text);
-  texts.value = new Map(texts.value).set(sae, [{ text, ...found }, ...others].slice(0, KEPT));
+function keep(sae, { text, ignore_denser: limit = 1 }, found) {
+  const others = (texts.value.get(sae.id) ?? []).filter((one) => one.text !== text);
+  texts.value = new Map(texts.value).set(sae.id, [{ text, limit, ...found }, ...others].slice(0, KEPT));
 }
 
 /**
@@ -26,14 +26,14 @@ export function useReading(sae) {
   const waits = state.job && jobs.value.get(state.job);
   useEffect(() => {
     if (!waits || !isEnded(waits)) return;
-    if (waits.state === "done") keep(sae.name, state.asked.text, waits.result);
+    if (waits.state === "done") keep(sae, state.asked, waits.result);
     setState(waits.state === "done" ? {} : { failed: reason(waits) || `Job ${waits.id} was stopped.` });
   }, [waits]);
   const read = async (text, more = {}) => {
     const asked = { text, top: TOP, ...more };
     setState({ busy: true });
     try {
-      keep(sae.name, text, await post(`/api/saes/${sae.id}/inspect`, asked));
+      keep(sae, asked, await post(`/api/saes/${sae.id}/inspect`, asked));
       setState({});
       return true;
     } catch (error) {

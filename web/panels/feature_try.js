@@ -14,7 +14,7 @@ export function Try({ sae, feature }) {
     if (await reading.read(text)) setText("");
   };
   const value = (token) => token.features.find((one) => one.index === feature.index)?.value ?? 0;
-  const before = texts.value.get(sae.name) ?? [];
+  const before = (texts.value.get(sae.id) ?? []).filter((one) => feature.density <= one.limit);
   return html`<section class="card" aria-labelledby="try"><h3 id="try">Try your own text</h3>
     <form class="joined" onSubmit=${submit}><textarea rows="2" aria-label="Text" required value=${text} onInput=${(event) => setText(event.target.value)}></textarea>
       <button type="submit" disabled=${reading.busy}>${reading.busy ? "Reading…" : "Read"}</button></form>

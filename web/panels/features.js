@@ -1,6 +1,7 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { place } from "../lib/route.js";
-import { jobs, newest } from "../state.js";
+import { show } from "../route.js";
+import { jobs, newest, phase } from "../state.js";
 import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Compared } from "./feature_compared.js";
@@ -17,13 +18,16 @@ import { ScoreLabels } from "./score.js";
 export function Features({ open, query }) {
   const saes = newest("sae");
   const [name, what, other] = open;
-  const sae = name ? saes.find((one) => one.name === name) : saes[0];
+  const first = useRef(null); // stays when another SAE comes
+  if (!name) first.current ??= saes[0]?.name;
+  const sae = saes.find((one) => one.name === (name ?? first.current)) ?? (name ? undefined : saes[0]);
   if (!sae) return html`<${None} name=${name} />`;
-  const index = Number(what);
+  const [index, b] = [Number(what), Number(other ?? 0)];
   if (what === "inspect") return html`<${InspectText} sae=${sae} key=${sae.name} />`;
   if (what === undefined) return html`<${List} saes=${saes} sae=${sae} query=${query} key=${sae.name} />`;
-  if (!Number.isInteger(index) || index < 0) return html`<${None} name=${name} what=${what} />`;
-  if (other !== undefined) return html`<${Compared} sae=${sae} a=${index} b=${Number(other)} query=${query} />`;
+  const no = [[index, what], [b, other]].find(([n]) => !Number.isInteger(n) || n < 0);
+  if (no) return html`<${None} name=${name} what=${no[1]} />`;
+  if (other !== undefined) return html`<${Compared} sae=${sae} a=${index} b=${b} query=${query} />`;
   return html`<${Feature} sae=${sae} index=${index} query=${query} key=${sae.name} />`;
 }
 
@@ -44,6 +48,15 @@ function List({ saes, sae, query }) {
   const extraction = extracted(jobs.value, sae.name);
   useEffect(() => setFound({ total: null }), [extraction]);
   const has = found.total !== null;
+  const [turn, setTurn] = useState(0);
+  const again = () => {
+    setFound({ total: null });
+    setTurn((n) => n + 1);
+  };
+  const isLost = phase.value !== "live";
+  useEffect(() => {
+    if (!isLost && found.failed && !has) again();
+  }, [isLost]);
   const verbs = has && html`
     <a class="button" href=${place("features", [sae.name, "inspect"])}>Inspect a text</a>
     <button onClick=${() => setDialog("label")}>Label features</button>
@@ -54,16 +67,18 @@ function List({ saes, sae, query }) {
     ${Asked && html`<${Asked} sae=${sae} query=${query} found=${found} onClose=${() => setDialog(null)} />`}
     <${FeatureJobs} sae=${sae} />
     <${Filters} saes=${saes} sae=${sae} query=${query} total=${found.total} />
-    ${found.failed
-      ? html`<${Missing} sae=${sae} why=${found.failed} canExtract=${found.isMissing} extract=${() => setDialog("extract")} again=${() => setFound({ total: null })} />`
-      : html`<${FeatureList} sae=${sae} query=${query} found=${found} setFound=${setFound} key=${extraction} />`}
+    ${found.failed && has && !found.isMissing && html`<p class="refusal" role="alert">${found.failed} <button onClick=${again}>Try again</button></p>`}
+    ${found.failed && (!has || found.isMissing)
+      ? html`<${Missing} sae=${sae} why=${found.failed} canExtract=${found.isMissing} extract=${() => setDialog("extract")} again=${again} query=${query} />`
+      : html`<${FeatureList} sae=${sae} query=${query} found=${found} setFound=${setFound} key=${`${extraction} ${turn}`} />`}
   </${Panel}>`;
 }
 
 /** Why there is no list; where no features were extracted yet, the button that does that. */
-function Missing({ sae, why, canExtract, extract, again }) {
+function Missing({ sae, why, canExtract, extract, again, query }) {
   return html`<${Empty} line=${canExtract ? `mistudio feature extract ${sae.name}` : null}>${why}</${Empty}>
     <p class="verbs">${canExtract
       ? html`<button class="first" onClick=${extract}>Extract the features of ${sae.name}</button>`
-      : html`<button onClick=${again}>Try again</button>`}</p>`;
+      : html`<button onClick=${again}>Try again</button>
+        ${(query.filter || query.sort || query.q) && html`<button onClick=${() => { show({ filter: "", sort: "", q: "", at: "" }); again(); }}>Clear the filters</button>`}`}</p>`;
 }

@@ -19,7 +19,7 @@ export function LabelFeatures({ sae, query, found, onClose }) {
       choices: [["tokens", "nobody: a description from the tokens, without an LLM"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])] },
     ...which(sae, query, lists, found.total, [["unlabeled", "those that are alive and have no label"]]),
     { name: "template", label: "Prompt", kind: "choice", choices: templates.map((one) => [one.name, one.name]), when: asks },
-    ...asking(endpoints, asks).map((field) => (field.name === "model" ? { ...field, list: models } : field)),
+    ...asking(endpoints, asks, models),
     { name: "again", label: "Also those that have one", kind: "switch", folded: true, help: "a person's label is never replaced" },
   ];
   const start = { ...defaults, which: "unlabeled", top: 100, template: "default", list: lists[0]?.name ?? "" };

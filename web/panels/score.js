@@ -1,4 +1,6 @@
+import { useState } from "preact/hooks";
 import { ApiError, submit } from "../api.js";
+import { ListModels, useLabelDefaults } from "../ui/endpoint.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Estimate, asking, chosen, only, useEndpoints, useLists, which, whom } from "./feature_asking.js";
@@ -13,18 +15,25 @@ const asks = ({ detection, fuzzing }) => detection === true || fuzzing === true;
 /** Find out what labels are worth: by which methods, who judges, and what that costs before it begins. */
 export function ScoreLabels({ sae, query, found, onClose }) {
   const [endpoints, lists] = [useEndpoints(), useLists(sae)];
+  const [models, setModels] = useState([]);
+  const defaults = useLabelDefaults();
   const fields = [
     ...METHODS.map(([name, label]) => ({ name, label, kind: "switch" })),
     { name: "endpoint", label: "Who judges", kind: "choice", choices: [["", "choose an endpoint"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])], when: asks, needed: true },
     ...which(sae, query, lists, found.total, [["all", "all that have a label"]]),
-    ...asking(endpoints, asks),
+    ...asking(endpoints, asks, models),
     { name: "examples", label: "Texts in which it fires, and as many in which not", kind: "number", min: 2, max: 200, folded: true, help: "20 when left empty" },
     { name: "again", label: "Also those that have one already", kind: "switch", folded: true },
   ];
-  const start = { tokens: true, which: "all", top: 100, list: lists[0]?.name ?? "" };
+  if (!defaults) return null; // for a moment: the form begins with them
+  const whoever = defaults.endpoint === "tokens" ? {} : defaults; // tokens judge nothing
+  const start = { ...whoever, tokens: true, which: "all", top: 100, list: lists[0]?.name ?? "" };
   return html`<${Form} title=${`Score labels of ${sae.name}`} verb="Score" fields=${fields} start=${start} onClose=${onClose}
     send=${async (values) => submit(await spec(sae, query, values, lists))}>
-    ${(values) => html`<${Estimate} sae=${sae} asked=${JSON.stringify(values)} spec=${() => spec(sae, query, values, lists)} />`}
+    ${(values) => html`
+      ${asks(values) && values.endpoint && html`<${ListModels} key=${values.endpoint} name=${values.endpoint} found=${setModels} />`}
+      ${asks(values) && !endpoints.length && html`<p class="help">No LLM is set up to judge: add an endpoint in the settings.</p>`}
+      <${Estimate} sae=${sae} asked=${JSON.stringify(values)} spec=${() => spec(sae, query, values, lists)} />`}
   </${Form}>`;
 }
 

@@ -42,5 +42,5 @@ export function useLoaded(path, state) {
     return () => (wanted = false);
   }, [path, state, turn]);
   const isOfIt = answer.path === path;
-  return { found: isOfIt ? answer.found : undefined, failed: isOfIt ? answer.failed : undefined, again: () => setTurn(turn + 1) };
+  return { found: isOfIt ? answer.found : undefined, failed: isOfIt ? answer.failed : undefined, again: () => setTurn((n) => n + 1) };
 }
