@@ -61,6 +61,9 @@ export function bandOf(range, strength) {
   return side(range, strength < 0 ? "low" : "high", most).find(({ to }) => Math.abs(strength) <= to).name;
 }
 
+/** The strength that a slider begins at: half a nat. @param {Range} range */
+export const beginning = (range) => Number((range.kl["0.5"].high ?? 1).toPrecision(2));
+
 /** What a strength does, as calibration has found it. @param {Range} range */
 export function bandWords(range, strength) {
   if (strength === 0) return "";

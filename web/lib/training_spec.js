@@ -75,7 +75,8 @@ export function commandOf(spec, fields) {
     typeof value === "boolean" ? `--${value ? "" : "no-"}${option(name)}` : `--${option(name)} ${quoted([value].flat().join(","))}`)].join(" ");
 }
 
-const quoted = (text) => (/^[\w.,:@%+/=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+/** As a shell takes a word. */
+export const quoted = (text) => (/^[\w.,:@%+/=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** The spec that goes on with an SAE, up to `tokens` in all; what was chosen then stays chosen. Its `recipe` as the API gives it. */
 export function extended({ name, spec, resolved = {} }, tokens) {

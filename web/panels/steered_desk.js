@@ -45,7 +45,9 @@ export function useDesk(sae, query) {
     sample: (fields) => setSampling((was) => ({ ...was, ...fields })),
     keep: (fields) => keep(sae.name, fields),
     steering: asked(edits),
-    ready: asked(edits).length > 0 && edits.every(({ off, strength }) => off || strength !== null),
+    ready: asked(edits).length > 0,
+    /** What a text is written with stays, whatever calibration finds afterwards. */
+    settle: () => setEdits((was) => was.map((one) => (one.off || one.strength !== null ? one : { ...one, strength: 1 }))),
   };
 }
 
