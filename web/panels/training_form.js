@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { submit } from "../api.js";
-import { count } from "../lib/format.js";
+import { count, share } from "../lib/format.js";
 import { usualHook } from "../lib/hooks.js";
 import { freeName, saeName } from "../lib/names.js";
 import { TRANSCODERS, heeded, numbersOf, numbersText, presetOf, specOf, valuesOf } from "../lib/training_spec.js";
@@ -36,7 +36,8 @@ export function TrainingForm({ schema, start, texts, hook, wanted }) {
     return renamed ? { ...now, name: nameFor(modelOf(now.tokenization)?.name, now.hook) } : now;
   });
   const spec = specOf(values);
-  const plan = useAsked("/api/plan", values.name && values.hook.length ? { spec } : null);
+  const lacks = !values.hook.length ? "Choose a hook first." : !values.name ? "Say what to call it first." : "";
+  const plan = useAsked("/api/plan", lacks ? null : { spec });
   const errors = { ...plan.fields, ...failed?.fields };
   const send = async (event) => {
     event.preventDefault();
@@ -64,10 +65,9 @@ export function TrainingForm({ schema, start, texts, hook, wanted }) {
         value=${values.name} set=${(name) => { setNamed(true); change({ name }); }} />
       <section aria-label="More settings"><${Folded} ...${form} schema=${{ ...schema, start: start.values }} /></section>
     </div>
-    <div class="beside-form"><${Plan} answer=${plan} use=${(field, value) => change({ [field]: value })} />
+    <div class="beside-form"><${Plan} answer=${plan} lacks=${lacks} use=${(field, value) => change({ [field]: value })} />
       ${failed && html`<p class="refusal" role="alert">${failed.message}</p>`}
-      <p class="verbs"><button type="submit" class="first" disabled=${busy || !values.hook.length}>${busy ? "Sending…" : "Train"}</button>
-        ${!values.hook.length && html`<span class="details">Choose a hook first.</span>`}</p></div>
+      <p class="verbs"><button type="submit" class="first" disabled=${busy || !values.hook.length}>${busy ? "Sending…" : "Train"}</button></p></div>
   </form>`;
 }
 
@@ -120,17 +120,18 @@ function Architectures({ values, set, errors }) {
 function Numbers({ values, set, errors, texts }) {
   const several = (name) => {
     const numbers = numbersOf(values[name] ?? "");
-    return numbers.length > 1 ? ` ${count(numbers.length)} values: ${numbers.map((one) => numbersText(one)).join(" and ")}.` : "";
+    if (numbers.length > 1) return ` ${count(numbers.length)} values: ${numbers.map((one) => numbersText(one)).join(" and ")}.`;
+    return values[name]?.includes(",") && numbers[0] >= 10_000 ? ` One value, ${numbersText(numbers)}; with a space behind the comma there are several.` : "";
   };
   const there = texts.find(({ name }) => name === values.tokenization)?.tokens;
   const [tokens] = numbersOf(values.tokens ?? "");
-  const passes = there && tokens > 0 ? ` ${(tokens / there).toFixed(1)} times the text.` : "";
+  const read = there && tokens > 0 ? (tokens < there ? ` ${share(tokens / there)} of the text.` : ` ${(tokens / there).toFixed(1)} times the text.`) : "";
   const of = (name, label, help) => heeded(name, values) && html`<${Field} key=${name} name=${name} label=${label} inputmode="decimal" help=${help} error=${errors[name]}
     value=${values[name] ?? ""} set=${(value) => set({ [name]: value })} />`;
   return html`<div class="fieldgrid">
     ${of("width", "Width", `Latents, commonly 8 to 32 times the width of the hook; several with commas.${several("width")}`)}
     ${of("k", "k", `Latents that fire on a token.${several("k")}`)}
     ${of("l1", "l1", `Weight of L1: more is sparser; 0.2, for gated 0.3, when left empty.${several("l1")}`)}
-    ${of("tokens", "Training tokens", `More is better.${passes}`)}
+    ${of("tokens", "Training tokens", values.steps ? "Not heeded: steps are given below." : `More is better.${read}`)}
   </div>`;
 }
