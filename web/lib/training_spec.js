@@ -32,6 +32,21 @@ export function heeded(name, { architecture = [] }) {
   return true;
 }
 
+// What the studio lets be another when a training goes on: how long it takes, and with what means.
+const MAY_DIFFER = new Set(["tokens", "steps", "checkpoint_every_s", "keep_checkpoints", "evaluate_every", "saes_at_once", "whole_model", "forward_tokens", "micro_tokens", "threads"]);
+
+/** Whether a person can choose a field: it is heeded, and not settled by an SAE that is trained further. */
+export const isOpen = (name, values) => heeded(name, values) && (!values.extends || MAY_DIFFER.has(name));
+
+/** Why a training cannot be asked for as it stands in the form; "" when it can. `seen`: tokens that the SAE it goes on with was trained on. */
+export function lacking(values, seen) {
+  if (!values.hook.length) return "Choose a hook first.";
+  if (!values.name) return "Say what to call it first.";
+  const [tokens] = numbersOf(values.tokens ?? "");
+  if (values.extends && !values.steps && tokens <= seen) return `${values.extends} was trained on ${numbersText(seen)} tokens already: ask for more than that in all.`;
+  return "";
+}
+
 /** What stands in a form for a spec: texts for numbers, lists for hooks and architectures, "" for what is left open. */
 export function valuesOf(spec) {
   const shown = (name, value) => {

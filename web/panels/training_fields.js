@@ -2,7 +2,7 @@
 
 import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
-import { heeded } from "../lib/training_spec.js";
+import { isOpen } from "../lib/training_spec.js";
 
 const PRECISIONS = ["auto", "fp32", "bf16", "fp16", "int8", "nf4"].map((one) => [one, one]);
 const KEPT = [["no", "no"], ["bf16", "bf16"], ["int8", "int8"]];
@@ -21,7 +21,8 @@ const GROUPS = [
 /** What may be left as it is. A group with something wrong in it stands open. */
 export function Folded({ values, set, schema, errors }) {
   return GROUPS.map(([title, fields]) => {
-    const shown = fields.filter(([name]) => heeded(name, values));
+    const shown = fields.filter(([name]) => isOpen(name, values));
+    if (!shown.length) return null;
     const changed = shown.filter(([name]) => values[name] !== schema.start[name]).length;
     return html`<details class="group" key=${title} open=${shown.some(([name]) => errors[name])}>
       <summary>${title} ${changed > 0 && html`<span class="number">${changed} changed</span>`}</summary>

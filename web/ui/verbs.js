@@ -47,7 +47,7 @@ const isMuch = (job) => isLive(job) && between(job.started_at, new Date(clock.pe
 
 const loses = (job) =>
   job.kind === "train"
-    ? "Its checkpoint is kept: “Try again” goes on from there. No SAE is made now."
+    ? "What it has learned so far is saved as an SAE, and its checkpoint is kept: “Try again” goes on from there."
     : "What it has finished stays; what it is at is lost.";
 
 /** Why the studio did not do what was asked. */
