@@ -55,13 +55,13 @@ export const figure = (key) => BY_KEY.get(key);
 /** "0.119 to 0.128", an interval as `show` writes it; a dash where there is none. */
 export const between = (found, show) => (found?.interval ? found.interval.map((end) => show(end)).join(" to ") : "—");
 
-/** From where to where a line must go that all figures, `{value, interval}`, lie on, with some room: `[low, high]`. */
-export function spanOf(figures) {
+/** From where to where a line must go that all figures, `{value, interval}`, lie on, with some room: `[low, high]`; it begins at `from` where none is below. */
+export function spanOf(figures, from) {
   const ends = figures.flatMap((found) => (found && known(found.value) ? [found.value, ...(found.interval ?? [])] : []));
   if (!ends.length) return [0, 1];
   const [least, most] = [Math.min(...ends), Math.max(...ends)];
   const room = (most - least || Math.abs(most) || 1) * 0.08;
-  return [least - room, most + room];
+  return [from <= least ? from : least - room, most + room];
 }
 
 /** Where on a line from `low` to `high` a value lies, in per cent. */
