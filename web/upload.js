@@ -29,9 +29,9 @@ export async function send(name, files, told, signal) {
   const here = new Map(upload.files.map((file) => [file.path, file.received_bytes]));
   for (const file of files) {
     const others = [...here].reduce((sum, [path, bytes]) => (path === file.name ? sum : sum + bytes), 0);
-    await sendOne(upload.id, file, here.get(file.name), (at) => {
+    await sendOne(upload.id, file, here.get(file.name), (at, stage = "sending") => {
       here.set(file.name, at);
-      told({ stage: "sending", done: others + at, total });
+      told({ stage, done: others + at, total });
     }, signal);
   }
   signal.throwIfAborted();
@@ -70,6 +70,7 @@ async function sendOne(id, file, from, told, signal) {
       at = standsAt(await put(id, file, at, signal), file);
     } catch (error) {
       signal.throwIfAborted();
+      told(at, "waiting");
       if (failures === PAUSES_MS.length || (error instanceof ApiError && !MAY_PASS.has(error.status))) throw error;
       await new Promise((resolve) => setTimeout(resolve, PAUSES_MS[failures]));
       signal.throwIfAborted();

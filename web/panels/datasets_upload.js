@@ -77,7 +77,7 @@ const nameOf = (files) => (files.length === 1 ? files[0].name : `${files[0].name
 /** How far they are. */
 function Going({ files, news, wrong, cancel, again }) {
   const total = files.reduce((sum, file) => sum + file.size, 0);
-  const words = { reading: "Reading, so that what arrives can be checked", sending: "Sending" };
+  const words = { reading: "Reading, so that what arrives can be checked", sending: "Sending", waiting: "The studio does not take it now; trying again, at" };
   const part = news.total ? news.done / news.total : null;
   return html`<div class="going" role="group" aria-label="Upload">
     <p><b>${nameOf(files)}</b> <span class="help">${count(files.length)} ${files.length === 1 ? "file" : "files"}, ${size(total)}</span></p>
