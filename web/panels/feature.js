@@ -28,7 +28,7 @@ export function Feature({ sae, index, query }) {
   const link = (one, rel, words) =>
     one && html`<a class="button" rel=${rel} title=${`the key ${rel === "prev" ? "[" : "]"}`} href=${place("features", [sae.name, one.index], one.query)}>${words}</a>`;
   const verbs = html`
-    <a class="button first" href=${place("steering", [sae.name], { features: index })}>Steer with this</a>
+    ${!failed && html`<a class="button first" href=${place("steering", [sae.name], { features: index })}>Steer with this</a>`}
     ${link(way.before, "prev", "Previous")} ${link(way.after, "next", "Next")}
     <a href=${place("features", [sae.name], query)}>All features</a>`;
   return html`<${Panel} title=${`Feature ${index} of ${sae.name}`} verbs=${verbs}>

@@ -1,9 +1,10 @@
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { post, put } from "../api.js";
 import { sayer } from "../lib/feature_words.js";
 import { ago, count, number, share } from "../lib/format.js";
 import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
+import { focusFirst, useFocusBack } from "../ui/focus.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Term } from "../ui/term.js";
@@ -15,10 +16,25 @@ export function Called({ sae, feature, changed }) {
   const [failed, setFailed] = useState(null);
   const at = `/api/saes/${sae.id}/features/${index}`;
   const { found, again } = useLoaded(`${at}/labels`, `${label?.id} ${label?.status} ${score?.value}`);
-  const done = (promise) => promise.then(() => { setFailed(null); setEdited(null); changed(); again(); }, (error) => setFailed(said(error)));
+  const change = useFocusBack(edited !== null);
+  const busy = useRef(false);
+  const done = async (ask) => {
+    if (busy.current) return;
+    busy.current = true;
+    try {
+      await ask();
+      setFailed(null);
+      changed();
+      again();
+    } catch (error) {
+      setFailed(said(error));
+    } finally {
+      busy.current = false;
+    }
+  };
   const keep = (event) => {
     event.preventDefault();
-    done(put(`${at}/label`, { text: edited.text, explanation: edited.explanation || null }));
+    done(() => put(`${at}/label`, { text: edited.text, explanation: edited.explanation || null }).then(() => setEdited(null)));
   };
   const current = found?.labels.find((one) => one.current);
   return html`<section class="card" aria-labelledby="called">
@@ -28,10 +44,10 @@ export function Called({ sae, feature, changed }) {
       : html`<p class=${label ? "label" : "label faint"}>${label?.text ?? "No label yet"}</p>
         ${label?.explanation && html`<p class="explanation">${label.explanation}</p>`}
         ${label && html`<p class="details">${provenance(label)}</p>`}
-        <p class="verbs"><button onClick=${() => setEdited({ text: label?.text ?? "", explanation: label?.explanation ?? "" })}>${label ? "Change" : "Write one"}</button>
+        <p class="verbs"><button ref=${change} onClick=${() => setEdited({ text: label?.text ?? "", explanation: label?.explanation ?? "" })}>${label ? "Change" : "Write one"}</button>
           ${label && label.provider !== "person" && label.status === "proposed" && html`
-            <button aria-label="Accept this label" onClick=${() => done(post(`/api/saes/${sae.id}/labels/${label.id}/accept`))}>Accept</button>
-            <button aria-label="Reject this label" onClick=${() => done(post(`/api/saes/${sae.id}/labels/${label.id}/reject`))}>Reject</button>`}</p>`}
+            <button aria-label="Accept this label" onClick=${() => done(() => post(`/api/saes/${sae.id}/labels/${label.id}/accept`))}>Accept</button>
+            <button aria-label="Reject this label" onClick=${() => done(() => post(`/api/saes/${sae.id}/labels/${label.id}/reject`))}>Reject</button>`}</p>`}
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     ${!label && found?.failure && html`<p class="details">The last try gave none ${ago(found.failure.at, slowClock.value)}: ${found.failure.reason}</p>`}
     ${current && html`<${Scores} scores=${current.scores} />`}
@@ -43,18 +59,9 @@ function Edit({ edited, set, keep }) {
   const typed = (name) => ({ target }) => set({ ...edited, [name]: target.value });
   const keys = (event) => event.key === "Escape" && set(null);
   return html`<form onSubmit=${keep} onKeyDown=${keys}>
-    <label class="field">Label <input maxlength="200" required autofocus ref=${focusFirst} value=${edited.text} onInput=${typed("text")} /></label>
+    <label class="field">Label <input maxlength="200" required ref=${focusFirst} value=${edited.text} onInput=${typed("text")} /></label>
     <label class="field">Explanation <textarea rows="3" maxlength="2000" value=${edited.explanation} onInput=${typed("explanation")}></textarea></label>
     <p class="verbs"><button type="submit" class="first">Keep</button><button type="button" onClick=${() => set(null)}>Cancel</button></p></form>`;
-}
-
-/** Once, when it comes: not whenever what is around it is drawn anew. */
-export function focusFirst(input) {
-  if (input && !input.dataset.seen) {
-    input.dataset.seen = "yes";
-    input.focus();
-    input.select();
-  }
 }
 
 /** Who said it, when, by which prompt, how sure, and what a person thinks of it. */
@@ -84,6 +91,6 @@ function Earlier({ sae, labels, done }) {
   if (!labels.length) return null;
   return html`<details><summary>${labels.length === 1 ? "Another label" : `${labels.length} other labels`}</summary><ul class="earlier">${labels.map((one) => html`<li key=${one.id}>
     <p>${one.text}</p><p class="details">${provenance(one)}${one.scores[0] ? ` · ${one.scores[0].method} ${number(one.scores[0].balanced_accuracy, 2)}` : ""}</p>
-    <p class="verbs"><button aria-label=${`Take instead: ${one.text}`} onClick=${() => done(post(`/api/saes/${sae.id}/labels/${one.id}/accept`))}>Take instead</button>
-      ${one.status !== "rejected" && html`<button aria-label=${`Reject: ${one.text}`} onClick=${() => done(post(`/api/saes/${sae.id}/labels/${one.id}/reject`))}>Reject</button>`}</p></li>`)}</ul></details>`;
+    <p class="verbs"><button aria-label=${`Take instead: ${one.text}`} onClick=${() => done(() => post(`/api/saes/${sae.id}/labels/${one.id}/accept`))}>Take instead</button>
+      ${one.status !== "rejected" && html`<button aria-label=${`Reject: ${one.text}`} onClick=${() => done(() => post(`/api/saes/${sae.id}/labels/${one.id}/reject`))}>Reject</button>`}</p></li>`)}</ul></details>`;
 }

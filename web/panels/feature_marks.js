@@ -3,15 +3,16 @@ import { patch } from "../api.js";
 import { named } from "../lib/names.js";
 import { place } from "../lib/route.js";
 import { useLoaded } from "../ui/asked.js";
+import { focusFirst, useFocusBack } from "../ui/focus.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
-import { focusFirst } from "./feature_label.js";
 
 /** What a person has marked: a star, a note, and the lists that it is in. */
 export function Marks({ sae, feature, changed }) {
   const { marks, index } = feature;
   const [note, setNote] = useState(null);
   const [failed, setFailed] = useState(null);
+  const write = useFocusBack(note !== null);
   const mark = (edit) => patch(`/api/saes/${sae.id}/features/${index}`, edit).then(() => { setFailed(null); changed(); }, (error) => { setFailed(said(error)); throw error; });
   const keep = (event) => {
     event.preventDefault();
@@ -22,7 +23,7 @@ export function Marks({ sae, feature, changed }) {
     ${note === null
       ? html`${marks.note && html`<p class="text">${marks.note}</p>`}
         <p class="verbs"><button aria-pressed=${marks.starred} onClick=${() => mark({ starred: !marks.starred }).catch(() => {})}>${marks.starred ? "★ Starred" : "☆ Star"}</button>
-        <button onClick=${() => setNote(marks.note ?? "")}>${marks.note ? "Change the note" : "Write a note"}</button></p>`
+        <button ref=${write} onClick=${() => setNote(marks.note ?? "")}>${marks.note ? "Change the note" : "Write a note"}</button></p>`
       : html`<form onSubmit=${keep}><label class="field">Note <textarea rows="3" ref=${focusFirst} value=${note} onInput=${(event) => setNote(event.target.value)}></textarea></label>
         <p class="verbs"><button type="submit" class="first">Keep</button><button type="button" onClick=${() => setNote(null)}>Cancel</button></p></form>`}
     <${Lists} sae=${sae} lists=${marks.lists} mark=${mark} />

@@ -50,7 +50,7 @@ function List({ saes, sae, query }) {
   const has = found.total !== null;
   const [turn, setTurn] = useState(0);
   const again = () => {
-    setFound({ total: null });
+    setFound(({ total }) => ({ total }));
     setTurn((n) => n + 1);
   };
   const isLost = phase.value !== "live";

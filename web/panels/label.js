@@ -14,12 +14,14 @@ export function LabelFeatures({ sae, query, found, onClose }) {
   const templates = useLoaded("/api/templates").found?.templates ?? [{ name: "default" }];
   const [models, setModels] = useState([]);
   const defaults = useLabelDefaults();
+  const [model, ...limits] = asking(endpoints, asks, models);
   const fields = [
     { name: "endpoint", label: "Who is asked", kind: "choice",
       choices: [["tokens", "nobody: a description from the tokens, without an LLM"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])] },
+    model,
     ...which(sae, query, lists, found.total, [["unlabeled", "those that are alive and have no label"]]),
     { name: "template", label: "Prompt", kind: "choice", choices: templates.map((one) => [one.name, one.name]), when: asks },
-    ...asking(endpoints, asks, models),
+    ...limits,
     { name: "again", label: "Also those that have one", kind: "switch", folded: true, help: "a person's label is never replaced" },
   ];
   const start = { ...defaults, which: "unlabeled", top: 100, template: "default", list: lists[0]?.name ?? "" };

@@ -17,11 +17,13 @@ export function ScoreLabels({ sae, query, found, onClose }) {
   const [endpoints, lists] = [useEndpoints(), useLists(sae)];
   const [models, setModels] = useState([]);
   const defaults = useLabelDefaults();
+  const [model, ...limits] = asking(endpoints, asks, models);
   const fields = [
     ...METHODS.map(([name, label]) => ({ name, label, kind: "switch" })),
     { name: "endpoint", label: "Who judges", kind: "choice", choices: [["", "choose an endpoint"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])], when: asks, needed: true },
+    model,
     ...which(sae, query, lists, found.total, [["all", "all that have a label"]]),
-    ...asking(endpoints, asks, models),
+    ...limits,
     { name: "examples", label: "Texts in which it fires, and as many in which not", kind: "number", min: 2, max: 200, folded: true, help: "20 when left empty" },
     { name: "again", label: "Also those that have one already", kind: "switch", folded: true },
   ];
