@@ -63,8 +63,9 @@ export function deed({ op = "add", strength }) {
   return op === "add" ? signed(strength) : op === "clamp" ? `clamp ${short(strength)}` : `× ${short(strength)}`;
 }
 
-/** "12 +1.5"; the SAE stands before it unless that is `sae`. */
-export const saidEdit = (one, sae) => `${one.sae && one.sae !== sae ? `${one.sae}/` : ""}${one.feature} ${deed(one)}`;
+/** "12 +1.5", "12 +1.5 (generated)"; the SAE stands before it unless that is `sae`. */
+export const saidEdit = (one, sae) =>
+  `${one.sae && one.sae !== sae ? `${one.sae}/` : ""}${one.feature} ${deed(one)}${(one.scope ?? "all") === "all" ? "" : ` (${one.scope})`}`;
 
 export const saidEdits = (edits, sae) => edits.map((one) => saidEdit(one, sae)).join(", ");
 

@@ -30,7 +30,7 @@ test("only what is on is asked for", () => {
 });
 
 test("edits are said in words", () => {
-  assert.equal(saidEdits([edit({ strength: 1.23456 }), edit({ sae: "o", strength: -2 }), edit({ op: "scale", strength: 3 })], "s"), "1 +1.23, o/1 −2, 1 × 3");
+  assert.equal(saidEdits([edit({ strength: 1.23456 }), edit({ sae: "o", strength: -2 }), edit({ op: "scale", strength: 3, scope: "from:2" })], "s"), "1 +1.23, o/1 −2, 1 × 3 (from:2)");
   assert.deepEqual([0, -0, null].map((strength) => deed({ strength })), ["0", "0", "…"]);
   assert.deepEqual([[1, "add"], [-1, "add"], [0, "add"], [1, "scale"], [0.5, "scale"], [-1, "scale"], [1, "ablate"], [2, "clamp"]].map(([strength, op]) => word({ op, strength })),
     ["amplified", "suppressed", "as it is", "as it is", "weakened", "suppressed", "ablated", "held"]);
