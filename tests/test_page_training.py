@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from browsing import (
     training,
     until,
 )
+from click.testing import CliRunner
+from mistudio.cli import main
 from mistudio.recipes import extended
 from studio import running
 
@@ -157,10 +160,24 @@ def test_without_a_text_the_form_says_where_one_is_made(studio: str, open_page: 
 
 def test_the_same_again_opens_the_form_with_all_that_was_asked(studio: str, open_page: OpenPage) -> None:
     until(studio, training(studio), "done")
-    fields = {"width": [512, 1024], "k": 16, "lr": 0.0005, "outliers": True, "whole_model": False, "tokens": 5_000_000}
-    job = submit(studio, kind="train", tokenization="stories-pico", hook=HOOK, name="grid", **fields)
+    fields = {
+        "hook": [HOOK, "blocks.2.hook_mlp_out"],
+        "width": [512, 1024],
+        "k": 16,
+        "lr": 0.0005,
+        "outliers": True,
+        "whole_model": False,
+        "tokens": 5_000_000,
+    }
+    job = submit(studio, kind="train", tokenization="stories-pico", name="grid", **fields)
     until(studio, job, "done")
     page = open_page(studio, f"training/{job}")
+    line = section(page, "What was asked").get_by_text("mistudio train start").inner_text()
+    typed = shlex.split(line.replace("--name grid", "--name typed"))[1:]
+    told = CliRunner(env={"MISTUDIO_HOST": studio}).invoke(main, [*typed, "--detach"])
+    assert told.exit_code == 0, told.output
+    was = call(studio, f"/api/jobs/{job}")["spec"]
+    assert call(studio, "/api/jobs?limit=1")["jobs"][0]["spec"] == {**was, "name": "typed"}
     page.get_by_role("link", name="The same again with changes").click()
     expect(page.get_by_label("Width", exact=True)).to_have_value("512, 1,024")
     expect(page.get_by_label("What to call it")).to_have_value("grid-2")
@@ -169,7 +186,6 @@ def test_the_same_again_opens_the_form_with_all_that_was_asked(studio: str, open
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_role("heading", name="grid-2")).to_be_visible()
     newest = call(studio, "/api/jobs?limit=1")["jobs"][0]["spec"]
-    was = call(studio, f"/api/jobs/{job}")["spec"]
     assert newest == {**was, "name": "grid-2"}
 
 

@@ -86,8 +86,12 @@ export function commandOf(spec, fields) {
   const same = (name, value) => JSON.stringify(lone([value].flat())) === JSON.stringify(lone([fields[name]?.default ?? null].flat()));
   const given = Object.entries(spec).filter(([name, value]) => !NEVER.has(name) && value !== null && !same(name, value));
   const option = (name) => name.replaceAll("_", "-");
-  return ["mistudio train start", ...given.map(([name, value]) =>
-    typeof value === "boolean" ? `--${value ? "" : "no-"}${option(name)}` : `--${option(name)} ${quoted([value].flat().join(","))}`)].join(" ");
+  const said = ([name, value]) => {
+    if (typeof value === "boolean") return [`--${value ? "" : "no-"}${option(name)}`];
+    const times = name === "hook" ? [value].flat() : [[value].flat().join(",")]; // several hooks are said one by one
+    return times.map((one) => `--${option(name)} ${quoted(one)}`);
+  };
+  return ["mistudio train start", ...given.flatMap(said)].join(" ");
 }
 
 /** As a shell takes a word. */

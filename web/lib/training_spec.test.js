@@ -42,7 +42,7 @@ test("a preset is known by its values", () => {
 
 test("the line for the terminal says what is not so anyway, and is quoted", () => {
   const spec = { kind: "train", name: "a", hook: ["x", "y"], architecture: "batchtopk", width: [512, 1024], k: 32, tokens: 2_000_000, skip: true, whole_model: false, preset: null, l1: null };
-  assert.equal(commandOf(spec, FIELDS), "mistudio train start --name a --hook x,y --width 512,1024 --skip --no-whole-model");
+  assert.equal(commandOf(spec, FIELDS), "mistudio train start --name a --hook x --hook y --width 512,1024 --skip --no-whole-model");
   assert.equal(commandOf({ name: "it's" }, FIELDS), "mistudio train start --name 'it'\\''s'");
 });
 

@@ -38,9 +38,9 @@ export function Plan({ answer: { found, failed, busy }, lacks, use }) {
   </section>`;
 }
 
-function fits({ fits, total_bytes, budget: { free_bytes, name } }) {
-  if (fits === null) return `Takes ${size(total_bytes)}; how much is free is not known`;
-  return `${fits ? "Fits" : "Does not fit"}: ${size(total_bytes)} of ${size(free_bytes)} free (${name})`;
+function fits({ fits, total_bytes, budget: { free_bytes, reserve_bytes, name } }) {
+  if (fits === null) return `Takes ${size(total_bytes)} with a reserve of ${size(reserve_bytes)}; how much is free is not known`;
+  return `${fits ? "Fits" : "Does not fit"}: ${size(total_bytes)} with a reserve of ${size(reserve_bytes)}, of ${size(free_bytes)} free (${name})`;
 }
 
 const time = ({ seconds }) => (seconds === null ? "How long is not known: nothing of this size has run here" : about(seconds).replace(/^./, (first) => first.toUpperCase()));
