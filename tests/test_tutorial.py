@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from served_studio import Served, served
 from tutorial_hub import BLOCKS, DATASET, FULL, MODEL, SMALL, pieces, write_dataset, write_model
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 TOKEN = f"hf_{secrets.token_hex(17)}"
