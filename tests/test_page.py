@@ -147,7 +147,7 @@ async def test_nothing_else_is_given_out(studio: Studio, path: str) -> None:
 
 @needs_vendor
 def test_it_is_light() -> None:
-    assert sum(file.stat().st_size for file in SOURCES) <= 240 * KIB
+    assert sum(file.stat().st_size for file in SOURCES) <= 480 * KIB
     found = page.load()
     loaded = [path for path in found.paths if not path.endswith(".txt")]
     assert sum(len(gzip.compress(found.read(path)[0])) for path in loaded) <= 250 * KIB

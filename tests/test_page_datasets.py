@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from urllib.error import HTTPError
 import pytest
 from browsing import IN_A_BROWSER, OpenPage, Page, call, dataset, expect, section, until
 from hub import Hub, served_hub  # noqa: F401
-from studio import running
+from studio import end, running, started
 
 pytestmark = IN_A_BROWSER
 
@@ -123,6 +125,81 @@ def test_files_of_the_browser_are_sent_in_parts_looked_at_and_taken_back(tmp_pat
         assert page.locator("main img").count() == 0 and page.title() == "miStudio"
 
 
+def test_an_upload_goes_on_when_the_studio_was_killed_in_between_and_a_cancelled_one_leaves_nothing(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    (tmp_path / "large.txt").write_text("word " * 3_000_000)  # four parts
+    daemon, url = started(tmp_path / "data", "paced_worker.py")
+    try:
+        page = open_page(url, "datasets")
+        button(page, "Add dataset").click()
+        page.get_by_label("This browser").check()
+        offsets: list[int] = []
+
+        def killed(route: Any) -> None:
+            nonlocal daemon
+            offsets.append(int(route.request.url.rpartition("=")[2]))
+            if len(offsets) == 3:
+                end(daemon, signal.SIGKILL)
+                daemon, _ = started(tmp_path / "data", "paced_worker.py", int(url.rpartition(":")[2]))
+                route.abort()
+            else:
+                route.continue_()
+
+        page.route("**/api/uploads/*?*", killed)
+        page.get_by_label("Files").set_input_files([tmp_path / "large.txt"])
+        expect(page.get_by_text("All of it is on the studio's machine.")).to_be_visible()
+        assert [at >> 22 for at in offsets] == [0, 1, 2, 2, 3]
+        (upload,) = call(url, "/api/uploads")["uploads"]
+        assert upload["complete"]
+        button(page, "Take it back").click()
+        # Taken back before the studio has answered that there is one.
+        page.unroute("**/api/uploads/*?*")
+        page.route("**/api/uploads", lambda route: (time.sleep(route.request.method == "POST"), route.continue_()))
+        with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+            with page.expect_request(lambda request: request.method == "POST"):
+                page.get_by_label("Files").set_input_files([tmp_path / "large.txt"])
+            page.keyboard.press("Escape")
+        assert call(url, "/api/uploads")["uploads"] == []
+    finally:
+        end(daemon, signal.SIGTERM)
+
+
+def test_an_answer_about_another_source_is_dropped_and_what_is_wrong_is_said_somewhere(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    def seen(route: Any) -> None:
+        source = route.request.post_data_json["source"]
+        time.sleep(source == "a/slow")
+        configs = {"config": source, "configs": [source, "other"], "split": "train", "splits": ["train"]}
+        route.fulfill(json={"source": source, **configs, "text_columns": ["text"], "columns": [], "rows": []})
+
+    wrong = {"error": {"code": "invalid", "message": "config: is no such", "fields": {"config": "is no such"}}}
+    with running(tmp_path / "data", "paced_worker.py") as url:
+        page = open_page(url, "datasets")
+        page.route("**/api/datasets/preview", seen)
+        page.route("**/api/jobs", lambda route: route.fulfill(status=400, json=wrong))
+        button(page, "Add dataset").click()
+        source = page.get_by_label("Where it comes from")
+        source.fill("a/slow")
+        with page.expect_response("**/preview"):
+            button(page, "Preview").click()
+            source.fill("a/other")
+        expect(button(page, "Preview")).to_be_enabled()
+        expect(page.get_by_role("group", name="What is there")).to_have_count(0)
+        dialog(page).get_by_role("button", name="Add").click()
+        expect(dialog(page).get_by_role("alert")).to_have_text("config: is no such")
+        button(page, "Preview").click()
+        expect(page.get_by_label("Configuration")).to_have_value("a/other")
+        dialog(page).get_by_role("button", name="Add").click()
+        expect(dialog(page).get_by_role("alert")).to_have_text("is no such")
+        page.get_by_text("It is private or gated").click()
+        page.get_by_label("Token of the Hub").fill("hf_x")
+        with page.expect_request("**/api/secrets/hf"):
+            page.get_by_label("Token of the Hub").press("Enter")  # keeps the token, and sends no form
+        expect(dialog(page)).to_be_visible()
+
+
 def test_what_is_sent_goes_with_a_dialog_that_is_closed(tmp_path: Path, open_page: OpenPage) -> None:
     (tmp_path / "a.txt").write_text("text")
     with running(tmp_path / "data", "paced_worker.py") as url:
@@ -145,7 +222,7 @@ def test_what_is_on_its_way_and_what_has_failed_stands_in_the_panel(tmp_path: Pa
         coming = section(page, "Datasets on their way")
         expect(coming.get_by_role("article", name="Add dataset slow")).to_contain_text("1 of 2")
         expect(coming).to_contain_text("no text in <img")
-        expect(button(page, f"Retry job {failed}")).to_be_visible()
+        expect(button(page, f"Try again job {failed}")).to_be_visible()
         button(page, f"Dismiss job {failed}").click()
         expect(coming).not_to_contain_text("no text in")
         button(page, f"Stop job {going}").click()

@@ -94,6 +94,32 @@ def test_keys_are_listed_do_what_the_list_says_and_can_be_switched_off(studio: s
     expect(page.get_by_role("checkbox")).not_to_be_checked()
 
 
+def test_in_the_list_of_features_each_key_does_one_thing_and_g_leads_out_of_it(
+    made_studio: str, open_page: OpenPage
+) -> None:
+    page = open_page(made_studio, "datasets")
+    keys = page.keyboard
+    expect(page.get_by_role("table", name="Datasets")).to_be_visible()
+    keys.type("gf")
+    expect(page.get_by_role("grid").get_by_role("row").nth(5)).to_be_visible()
+    own = "[...document.styleSheets].filter((one) => !one.disabled).map(({ href }) => href.split('/').at(-1))"
+    assert page.evaluate(own) == ["tokens.css", "base.css", "shell.css", "ui.css", "features.css"]
+    for at, key in enumerate("jjjk"):
+        keys.type(key)
+        expect(page).to_have_url(re.compile(rf"at={[0, 1, 2, 1][at]}$"))
+    listed = call(made_studio, "/api/saes/pico-small/features?sort=-max&limit=4")["features"]
+    keys.press("Enter")
+    for key, row in (("", 1), ("]", 2), ("]", 3), ("[", 2)):
+        keys.type(key)
+        expect(page).to_have_url(re.compile(rf"/pico-small/{listed[row]['index']}\?"))
+    page.get_by_role("link", name="All features").click()
+    page.get_by_role("grid").focus()
+    keys.type("gj")
+    expect(page.get_by_role("heading", name="Jobs")).to_be_focused()
+    page.goto(f"{made_studio}/#/jobs/abc")
+    expect(page.get_by_role("alert")).to_have_text("Jobs have numbers, and this is none.")
+
+
 # -- how it looks ------------------------------------------------------------------------------------------------------
 
 

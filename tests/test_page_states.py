@@ -63,7 +63,7 @@ def is_well(page: Any, what: str, *schemes: str) -> None:
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[str]:
-    with running(tmp_path / "data", "paced_worker.py") as url:
+    with running(tmp_path / "data", "telling_worker.py") as url:
         yield url
 
 
@@ -124,8 +124,8 @@ def test_a_studio_that_fails_is_said_to_fail_and_not_to_be_empty(studio: str, op
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with very much in it: what a few jobs have left, many times."""
     data = tmp_path_factory.mktemp("full") / "data"
-    with running(data, "paced_worker.py") as url:
-        until(url, dataset(url, "markup", "/text/nowhere"), "failed")
+    with running(data, "telling_worker.py") as url:
+        until(url, dataset(url, "fail", "/text/nowhere"), "failed")
         until(url, training(url), "done")
     for folder, made in (("saes", "stories-l3"), ("datasets", "stories")):
         for n in range(MANY):
@@ -141,7 +141,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def full_studio(full: Path) -> Iterator[tuple[list[Process], str]]:
-    process, url = started(full, "paced_worker.py")
+    process, url = started(full, "telling_worker.py")
     processes = [process]
     yield processes, url
     end(processes[-1], signal.SIGTERM)
@@ -165,7 +165,7 @@ def test_a_full_studio_shows_it_and_stays_whole_when_the_line_is_cut(
         if panel != "jobs":
             expect(main).to_contain_text(re.compile(words))
         is_well(page, f"{panel}, disconnected", "dark")
-    processes.append(started(full, "paced_worker.py", int(url.rpartition(":")[2]))[0])
+    processes.append(started(full, "telling_worker.py", int(url.rpartition(":")[2]))[0])
     expect(page.get_by_text("No connection")).to_have_count(0)
     for panel, (_, _, words) in PANELS.items():
         expect(goes_to(page, panel)).to_contain_text(re.compile(words))

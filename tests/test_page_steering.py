@@ -167,6 +167,7 @@ def swept_and_taken(page: Page, url: str, index: int) -> None:
         assert [cells[0], *cells[1:3], cells[4]] == [name, *measures, one["text"]]
     chart = page.get_by_role("figure", name="Perplexity by strength")
     chart.get_by_text("Show data").click()
+    expect(chart.get_by_role("columnheader").first).to_have_text("Strength")
     expect(chart.get_by_role("row").last).to_contain_text(f"{kept['result']['steered'][-1]['perplexity']:.1f}")
     table.get_by_role("button", name="Take strength 2", exact=True).click()
     expect(strength(page, str(index))).to_have_value("2")
@@ -222,6 +223,33 @@ def test_edits_are_changed_by_keys_and_the_address_keeps_them(studio: str, open_
     expect(written(page, "Steered")).to_contain_text("KL")
     told = {"scope": "all", "sae": "t", "feature": 3, "op": "ablate", "strength": 1}
     assert newest(studio, "s")["spec"]["steering"][1] == told
+
+
+def test_a_text_does_not_wait_for_calibration(studio: str, open_page: OpenPage) -> None:
+    page = open_page(studio, "steering/s")
+    asked: list[bool] = []
+
+    def calibrate(route: Any) -> None:
+        asked.append(len(asked) > 0)
+        if asked[-1]:
+            route.continue_()  # the first time it goes on until the page gives it up
+
+    page.route("**/ranges", calibrate)
+    search = page.get_by_role("combobox", name="Add a feature")
+    search.fill("7")
+    search.press("Enter")  # before anything was found of it
+    expect(edit(page, "7").get_by_role("status")).to_contain_text("until then 1, its largest activation")
+    page.get_by_label("Prompt").fill("hello")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(written(page, "Steered")).to_contain_text("KL")
+    assert newest(studio, "s")["spec"]["steering"][0]["strength"] == 1
+    expect(edit(page, "7")).to_contain_text("0.5 nats at")
+    assert asked == [False, True]
+    expect(strength(page, "7")).to_have_value("1")  # what the text was written with
+    page.get_by_role("button", name="Leave out feature 7").click()
+    expect(search).to_be_focused()
+    add(page, "7")
+    expect(strength(page, "7")).to_have_value("1.3")
 
 
 def test_several_samples_and_strengths_stand_side_by_side_and_runs_are_kept_compared_and_deleted(

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import HOOK, IN_A_BROWSER, OpenPage, call, dataset, expect, section, submit, training, until
+from browsing import (
+    HOOK,
+    IN_A_BROWSER,
+    PHONE,
+    OpenPage,
+    call,
+    expect,
+    section,
+    serious,
+    submit,
+    training,
+    until,
+)
+from click.testing import CliRunner
+from mistudio.cli import main
+from mistudio.recipes import extended
 from studio import running
 
 pytestmark = IN_A_BROWSER
@@ -108,6 +124,26 @@ def test_a_grid_says_what_it_makes_and_what_does_not_fit_says_what_would(made_st
     plan.get_by_role("button", name=re.compile(r"^width 2,048")).click()
     expect(width).to_have_value("2,048")
     expect(plan).to_contain_text("Fits")
+    page.get_by_label("Transcoder", exact=True).check()
+    expect(page.get_by_role("alert")).to_contain_text("must be given for a transcoder")
+    page.get_by_label("Hook that is rebuilt").fill("blocks.3.hook_mlp_out")
+    page.get_by_label("Add a linear map of its input").check()
+    expect(plan).to_contain_text("Makes 2 SAEs")
+    page.get_by_label("Transcoder", exact=True).uncheck()
+    expect(plan).to_contain_text("Makes one SAE")
+    held: list[Any] = []
+    page.route("**/api/plan", lambda route: held.append(route))
+    width.fill("64,128")
+    expect(page.get_by_text("One value, 64,128")).to_be_visible()
+    expect(plan).to_have_attribute("aria-busy", "true")  # what stands there is of another width
+    page.unroute("**/api/plan")
+    for route in held:
+        route.continue_()
+    expect(plan).to_have_attribute("aria-busy", "false")
+    page.get_by_label("What to call it").fill("")
+    expect(plan).to_contain_text("Say what to call it first.")
+    expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
+    page.get_by_label("What to call it").fill("dense")
     page.get_by_label("Gated").check()
     page.get_by_label("BatchTopK").uncheck()
     expect(page.get_by_label("k", exact=True)).to_have_count(0)
@@ -124,10 +160,24 @@ def test_without_a_text_the_form_says_where_one_is_made(studio: str, open_page: 
 
 def test_the_same_again_opens_the_form_with_all_that_was_asked(studio: str, open_page: OpenPage) -> None:
     until(studio, training(studio), "done")
-    fields = {"width": [512, 1024], "k": 16, "lr": 0.0005, "outliers": True, "whole_model": False, "tokens": 5_000_000}
-    job = submit(studio, kind="train", tokenization="stories-pico", hook=HOOK, name="grid", **fields)
+    fields = {
+        "hook": [HOOK, "blocks.2.hook_mlp_out"],
+        "width": [512, 1024],
+        "k": 16,
+        "lr": 0.0005,
+        "outliers": True,
+        "whole_model": False,
+        "tokens": 5_000_000,
+    }
+    job = submit(studio, kind="train", tokenization="stories-pico", name="grid", **fields)
     until(studio, job, "done")
     page = open_page(studio, f"training/{job}")
+    line = section(page, "What was asked").get_by_text("mistudio train start").inner_text()
+    typed = shlex.split(line.replace("--name grid", "--name typed"))[1:]
+    told = CliRunner(env={"MISTUDIO_HOST": studio}).invoke(main, [*typed, "--detach"])
+    assert told.exit_code == 0, told.output
+    was = call(studio, f"/api/jobs/{job}")["spec"]
+    assert call(studio, "/api/jobs?limit=1")["jobs"][0]["spec"] == {**was, "name": "typed"}
     page.get_by_role("link", name="The same again with changes").click()
     expect(page.get_by_label("Width", exact=True)).to_have_value("512, 1,024")
     expect(page.get_by_label("What to call it")).to_have_value("grid-2")
@@ -136,8 +186,27 @@ def test_the_same_again_opens_the_form_with_all_that_was_asked(studio: str, open
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_role("heading", name="grid-2")).to_be_visible()
     newest = call(studio, "/api/jobs?limit=1")["jobs"][0]["spec"]
-    was = call(studio, f"/api/jobs/{job}")["spec"]
     assert newest == {**was, "name": "grid-2"}
+
+
+def test_an_sae_is_trained_further_as_the_command_line_does_it(studio: str, open_page: OpenPage) -> None:
+    job = training(studio)
+    until(studio, job, "done")
+    page = open_page(studio, f"training/{job}")
+    page.get_by_role("link", name="Train it further").click()
+    expect(page.get_by_role("heading", name="Train stories-l3 further")).to_be_visible()
+    expect(section(page, "What stays as it is")).to_contain_text(HOOK)
+    expect(page.get_by_label("Width", exact=True)).to_have_count(0)
+    tokens, train = page.get_by_label("Training tokens"), page.get_by_role("button", name="Train", exact=True)
+    expect(tokens).to_have_value("4,000,000")
+    tokens.fill("2,000,000")
+    expect(section(page, "Plan")).to_contain_text("was trained on 2,000,000 tokens already")
+    expect(train).to_be_disabled()
+    tokens.fill("3,000,000")
+    train.click()
+    expect(page.get_by_role("heading", name="stories-l3-2")).to_be_visible()
+    spec = call(studio, "/api/jobs?limit=1")["jobs"][0]["spec"]
+    assert spec == extended(call(studio, "/api/saes/stories-l3"), 3_000_000, "stories-l3-2")
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -202,6 +271,43 @@ def test_a_run_is_paused_resumed_and_stopped_each_with_its_words(studio: str, op
     assert job not in [one["id"] for one in call(studio, "/api/jobs")["jobs"]]
 
 
+def test_a_run_shows_what_it_learns_and_is_ended_from_its_checkpoint(studio: str, open_page: OpenPage) -> None:
+    job = training(studio, "train")  # it goes on until it is told
+    until(studio, job, "running")
+    page = open_page(studio, f"training/{job}")
+    state, finalize = section(page, "How it stands"), page.get_by_role("button", name="End it now and keep the SAE")
+    learned = section(page, "What features learn").get_by_role("listitem")
+    expect(learned).to_contain_text("Feature 5")
+    live = call(studio, f"/api/jobs/{job}/live")["saes"][0]["features"][0]["windows"]
+    expect(learned.locator("p.window")).to_contain_text([f"{one['value']:.1f}" for one in live])
+    page.get_by_role("button", name="Pause").click()
+    expect(state).to_contain_text("Ends here without an SAE; its checkpoint stays")
+    expect(state.get_by_role("heading")).to_be_focused()
+    expect(finalize).to_be_visible()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(state).to_contain_text("Goes on from its checkpoint at step 5.")
+    assert not call(studio, "/api/saes")["saes"]
+    finalize.click()
+    until(studio, job, "done")
+    expect(page.get_by_role("table", name="SAEs that it made").get_by_role("row").last).to_contain_text("train")
+
+
+def test_what_the_page_does_not_hold_yet_is_not_said_to_be_missing(studio: str, open_page: OpenPage) -> None:
+    until(studio, training(studio), "done")
+    page = open_page(studio, "about:blank")
+    page.route(re.compile(r"/api/jobs\?limit=100$"), lambda route: route.fulfill(json={"jobs": [], "next": "older"}))
+    page.route(
+        re.compile(r"/api/jobs\?limit=200&cursor=older$"), lambda route: route.fulfill(json=call(studio, "/api/jobs"))
+    )
+    page.goto(f"{studio}/#/training")
+    page.reload()
+    expect(page.get_by_role("main")).to_contain_text("None of the newest")
+    expect(page.get_by_text("Nothing has been trained yet")).to_have_count(0)
+    page.get_by_role("button", name="Fetch older jobs").click()
+    expect(row_of(page, "stories-l3")).to_contain_text("Done")
+    expect(page.get_by_role("button", name="Fetch older jobs")).to_have_count(0)
+
+
 def test_a_run_that_failed_says_why_and_opens_its_log(studio: str, open_page: OpenPage) -> None:
     job = training(studio, "markup")
     until(studio, job, "failed")
@@ -213,15 +319,34 @@ def test_a_run_that_failed_says_why_and_opens_its_log(studio: str, open_page: Op
     assert page.title() != "owned"
 
 
-@pytest.mark.parametrize("place", ["training", "training/new", "training/4"])
-def test_on_a_phone_nothing_sticks_out(studio: str, open_page: OpenPage, place: str) -> None:
+def test_anybody_can_read_it_and_on_a_phone_nothing_sticks_out(studio: str, open_page: OpenPage) -> None:
     training(studio, "a-very-long-name-of-an-autoencoder-that-somebody-has-chosen")
     until(studio, 4, "done")
-    dataset(studio, "more")
-    page = open_page(studio, place, viewport={"width": 390, "height": 844})
-    expect(page.get_by_role("main").get_by_role("heading", level=2)).to_be_visible()
-    expect(page.get_by_role("main").locator("[aria-busy=true]")).to_have_count(0)
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    sizes = [box["height"] for box in (b.bounding_box() for b in page.get_by_role("button").all()) if box]
-    assert min(sizes, default=40) >= 40
+    submit(
+        studio,
+        kind="train",
+        tokenization="stories-pico",
+        hook=[HOOK, "blocks.2.hook_mlp_out"],
+        width=[64, 128],
+        name="half",
+    )
+    until(studio, 5, "partial")
+    page = open_page(studio, "training", viewport=PHONE)
+    for place in ("training", "training/new", "training/4", "training/5?with=4"):
+        page.goto(f"{studio}/#/{place}")
+        page.reload()
+        expect(page.get_by_role("main").get_by_role("heading", level=2)).to_be_visible()
+        expect(page.get_by_role("main").locator("[aria-busy=true]")).to_have_count(0)
+        if place == "training":
+            page.get_by_role("button", name="4 SAEs").click()
+            expect(page.get_by_text("failed: it diverged").first).to_be_visible()
+        for summary in page.locator("summary").all():
+            summary.click()
+        for scheme, size in (("light", PHONE), ("dark", {"width": 1280, "height": 800})):
+            page.set_viewport_size(size)
+            page.emulate_media(color_scheme=scheme)
+            assert serious(page) == [], f"{place}, {scheme}"
+        page.set_viewport_size(PHONE)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], place
+        sizes = [box["height"] for box in (b.bounding_box() for b in page.get_by_role("button").all()) if box]
+        assert min(sizes, default=40) >= 40, place

@@ -13,7 +13,7 @@ TSC = WEB / "node_modules" / "typescript" / "bin" / "tsc"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
-@pytest.mark.skipif(not TSC.is_file(), reason="TypeScript is not installed: npm ci --prefix web")
+@pytest.mark.skipif(not TSC.is_file(), reason="TypeScript is not installed: ./run-tests.sh mends that")
 def test_its_types_hold() -> None:
     ran = subprocess.run(["node", str(TSC), "-p", str(WEB / "jsconfig.json")], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout

@@ -138,6 +138,21 @@ def test_no_network_is_one_sentence_and_leaves_no_stamp(checkout: Path) -> None:
     assert not (checkout / ".venv/.mistudio-installed").exists()
 
 
+def test_typescript_is_installed_once_and_anew_when_the_lock_file_changes(checkout: Path, tmp_path: Path) -> None:
+    log, bin = tmp_path / "npm.log", tmp_path / "bin"
+    for folder in (bin, checkout / ".venv"):
+        folder.mkdir()
+    program(bin / "node", "#!/bin/sh\n")
+    program(bin / "npm", f"#!/bin/sh\necho $1 >>{log}; rm -rf node_modules; mkdir node_modules\n")
+    command = f'ROOT="{checkout}"; . "$ROOT/scripts/install.sh"; install_page_types'
+    lock = checkout / "web" / "package-lock.json"
+    for text, installed in ((lock.read_text(), 1), (lock.read_text(), 1), ("{}", 2)):
+        lock.write_text(text)
+        environ = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
+        subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True, env=environ)
+        assert log.read_text().split() == ["ci"] * installed
+
+
 def test_without_an_installation_status_and_stop_say_so(checkout: Path) -> None:
     status, stop = (run(checkout / "start-mistudio.sh", word) for word in ("status", "stop"))
     assert (status.returncode, stop.returncode) == (3, 0)

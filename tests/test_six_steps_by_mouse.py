@@ -19,7 +19,7 @@ from hub import Hub, served_hub  # noqa: F401, the fixture hub
 from pushing import NAMES, WEIGHTS
 from served_studio import Served, served
 
-pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(1200)]
+pytestmark = [*IN_A_BROWSER, pytest.mark.timeout(600)]
 TOKEN = f"hf_{secrets.token_hex(17)}"
 SAE, REPO, PROMPT = "pico-l3", "me/pico-l3", "def read_lines(path):\n    "
 HOOK = "blocks.3.hook_resid_post"

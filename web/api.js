@@ -42,6 +42,10 @@ async function ask(method, path, body, signal) {
   throw refused(response.status, text);
 }
 
+/** What is said of a request that did not go through. */
+export const said = (error) =>
+  error instanceof ApiError ? error.message : "the studio does not answer; try again when it is back";
+
 /** The error that an answer's text tells of; what stands between us and the studio may answer something else. */
 export function refused(status, text) {
   let error = {};

@@ -4,8 +4,7 @@ import { batch, computed, signal } from "@preact/signals";
 import { get } from "./api.js";
 import { keep, kept } from "./kept.js";
 import { grouped, isBad, isLive } from "./lib/jobs.js";
-import { measuresAfter } from "./lib/measures.js";
-import { paceAfter } from "./lib/pace.js";
+import { measuresAfter, paceAfter } from "./lib/measures.js";
 
 /** "loading" until the first answer, then "live" or "lost". */
 export const phase = signal("loading");
@@ -17,7 +16,7 @@ export const loss = signal({ since: 0, reason: null });
 export const jobs = signal(new Map());
 /** Id of a job → what is measured of each of its SAEs (lib/measures.js). */
 export const metrics = signal(new Map());
-/** Id of a job → how fast it goes (lib/pace.js). */
+/** Id of a job → how fast it goes (lib/measures.js). */
 export const paces = signal(new Map());
 /** Noun → name → what is there of it. */
 export const artifacts = {
@@ -68,6 +67,13 @@ export function newest(noun) {
   const made = (one) => one.created_at ?? "";
   return [...artifacts[noun].value.values()].sort((a, b) => made(b).localeCompare(made(a)) || b.id - a.id);
 }
+
+/** Those of a noun in lists, by what `of` says of each; found once for all who ask, not once for each row. */
+export const listsOf = (noun, of) => computed(() => {
+  const lists = new Map();
+  for (const one of newest(noun)) lists.set(of(one), [...(lists.get(of(one)) ?? []), one]);
+  return lists;
+});
 
 /** Name of an SAE → how often labels or scores of its features have come since the page was opened. */
 export const labelled = signal(new Map());

@@ -1,7 +1,9 @@
 // Files of this browser, sent to the studio in parts. What has come stays there for 7 days: the same files go on from it.
 
 import { ApiError, get, post, refused } from "./api.js";
+import { UNFINISHED } from "./lib/jobs.js";
 import { Sha256 } from "./lib/sha256.js";
+import { jobs } from "./state.js";
 
 const PART_BYTES = 4 << 20;
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000]; // between tries of a part that brought nothing further
@@ -19,16 +21,20 @@ export async function send(name, files, told, signal) {
   for (const file of files) {
     announced.push({ path: file.name, bytes: file.size, sha256: await digest(file, (n) => told({ stage: "reading", done: (done += n), total }), signal) });
   }
-  const upload = (await begun(name, total, announced)) ?? (await post("/api/uploads", { name, files: announced }));
+  const left = await begun(name, total, announced);
+  signal.throwIfAborted();
+  const upload = left ?? (await post("/api/uploads", { name, files: announced }));
   told({ upload: upload.id });
+  signal.throwIfAborted();
   const here = new Map(upload.files.map((file) => [file.path, file.received_bytes]));
   for (const file of files) {
     const others = [...here].reduce((sum, [path, bytes]) => (path === file.name ? sum : sum + bytes), 0);
-    await sendOne(upload.id, file, here.get(file.name), (at) => {
+    await sendOne(upload.id, file, here.get(file.name), (at, stage = "sending") => {
       here.set(file.name, at);
-      told({ stage: "sending", done: others + at, total });
+      told({ stage, done: others + at, total });
     }, signal);
   }
+  signal.throwIfAborted();
   return upload.id;
 }
 
@@ -43,10 +49,11 @@ async function digest(file, told, signal) {
   return found.hex();
 }
 
-/** An upload of the same files that an earlier try has left. */
+/** An upload of the same files that an earlier try has left, and that no job reads: with its end it goes. */
 async function begun(name, total, announced) {
   const { uploads } = await get("/api/uploads");
-  for (const brief of uploads.filter((one) => one.name === name && one.bytes === total)) {
+  const taken = new Set([...jobs.peek().values()].filter(({ state }) => UNFINISHED.includes(state)).map(({ spec }) => spec.source));
+  for (const brief of uploads.filter((one) => one.name === name && one.bytes === total && !taken.has(`upload:${one.id}`))) {
     const upload = await get(`/api/uploads/${brief.id}`);
     const same = (file) => upload.files.some((one) => one.path === file.path && one.sha256 === file.sha256);
     if (upload.files.length === announced.length && announced.every(same)) return upload;
@@ -63,6 +70,7 @@ async function sendOne(id, file, from, told, signal) {
       at = standsAt(await put(id, file, at, signal), file);
     } catch (error) {
       signal.throwIfAborted();
+      told(at, "waiting");
       if (failures === PAUSES_MS.length || (error instanceof ApiError && !MAY_PASS.has(error.status))) throw error;
       await new Promise((resolve) => setTimeout(resolve, PAUSES_MS[failures]));
       signal.throwIfAborted();

@@ -61,6 +61,14 @@ export function bandOf(range, strength) {
   return side(range, strength < 0 ? "low" : "high", most).find(({ to }) => Math.abs(strength) <= to).name;
 }
 
+/** The strength that a slider begins at: half a nat, or a little more. @param {Range} range */
+export function beginning(range) {
+  const { high } = range.kl["0.5"];
+  if (high === null) return 1;
+  const digit = 10 ** (Math.floor(Math.log10(high)) - 1);
+  return tidy(Math.ceil(high / digit - 1e-9) * digit);
+}
+
 /** What a strength does, as calibration has found it. @param {Range} range */
 export function bandWords(range, strength) {
   if (strength === 0) return "";

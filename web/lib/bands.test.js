@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { bandOf, bandWords, bands, ladder, reach, snapped } from "./bands.js";
+import { bandOf, bandWords, bands, beginning, ladder, reach, snapped } from "./bands.js";
 
 const sides = (low, high) => ({ low, high });
 const RANGE = { kl: { 0.1: sides(-1.3, 1.3), 0.5: sides(-2.7, 2.8), 2: sides(-5, 5.6) }, breaks: { ...sides(-4.8, 6.2), why: "perplexity" } };
@@ -38,4 +38,9 @@ test("what is near 0 is 0, for a pointer", () => {
 test("a sweep goes over the strengths that mean something", () => {
   assert.deepEqual(ladder(RANGE), [-5, -2.7, -1.3, 0, 1.3, 2.8, 5.6]);
   assert.deepEqual(ladder(STILL), [0]);
+});
+
+test("a slider begins where half a nat is reached", () => {
+  const at = (high) => beginning({ ...RANGE, kl: { ...RANGE.kl, 0.5: sides(-1, high) } });
+  assert.deepEqual([2.8, 0.7612, 1.3, 24.1, 0.0123, null].map(at), [2.8, 0.77, 1.3, 25, 0.013, 1]);
 });

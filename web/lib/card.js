@@ -4,11 +4,13 @@
 // a line, and backslashes before what would be Markdown. Whatever else stands there stays as it is.
 
 /**
- * @param {string} text
- * @returns {{kind: "front"|"heading"|"paragraph"|"list"|"table"|"code", text?: string, level?: number, items?: string[], rows?: string[][], language?: string}[]}
+ * @typedef {{kind: "front"|"heading"|"paragraph"|"list"|"table"|"code", text?: string, level?: number, items?: string[], rows?: string[][], language?: string}} Part
  */
+
+/** @param {string} text @returns {Part[]} */
 export function parts(text) {
   const lines = text.split("\n");
+  /** @type {Part[]} */
   const found = [];
   let at = 0;
   const until = (ends) => {

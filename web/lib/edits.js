@@ -1,11 +1,13 @@
 // What is done to features, as an address and a person say it: "12:1.5,7:ablate,other/3:clamp=2@generated,9:-1!". Pure.
 
+import { quoted } from "./training_spec.js";
+
 /**
  * @typedef {object} Edit
  * @property {string} sae name of the SAE that the feature is of
  * @property {number} feature
  * @property {"add" | "clamp" | "scale" | "ablate"} op
- * @property {number | null} strength null: not chosen yet
+ * @property {number | null} strength null: not chosen yet, so 1 until calibration has found a better one
  * @property {string} scope all, generated, active or from:N
  * @property {boolean} off left out for a moment
  */
@@ -29,7 +31,7 @@ function parsed(text, own) {
   const [whole, sae = own, feature, how = "", scope = "all", off] = SHAPE.exec(text) ?? [];
   if (whole === undefined) return null;
   const [word, value = ""] = how.split("=");
-  const op = OPS.includes(word) ? word : "add";
+  const op = /** @type {Edit["op"]} */ (OPS.includes(word) ? word : "add");
   const number = op === "add" ? word : value;
   const strength = number === "" || !Number.isFinite(Number(number)) ? null : Number(number);
   return { sae, feature: Number(feature), op, strength: op === "ablate" ? 1 : strength, scope, off: Boolean(off) };
@@ -45,7 +47,7 @@ export function written(edits, sae) {
 
 /** As the API takes those that are on. @param {Edit[]} edits */
 export const asked = (edits) =>
-  edits.filter(({ off }) => !off).map(({ sae, feature, op, strength, scope }) => ({ sae, feature, op, strength: op === "ablate" ? 1 : strength, scope }));
+  edits.filter(({ off }) => !off).map(({ sae, feature, op, strength, scope }) => ({ sae, feature, op, strength: op === "ablate" ? 1 : strength ?? 1, scope }));
 
 /** As they are of a run or a profile. @returns {Edit[]} */
 export const editsFrom = (steering, sae) =>
@@ -61,13 +63,24 @@ export function deed({ op = "add", strength }) {
   return op === "add" ? signed(strength) : op === "clamp" ? `clamp ${short(strength)}` : `× ${short(strength)}`;
 }
 
-/** "12 +1.5"; the SAE stands before it unless that is `sae`. */
-export const saidEdit = (one, sae) => `${one.sae && one.sae !== sae ? `${one.sae}/` : ""}${one.feature} ${deed(one)}`;
+/** "12 +1.5", "12 +1.5 (generated)"; the SAE stands before it unless that is `sae`. */
+export const saidEdit = (one, sae) =>
+  `${one.sae && one.sae !== sae ? `${one.sae}/` : ""}${one.feature} ${deed(one)}${(one.scope ?? "all") === "all" ? "" : ` (${one.scope})`}`;
 
 export const saidEdits = (edits, sae) => edits.map((one) => saidEdit(one, sae)).join(", ");
 
-/** As the command line takes them: `-f 12:+1.5 -f 7:ablate`. @param {Edit[]} edits */
-export const flags = (edits, sae) => written(edits.filter(({ off }) => !off).map((one) => ({ ...one, scope: "all" })), sae).split(",").filter(Boolean).map((one) => `-f ${one}`).join(" ");
+/**
+ * The line for the terminal that writes the same; null when it has none, for there one scope is that of all edits.
+ * @param {Edit[]} edits @param {Record<string, string | number>} sampling what is to be said of it
+ */
+export function lineOf(sae, prompt, edits, sampling) {
+  const on = edits.filter(({ off }) => !off);
+  const [scope = "all", ...others] = new Set(on.map((one) => one.scope));
+  if (others.length) return null;
+  const features = on.map((one) => `-f ${written([{ ...one, scope: "all" }], sae)}`);
+  const options = Object.entries({ ...(scope === "all" ? {} : { scope }), ...sampling }).map(([name, value]) => `--${name.replaceAll("_", "-")}=${quoted(String(value))}`);
+  return ["mistudio steer", sae, quoted(prompt), ...features, ...options].join(" ");
+}
 
 /** In words what an edit does to its feature: amplified, suppressed, or what else. @param {Edit} edit */
 export function word({ op, strength }) {

@@ -6,7 +6,9 @@ const TERM = /\s*([a-z]+)(?:([:<>])("(?:[^"\\]|\\.)*"|[^\s"]\S*))?(?=\s|$)/y;
 const FLAGS = ["alive", "dead", "labelled", "unlabelled", "failed", "starred"];
 const WORDS = { unlabelled: "without a label", failed: "whose label failed" };
 
-/** `{text, name, sign, value}` of each term; a piece that is none has its text alone. */
+/** @typedef {{text: string, name?: string, sign?: string, value?: any}} Term a piece that is none has its text alone */
+
+/** The terms of a filter. @returns {Term[]} */
 export function terms(filter) {
   const found = [];
   for (TERM.lastIndex = 0; TERM.lastIndex < filter.trimEnd().length; ) {
@@ -47,7 +49,7 @@ export const withFlags = (filter, wanted) => joined([{ text: wanted }, ...terms(
 
 export const without = (filter, text) => joined(terms(filter).filter((one) => one.text !== text));
 
-/** A term as it is said: "fires on less than 1%", "in the list mine". */
+/** A term as it is said: "fires on less than 1%", "in the list mine". @param {Term} term */
 export function inWords({ text, name, sign, value }) {
   if (sign === "") return WORDS[name] ?? text;
   const than = sign === "<" ? "below" : "above";

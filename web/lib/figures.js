@@ -7,7 +7,10 @@ const one = (x) => number(x, 1);
 /** 0.9775 → "97.8%": a share whose interval is narrower than one in a hundred. */
 export const share = (x) => (known(x) ? `${(100 * x).toFixed(1)}%` : UNKNOWN);
 
-/** In groups: key, name, how it is written, what it means. */
+/**
+ * In groups: key, name, how it is written, what it means.
+ * @type {[title: string, figures: [key: string, name: string, show: (x: any) => string, means: string][]][]}
+ */
 export const GROUPS = [
   ["What is rebuilt", [
     ["fvu", "FVU", number, "how much of the activations is lost: 0 is nothing, 1 as if only their mean were known"],
@@ -52,13 +55,13 @@ export const figure = (key) => BY_KEY.get(key);
 /** "0.119 to 0.128", an interval as `show` writes it; a dash where there is none. */
 export const between = (found, show) => (found?.interval ? found.interval.map((end) => show(end)).join(" to ") : "—");
 
-/** From where to where a line must go that all figures, `{value, interval}`, lie on, with some room: `[low, high]`. */
-export function spanOf(figures) {
+/** From where to where a line must go that all figures, `{value, interval}`, lie on, with some room: `[low, high]`; it begins at `from` where none is below. */
+export function spanOf(figures, from) {
   const ends = figures.flatMap((found) => (found && known(found.value) ? [found.value, ...(found.interval ?? [])] : []));
   if (!ends.length) return [0, 1];
   const [least, most] = [Math.min(...ends), Math.max(...ends)];
   const room = (most - least || Math.abs(most) || 1) * 0.08;
-  return [least - room, most + room];
+  return [from <= least ? from : least - room, most + room];
 }
 
 /** Where on a line from `low` to `high` a value lies, in per cent. */

@@ -79,5 +79,11 @@ export function ago(iso, at) {
 /** Seconds between two ISO moments; null when one is missing. */
 export const between = (from, to) => (from && to ? (Date.parse(to) - Date.parse(from)) / 1000 : null);
 
+/** Characters as the studio counts them: an emoji is one, though two here. */
+export const characters = (text) => [...text].length;
+
+/** Parts of a line, without those that are empty. */
+export const joined = (parts) => parts.filter(Boolean).join(" · ");
+
 /** A moment (ms) on the clock of the reader: "14:03:20" */
 export const timeOfDay = (ms) => new Date(ms).toLocaleTimeString("en-GB");

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { about, ago, amount, amountOf, between, count, duration, elapsed, number, share, size } from "./format.js";
+import { about, ago, amount, amountOf, between, characters, count, duration, elapsed, number, share, size } from "./format.js";
 
 test("what is not known is a dash", () => {
   for (const show of [count, number, share, size, duration, about]) {
@@ -45,4 +45,8 @@ test("moments are told by the studio's clock", () => {
   assert.equal(ago("2026-06-29T11:00:00.000Z", at), "2 days ago");
   assert.equal(between("2026-07-01T11:59:58.500Z", "2026-07-01T12:00:00.000Z"), 1.5);
   assert.equal(between(null, "2026-07-01T12:00:00.000Z"), null);
+});
+
+test("characters are counted as the studio counts them", () => {
+  assert.deepEqual(["", "naïve", "🙂🙂", "שלום"].map(characters), [0, 5, 2, 4]);
 });

@@ -51,6 +51,21 @@ export function title(job) {
   return [verb, job.spec?.name ?? job.spec?.sae ?? job.spec?.saes?.join(", ") ?? `job ${job.id}`];
 }
 
+const PANELS = {
+  add_dataset: "datasets",
+  tokenize: "datasets",
+  add_model: "models",
+  train: "training",
+  extract: "features",
+  inspect: "features",
+  label: "features",
+  score: "features",
+  steer: "steering",
+};
+
+/** The panel that a job belongs to; all that is about an SAE as a whole to SAEs. */
+export const panelOf = (job) => PANELS[job.kind] ?? "saes";
+
 /** What tells it from others of its kind, in a few words each. */
 export function details(job) {
   const spec = job.spec ?? {};

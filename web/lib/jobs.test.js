@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { changes, details, done, grouped, lastLine, metricsAfter, outcome, reason, stage, title, verbs, wait } from "./jobs.js";
+import { changes, details, done, grouped, lastLine, metricsAfter, outcome, panelOf, reason, stage, title, verbs, wait } from "./jobs.js";
 
 let newest = 0;
 const SPEC = { name: "pico-l3", tokenization: "python-pico", hook: "blocks.3.hook_resid_post", width: 2048, k: 32,
@@ -108,4 +108,8 @@ test("changes of state are told, and nothing else is", () => {
   const map = (...jobs) => new Map(jobs.map((one) => [one.id, one]));
   const after = map({ ...a, state: "done" }, { ...b, progress: { done: 1 } }, c);
   assert.deepEqual(changes(map(a, b), after), ["Train SAE pico-l3: done", "Train SAE pico-l3: queued"]);
+});
+
+test("every job belongs to a panel", () => {
+  assert.deepEqual(["tokenize", "push", "score"].map((kind) => panelOf({ kind })), ["datasets", "saes", "features"]);
 });

@@ -15,10 +15,12 @@ const OF_FEATURES = new Set(["neuronpedia", "saedashboard"]);
 
 /**
  * Why a format has no room for an SAE, as far as its cfg.json tells; null when it has. `extractions`: how many there are.
- * What only the weights tell, the job says.
+ * Nothing is said against one for as long as these are not known; what only the weights tell, the job says. The engine's
+ * mistudiod/engine/formats/write_*.py have the same sentences, and tests/test_page_layouts.py holds these to them.
  */
 export function lacks(format, config, extractions) {
-  if (OF_FEATURES.has(format)) return extractions ? null : "none of its features have been extracted yet";
+  if (OF_FEATURES.has(format)) return extractions === 0 ? "none of its features have been extracted yet" : null;
+  if (!config) return null;
   const architecture = String(config.architecture);
   const transcodes = architecture.includes("transcoder");
   const topk = architecture.includes("topk");

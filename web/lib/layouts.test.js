@@ -15,4 +15,5 @@ test("each rule has the formats that hold it", () => {
 test("a refusal says why", () => {
   assert.match(lacks("sparsify", { architecture: "topk_transcoder", d_in: 8, d_out: 9 }, 0), /reads 8 and rebuilds 9/);
   assert.match(lacks("neuronpedia", {}, 0), /extracted/);
+  assert.deepEqual(FORMATS.filter(([format]) => lacks(format, undefined, undefined)), []); // not known yet
 });

@@ -55,6 +55,7 @@ function minutes(samples) {
 
 const isShort = (first) => first > -MINUTES + 0.1;
 
+/** @param {ReturnType<typeof chart>} chart @param {any[]} samples */
 function drawn({ lines, ...about }, samples) {
   const short = isShort((Date.parse(samples[0].at) - Date.parse(samples.at(-1).at)) / 60_000);
   const all = lines.map(({ name, of }) => ({ name, values: [...(short ? [null] : []), ...samples.map((sample) => finite(of(sample)))] }));

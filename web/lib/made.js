@@ -1,19 +1,4 @@
-// Where in the page a job belongs, and where what it made can be seen. Pure.
-
-const PANELS = {
-  add_dataset: "datasets",
-  tokenize: "datasets",
-  add_model: "models",
-  train: "training",
-  extract: "features",
-  inspect: "features",
-  label: "features",
-  score: "features",
-  steer: "steering",
-};
-
-/** The panel that a job belongs to; all that is about an SAE as a whole to SAEs. */
-export const panelOf = (job) => PANELS[job.kind] ?? "saes";
+// Where what a job made can be seen. Pure.
 
 /**
  * What a job that is done has made or changed: `[{words, at, noun, name}, …]`, `at` as place() takes it, `noun` and

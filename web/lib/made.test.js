@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { madeBy, panelOf } from "./made.js";
+import { madeBy } from "./made.js";
 
 const job = (kind, spec = {}, more = {}) => ({ id: 7, kind, state: "done", spec: { kind, ...spec }, makes: null, ...more });
 
@@ -16,10 +16,4 @@ test("a job that is done leads to what it made, one that is not to nothing", () 
 test("a training leads to each of its SAEs", () => {
   const made = madeBy(job("train", { name: "grid" }, { makes: { noun: "sae", names: ["grid-1", "grid-2"] } }));
   assert.deepEqual(made.map(({ words }) => words), ["SAE grid-1", "SAE grid-2"]);
-});
-
-test("every job belongs to a panel", () => {
-  assert.equal(panelOf(job("tokenize")), "datasets");
-  assert.equal(panelOf(job("push")), "saes");
-  assert.equal(panelOf(job("score")), "features");
 });

@@ -12,7 +12,7 @@ const DASHED = 14; // past the eighth colour lines are dashed (ui/plot.js)
  */
 export function linesOf(runs) {
   const lines = runs.flatMap(({ id, names, batch, track }) =>
-    [...track].map(([sae, values]) => ({ key: `${id} ${sae ?? ""}`, name: sae ?? names[0] ?? "", id, sae, batch, values })));
+    [...track].sort(([a], [b]) => names.indexOf(a) - names.indexOf(b)).map(([sae, values]) => ({ key: `${id} ${sae ?? ""}`, name: sae ?? names[0] ?? "", id, sae, batch, values })));
   const times = (name) => lines.filter((one) => one.name === name).length;
   const alike = new Set(lines.map((one) => one.name).filter((name) => times(name) > 1));
   return lines.map((line) => (alike.has(line.name) ? { ...line, name: `${line.name} (job ${line.id})` } : line));

@@ -39,3 +39,8 @@ test("a lone line is held against levels", () => {
 test("SAEs of the same name are told apart by their training", () => {
   assert.deepEqual(linesOf([one, { ...two, names: ["a"], track: track("a", [1, {}]) }]).map(({ name }) => name), ["a (job 7)", "a (job 9)"]);
 });
+
+test("the SAEs of a grid stand in the order of their names, not in that of what was measured first", () => {
+  const grid = new Map([...track("y", [1, { fvu: 1 }]), ...track("x", [1, { fvu: 1 }])]);
+  assert.deepEqual(linesOf([{ id: 1, names: ["x", "y"], batch: 1, track: grid }]).map(({ name }) => name), ["x", "y"]);
+});

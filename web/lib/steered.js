@@ -54,16 +54,20 @@ const edited = (one, none) => one.strengths.find(({ sae, feature }) => sae === n
 
 /** In what two runs differ: `[what, of one, of the other]`, as it is said. */
 export function differences(a, b) {
-  const sides = [[a.spec, b.spec], [a.result.made, b.result.made]];
-  return sides.flatMap(([one, other]) => [...new Set([...Object.keys(one), ...Object.keys(other)])]
-    .filter((name) => JSON.stringify(one[name] ?? null) !== JSON.stringify(other[name] ?? null))
-    .map((name) => [name, plain(one[name], a.sae), plain(other[name], b.sae)]));
+  const found = new Map(); // of what is asked and made, what was made
+  for (const [one, other] of [[a.spec, b.spec], [a.result.made, b.result.made]]) {
+    for (const name of Object.keys({ ...one, ...other })) {
+      if (JSON.stringify(one[name] ?? null) !== JSON.stringify(other[name] ?? null)) found.set(name, [name, plain(one[name], a.sae), plain(other[name], b.sae)]);
+    }
+  }
+  return [...found.values()];
 }
 
 function plain(value, sae) {
   if (value === null || value === undefined) return "—";
   if (Array.isArray(value) && value[0]?.feature !== undefined) return saidEdits(value.map((one) => ({ ...one, sae: one.sae ?? sae })), sae);
   if (Array.isArray(value) && value[0]?.role) return value.map(({ role, content }) => `${role}: ${content}`).join("\n");
+  if (Array.isArray(value)) return value.join(", ").replaceAll("-", "−");
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 

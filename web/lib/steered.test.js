@@ -30,8 +30,8 @@ test("what is amiss is said, and nothing where nothing is", () => {
 
 test("two runs differ in what was asked and in what they were made with", () => {
   const run = (spec, made) => ({ sae: "s", spec, result: { made } });
-  const found = differences(run({ prompt: "a", seed: 1, steering: [{ feature: 7, strength: 1 }] }, { torch: "2" }), run({ prompt: "a", seed: 2, steering: [{ feature: 7, strength: 2 }], sweep: null }, { torch: "2" }));
-  assert.deepEqual(found, [["seed", "1", "2"], ["steering", "7 +1", "7 +2"]]);
+  const found = differences(run({ prompt: "a", seed: 1, steering: [{ feature: 7, strength: 1 }] }, { torch: "2" }), run({ prompt: "a", seed: 2, steering: [{ feature: 7, strength: 2 }], sweep: null, rows_at_once: 4 }, { torch: "2", rows_at_once: 2 }));
+  assert.deepEqual(found, [["seed", "1", "2"], ["steering", "7 +1", "7 +2"], ["rows_at_once", "—", "2"]]);
 });
 
 test("texts go together sample by sample", () => {

@@ -31,5 +31,5 @@ export function rowsOf(rows, { find = "", state = "all", sort = "newest" }) {
   const words = find.toLowerCase().split(/\s+/).filter(Boolean);
   const text = ({ job: { id, spec } }) => [id, spec.name, spec.tokenization, spec.hook, spec.architecture].flat().join(" ").toLowerCase();
   const kept = rows.filter((row) => (STATES[state] ?? STATES.all)(row.job) && words.every((word) => text(row).includes(word)));
-  return kept.sort((a, b) => isLive(b.job) - isLive(a.job) || (ORDERS[sort] ?? ORDERS.newest)(a, b) || b.job.id - a.job.id);
+  return kept.sort((a, b) => Number(isLive(b.job)) - Number(isLive(a.job)) || (ORDERS[sort] ?? ORDERS.newest)(a, b) || b.job.id - a.job.id);
 }

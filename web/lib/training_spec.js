@@ -32,6 +32,21 @@ export function heeded(name, { architecture = [] }) {
   return true;
 }
 
+// What the studio lets be another when a training goes on: how long it takes, and with what means.
+const MAY_DIFFER = new Set(["tokens", "steps", "checkpoint_every_s", "keep_checkpoints", "evaluate_every", "saes_at_once", "whole_model", "forward_tokens", "micro_tokens", "threads"]);
+
+/** Whether a person can choose a field: it is heeded, and not settled by an SAE that is trained further. */
+export const isOpen = (name, values) => heeded(name, values) && (!values.extends || MAY_DIFFER.has(name));
+
+/** Why a training cannot be asked for as it stands in the form; "" when it can. `seen`: tokens that the SAE it goes on with was trained on. */
+export function lacking(values, seen) {
+  if (!values.hook.length) return "Choose a hook first.";
+  if (!values.name) return "Say what to call it first.";
+  const [tokens] = numbersOf(values.tokens ?? "");
+  if (values.extends && !values.steps && tokens <= seen) return `${values.extends} was trained on ${numbersText(seen)} tokens already: ask for more than that in all.`;
+  return "";
+}
+
 /** What stands in a form for a spec: texts for numbers, lists for hooks and architectures, "" for what is left open. */
 export function valuesOf(spec) {
   const shown = (name, value) => {
@@ -71,11 +86,16 @@ export function commandOf(spec, fields) {
   const same = (name, value) => JSON.stringify(lone([value].flat())) === JSON.stringify(lone([fields[name]?.default ?? null].flat()));
   const given = Object.entries(spec).filter(([name, value]) => !NEVER.has(name) && value !== null && !same(name, value));
   const option = (name) => name.replaceAll("_", "-");
-  return ["mistudio train start", ...given.map(([name, value]) =>
-    typeof value === "boolean" ? `--${value ? "" : "no-"}${option(name)}` : `--${option(name)} ${quoted([value].flat().join(","))}`)].join(" ");
+  const said = ([name, value]) => {
+    if (typeof value === "boolean") return [`--${value ? "" : "no-"}${option(name)}`];
+    const times = name === "hook" ? [value].flat() : [[value].flat().join(",")]; // several hooks are said one by one
+    return times.map((one) => `--${option(name)} ${quoted(one)}`);
+  };
+  return ["mistudio train start", ...given.flatMap(said)].join(" ");
 }
 
-const quoted = (text) => (/^[\w.,:@%+/=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+/** As a shell takes a word. */
+export const quoted = (text) => (/^[\w.,:@%+/=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** The spec that goes on with an SAE, up to `tokens` in all; what was chosen then stays chosen. Its `recipe` as the API gives it. */
 export function extended({ name, spec, resolved = {} }, tokens) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { commandOf, defaultsOf, extended, numbersOf, numbersText, presetOf, specOf, valuesOf } from "./training_spec.js";
+import { commandOf, defaultsOf, extended, isOpen, lacking, numbersOf, numbersText, presetOf, specOf, valuesOf } from "./training_spec.js";
 
 const FIELDS = {
   kind: { default: "train" }, preset: { default: null }, name: {}, hook: {}, architecture: { default: ["batchtopk"] }, width: { default: [2048] },
@@ -42,11 +42,21 @@ test("a preset is known by its values", () => {
 
 test("the line for the terminal says what is not so anyway, and is quoted", () => {
   const spec = { kind: "train", name: "a", hook: ["x", "y"], architecture: "batchtopk", width: [512, 1024], k: 32, tokens: 2_000_000, skip: true, whole_model: false, preset: null, l1: null };
-  assert.equal(commandOf(spec, FIELDS), "mistudio train start --name a --hook x,y --width 512,1024 --skip --no-whole-model");
+  assert.equal(commandOf(spec, FIELDS), "mistudio train start --name a --hook x --hook y --width 512,1024 --skip --no-whole-model");
   assert.equal(commandOf({ name: "it's" }, FIELDS), "mistudio train start --name 'it'\\''s'");
 });
 
 test("a training that goes on keeps what was chosen for it", () => {
   const recipe = { name: "a-2", spec: { name: "a", tokens: 10, steps: 5, precision: "auto", threads: 4 }, resolved: { precision: "bf16", threads: 2, micro_tokens: 64 } };
   assert.deepEqual(extended(recipe, 20), { name: "a", tokens: 20, steps: null, precision: "bf16", threads: 4, micro_tokens: 64, extends: "a-2" });
+});
+
+test("what an SAE was trained with stays when it is trained further, and it takes more tokens", () => {
+  const values = { ...defaultsOf(FIELDS), name: "b", hook: ["x"], extends: "a", tokens: "2,000" };
+  assert.deepEqual(["width", "lr", "tokens", "threads"].map((name) => isOpen(name, values)), [false, false, true, true]);
+  assert.ok(isOpen("width", { ...values, extends: "" }));
+  assert.match(lacking(values, 2000), /^a was trained on 2,000 tokens already/);
+  assert.equal(lacking(values, 1999), "");
+  assert.equal(lacking({ ...values, steps: "9" }, 2000), "");
+  assert.equal(lacking({ ...values, hook: [] }, 0), "Choose a hook first.");
 });

@@ -57,6 +57,7 @@ function Found({ found }) {
 
 /** A column for each SAE. */
 function Figures({ saes, figures }) {
+  /** @type {[title: string, show: (one: any) => any][]} */
   const about = [["Architecture", (one) => one.architecture ?? "—"], ["Width", (one) => count(one.width)], ["k", (one) => count(one.k)], ["Hook", (one) => html`<code>${one.hook}</code>`]];
   return html`<table class="table figures" aria-label="Figures">
     <thead><tr><th></th>${saes.map((one) => html`<th scope="col" key=${one.sae}>${toSae(one.name)}${one.step === null ? "" : ` at step ${count(one.step)}`}</th>`)}</tr></thead>

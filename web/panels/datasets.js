@@ -1,7 +1,8 @@
+import { computed } from "@preact/signals";
 import { useState } from "preact/hooks";
 import { ago, count, share, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { artifacts, jobs, newest, slowClock } from "../state.js";
+import { artifacts, jobs, listsOf, newest, slowClock } from "../state.js";
 import { Arriving } from "../ui/arriving.js";
 import { Do } from "../ui/do.js";
 import { html } from "../ui/html.js";
@@ -9,10 +10,10 @@ import { Later } from "../ui/later.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Delete } from "../ui/rows.js";
 import { Table } from "../ui/table.js";
-import { FirstVisit } from "./first_visit.js";
 
 const SHOWN = 3; // tokenizations of a dataset that a row has room for
 
+const FirstVisit = () => html`<${Later} from=${() => import("./first_visit.js").then((found) => found.FirstVisit)} />`;
 const Add = (props) => html`<${Later} from=${() => import("./datasets_add.js").then((found) => found.Add)} ...${props} />`;
 const Tokenize = (props) => html`<${Later} from=${() => import("./tokenization_new.js").then((found) => found.Tokenize)} ...${props} />`;
 const One = (props) => html`<${Later} from=${() => import("./datasets_one.js").then((found) => found.Dataset)} ...${props} />`;
@@ -21,8 +22,11 @@ const Tokenization = (props) => html`<${Later} from=${() => import("./tokenizati
 /** Where the page of a tokenization is; a dataset's own address has one part only. */
 export const tokenizationPlace = (name) => place("datasets", ["tokenizations", name]);
 
+const byDataset = listsOf("tokenization", (one) => one.dataset);
+const isNew = computed(() => Object.values(artifacts).every(({ value }) => !value.size) && !jobs.value.size);
+
 /** Of a dataset, the newest first. */
-export const tokenizationsOf = (dataset) => newest("tokenization").filter((one) => one.dataset === dataset.name);
+export const tokenizationsOf = (dataset) => byDataset.value.get(dataset.name) ?? [];
 
 /** What goes with a dataset, and what has to go before it. */
 export function loses(dataset) {
@@ -44,9 +48,8 @@ export function Datasets({ open, query }) {
   const list = newest("dataset");
   const tokenized = newest("tokenization");
   const add = html`<button class="first" onClick=${() => setDialog("add")}>Add dataset</button>`;
-  const isNew = Object.values(artifacts).every(({ value }) => !value.size) && !jobs.value.size;
   return html`<${Panel} title="Datasets" count=${list.length} verbs=${add}>
-    ${isNew && html`<${FirstVisit} />`}
+    ${isNew.value && html`<${FirstVisit} />`}
     <${Arriving} kind="add_dataset" noun="dataset" label="Datasets on their way" />
     ${list.length
       ? html`<${Table} label="Datasets" columns=${columns(setDialog)} rows=${list} />`
@@ -77,7 +80,7 @@ const columns = (open) => [
 
 /** Of the tokenization that has most of them: how many a dataset has is a model's affair. */
 function tokensOf(dataset) {
-  const [most] = tokenizationsOf(dataset).sort((a, b) => b.tokens - a.tokens);
+  const [most] = [...tokenizationsOf(dataset)].sort((a, b) => b.tokens - a.tokens);
   return most && html`<span title=${`as ${most.model} reads it, in ${most.name}`}>${count(most.tokens)}</span>`;
 }
 

@@ -1,12 +1,12 @@
 import { useRef, useState } from "preact/hooks";
-import { post, submit } from "../api.js";
+import { post, said, submit } from "../api.js";
 import { datasetName, freeName } from "../lib/names.js";
 import { artifacts } from "../state.js";
 import { Dialog } from "../ui/dialog.js";
-import { Field, said } from "../ui/form.js";
+import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Linked } from "../ui/linked.js";
-import { Found } from "./datasets_found.js";
+import { Found, chosenOf } from "./datasets_found.js";
 import { Upload } from "./datasets_upload.js";
 import { HubToken } from "./hub_token.js";
 
@@ -18,22 +18,24 @@ const WAYS = [
   ["builtin", "Built in", "Python's library, no download"],
 ];
 const SOURCES = {
-  hub: { help: "owner/name of a dataset of the Hub", placeholder: "roneneldan/TinyStories" },
+  hub: { help: "owner/name of a dataset of the Hub", placeholder: "roneneldan/TinyStories", "data-first": "" },
   machine: { help: "the path of a .txt, .md, .py, .jsonl, .json, .csv, .parquet or .arrow file, also as .gz or .zst; or of a folder of them", placeholder: "/data/stories.jsonl" },
 };
 
 /** Bring text in: where from, a look at what is there, which part of it, and what to call it. */
 export function Add({ onClose }) {
   const [way, setWay] = useState("hub");
-  const [values, setValues] = useState({});
-  const [seen, setSeen] = useState({}); // {busy}, {found}, {failed}
-  const [wrong, setWrong] = useState({}); // field → sentence; "" is for none of them
+  const [values, setValues] = useState(/** @type {Record<string, any>} */ ({}));
+  const [seen, setSeen] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
+  const [wrong, setWrong] = useState(/** @type {Record<string, string>} */ ({})); // field → sentence; "" is for none of them
   const [busy, setBusy] = useState(false);
+  const looked = useRef(0); // counts up: an answer about another source is dropped
   const taken = useRef(false); // an upload, by the job that reads it
   const set = (changed) => setValues((was) => ({ ...was, ...changed }));
   const free = (name) => freeName(name, artifacts.dataset.value);
 
   const from = (source, name) => {
+    looked.current++;
     setSeen({});
     setWrong({});
     setValues(({ config, split, text_column, ...was }) => ({ ...was, source, ...(was.named ? {} : { name: free(name) }) }));
@@ -43,42 +45,48 @@ export function Add({ onClose }) {
     if (to === "builtin") from(BUILTIN, datasetName(BUILTIN));
     else from("", "");
   };
+  /** @param {Record<string, any>} [changed] */
   const look = async (changed = {}) => {
-    const asked = { ...values, ...changed };
-    setValues(asked);
-    setSeen({ ...seen, busy: true });
+    const turn = ++looked.current;
+    const { source, config, split } = { ...values, ...changed };
+    set(changed);
+    setSeen({ ...seen, busy: true, failed: undefined });
     try {
-      const { source, config, split } = asked;
       const found = await post("/api/datasets/preview", given({ source, config, split }));
+      if (turn !== looked.current) return;
       setSeen({ found });
       set({ config: found.config ?? "", split: found.split ?? "" });
       setWrong({});
     } catch (error) {
-      setSeen({ failed: said(error) });
+      if (turn !== looked.current) return;
+      setSeen({ found: seen.found, failed: said(error) }); // its choices stay, to choose another
       setWrong(error.fields ?? {});
     }
   };
   const add = async (event) => {
     event.preventDefault();
     setBusy(true);
+    taken.current = true; // also when the dialog is closed before the answer
     try {
       const { named, ...spec } = values;
       await submit({ kind: "add_dataset", ...given(spec) });
-      taken.current = true;
       onClose();
     } catch (error) {
-      setWrong(placed(error) ? error.fields : { "": said(error) });
+      taken.current = false;
+      const fields = error.fields ?? {};
+      setWrong(drawn.some((name) => fields[name]) ? fields : { "": said(error) });
       setBusy(false);
     }
   };
   const field = (one) => html`<${Field} key=${one.name} ...${one} value=${values[one.name] ?? ""} error=${wrong[one.name] && html`<${Linked} text=${wrong[one.name]} />`}
     set=${one.set ?? ((value) => set({ [one.name]: value }))} />`;
+  const drawn = fieldsOf(way, seen.found);
   return html`<${Dialog} title="Add a dataset" onClose=${onClose}>
     <form class="add-dataset" onSubmit=${add}>
       <${Ways} way=${way} choose=${choose} />
       ${SOURCES[way] && field({ name: "source", label: "Where it comes from", needed: true, ...SOURCES[way], set: (source) => from(source, datasetName(source)) })}
       ${way === "upload" && html`<${Upload} wrong=${wrong.source} taken=${taken} onSent=${(source, name) => from(source, source && datasetName(name))} />`}
-      <${Look} seen=${seen} source=${values.source} look=${look} placed=${wrong.source ?? wrong.config ?? wrong.split} />
+      <${Look} seen=${seen} source=${values.source} look=${look} placed=${drawn.some((name) => wrong[name])} />
       ${way === "hub" && html`<${HubToken} source=${values.source} failed=${wrong.source} onKept=${() => look()} />`}
       ${seen.found && html`<${Found} found=${seen.found} values=${values} wrong=${wrong} field=${field} look=${look} />`}
       ${field({ name: "name", label: "What to call it", needed: true, set: (name) => set({ name, named: true }) })}
@@ -98,9 +106,12 @@ const FOLDED = [
   { name: "bytes", label: "Bytes of text at most", kind: "number", min: 1 },
   { name: "shuffle_seed", label: "Mix by seed", kind: "number", min: 0, help: "the documents come mixed, a part of them at a time; in order when left empty" },
 ];
-const FIELDS = new Set(["source", "name", "rows", "config", "split", "text_column", ...FOLDED.map(({ name }) => name)]);
 
-const placed = (error) => Object.keys(error.fields ?? {}).some((name) => FIELDS.has(name));
+/** The fields that are drawn: what is wrong with another is said at the foot. */
+const fieldsOf = (way, found) => [
+  ...(way === "builtin" ? [] : ["source"]), "name", "rows", ...FOLDED.map(({ name }) => name),
+  ...(found ? chosenOf(found) : []),
+];
 
 const given = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "" && value != null));
 

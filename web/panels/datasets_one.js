@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { ago, count, share, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
+import { go } from "../route.js";
 import { artifacts, slowClock } from "../state.js";
 import { Arriving } from "../ui/arriving.js";
 import { html } from "../ui/html.js";
@@ -26,7 +27,7 @@ export function Dataset({ name, query }) {
   }
   const tokenized = tokenizationsOf(dataset);
   const verbs = html`${back}
-    <${Delete} noun="dataset" one=${dataset} loses=${loses(dataset)} />
+    <${Delete} noun="dataset" one=${dataset} loses=${loses(dataset)} gone=${() => go("datasets")} />
     <button class="first" onClick=${() => setTokenizing(true)}>Tokenize</button>`;
   return html`<${Panel} title=${name} verbs=${verbs}>
     <dl class="facts card">${facts(dataset).map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>

@@ -1,9 +1,8 @@
 import { useState } from "preact/hooks";
-import { get } from "../api.js";
-import { count } from "../lib/format.js";
+import { get, said } from "../api.js";
+import { characters, count } from "../lib/format.js";
 import { show } from "../route.js";
 import { useLoaded } from "../ui/asked.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const ROWS = 10; // of a page
@@ -47,9 +46,10 @@ function told(offset, { rows, total }) {
 function Row({ row, dataset }) {
   const [whole, setWhole] = useState(null);
   const [failed, setFailed] = useState("");
-  const { characters = row.text.length } = row;
+  const had = characters(row.text);
+  const { characters: all = had } = row;
   const unfold = async () => {
-    if (row.text.length === characters) return setWhole(row.text);
+    if (had === all) return setWhole(row.text);
     try {
       const { rows } = await get(`/api/datasets/${dataset.id}/sample?rows=1&offset=${row.row}&chars=${WHOLE}`);
       setWhole(rows[0].text);
@@ -59,12 +59,13 @@ function Row({ row, dataset }) {
     }
   };
   const text = whole ?? row.text.split("\n").slice(0, LINES).join("\n");
-  const marks = [row.name, row.held_out && "held out", row.continues && "goes on from the row before", `${count(characters)} characters`];
+  const isCut = characters(text) < all;
+  const marks = [row.name, row.held_out && "held out", row.continues && "goes on from the row before", `${count(all)} characters`];
   return html`<li class="document" aria-label=${`Row ${row.row}`}>
     <p class="details"><b>${count(row.row)}</b> ${marks.filter(Boolean).map((mark) => html`<span>${mark}</span>`)}</p>
-    <div class="text">${text}${text.length < characters && "…"}</div>
-    ${(whole !== null || characters > text.length) && html`<button class="quiet" aria-expanded=${whole !== null} onClick=${whole === null ? unfold : () => setWhole(null)}>
-      ${whole !== null ? "Show less" : characters > WHOLE ? `Show the first ${count(WHOLE)} characters` : "Show all of it"}</button>`}
+    <div class="text" dir="auto">${text}${isCut && "…"}</div>
+    ${(whole !== null || isCut) && html`<button class="quiet" aria-expanded=${whole !== null} onClick=${whole === null ? unfold : () => setWhole(null)}>
+      ${whole !== null ? "Show less" : all > WHOLE ? `Show the first ${count(WHOLE)} characters` : "Show all of it"}</button>`}
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
   </li>`;
 }

@@ -1,11 +1,11 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { remove } from "../api.js";
+import { remove, said } from "../api.js";
 import { count, share, size } from "../lib/format.js";
 import { Bar } from "../ui/bar.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { send } from "../upload.js";
 
+const [TRIES, AGAIN_MS] = [5, 500];
 const ENDINGS = ".txt,.md,.py,.jsonl,.json,.csv,.parquet,.arrow,.gz,.zst";
 
 /**
@@ -20,11 +20,16 @@ export function Upload({ wrong, taken, onSent }) {
 
   const begin = async (chosen) => {
     const abort = new AbortController();
-    going.current = { abort, upload: null };
+    const now = (going.current = { abort, upload: null });
+    const hear = (news) => {
+      if (news.upload) now.upload = news.upload;
+      else setNews(news);
+      if (news.upload && abort.signal.aborted) drop(news.upload); // it came after it was taken back
+    };
     setFiles(chosen);
     setNews({ stage: "reading", done: 0, total: 1 });
     try {
-      const upload = await send(nameOf(chosen), chosen, (one) => (one.upload ? (going.current.upload = one.upload) : setNews(one)), abort.signal);
+      const upload = await send(nameOf(chosen), chosen, hear, abort.signal);
       setNews({ sent: true });
       onSent(`upload:${upload}`, chosen[0].name);
     } catch (error) {
@@ -33,7 +38,7 @@ export function Upload({ wrong, taken, onSent }) {
   };
   const takeBack = () => {
     going.current.abort?.abort();
-    if (going.current.upload && !taken.current) remove(`/api/uploads/${going.current.upload}`).catch(() => {}); // it ends by itself in 7 days
+    if (going.current.upload && !taken.current) drop(going.current.upload);
     going.current = { abort: null, upload: null };
   };
   useEffect(() => () => takeBack(), []);
@@ -45,14 +50,14 @@ export function Upload({ wrong, taken, onSent }) {
   };
   const chosen = (list) => list.length && begin([...new Map([...list].map((file) => [file.name, file])).values()]);
   if (news) return html`<${Going} files=${files} news=${news} wrong=${wrong} cancel=${cancel} again=${() => begin(files)} />`;
-  const drop = (event) => {
+  const dropped = (event) => {
     event.preventDefault();
     setOver(false);
     chosen(event.dataTransfer.files);
   };
   return html`<div class="field">
     <label for="files">Files</label>
-    <div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+    <div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${dropped}>
       <input id="files" type="file" multiple accept=${ENDINGS} aria-describedby="files-help" onChange=${(event) => chosen(event.target.files)} />
       <span class="help">or drop them here</span>
     </div>
@@ -60,12 +65,19 @@ export function Upload({ wrong, taken, onSent }) {
   </div>`;
 }
 
+/** Take an upload back; while the studio still reads the part that was on its way it refuses. What stays ends in 7 days. */
+function drop(upload, tries = TRIES) {
+  remove(`/api/uploads/${upload}`).catch((error) => {
+    if (error.status === 409 && tries > 1) setTimeout(() => drop(upload, tries - 1), AGAIN_MS);
+  });
+}
+
 const nameOf = (files) => (files.length === 1 ? files[0].name : `${files[0].name} and ${files.length - 1} more`);
 
 /** How far they are. */
 function Going({ files, news, wrong, cancel, again }) {
   const total = files.reduce((sum, file) => sum + file.size, 0);
-  const words = { reading: "Reading, so that what arrives can be checked", sending: "Sending" };
+  const words = { reading: "Reading, so that what arrives can be checked", sending: "Sending", waiting: "The studio does not take it now; trying again, at" };
   const part = news.total ? news.done / news.total : null;
   return html`<div class="going" role="group" aria-label="Upload">
     <p><b>${nameOf(files)}</b> <span class="help">${count(files.length)} ${files.length === 1 ? "file" : "files"}, ${size(total)}</span></p>

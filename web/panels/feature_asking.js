@@ -86,7 +86,7 @@ function price(usd) {
 
 /** What it would take. `spec`: a promise of the spec, made a moment after `asked` (a text) has changed. */
 export function Estimate({ sae, asked, spec }) {
-  const [{ found, failed: why }, setMade] = useState({});
+  const [{ found, failed: why }, setMade] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
   useEffect(() => {
     let wanted = true;
     const tell = (one) => wanted && setMade(one);

@@ -128,7 +128,7 @@ function moved(event, { sae, query, active, total, pages, size }) {
   const ways = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -total, End: total };
   const way = ways[event.key];
   if (/^[0-9]$/.test(event.key)) {
-    document.querySelector("input[name=number]")?.focus(); // which then takes the digit
+    /** @type {HTMLElement | null} */ (document.querySelector("input[name=number]"))?.focus(); // which then takes the digit
     return;
   }
   const feature = pages.row(active);

@@ -15,7 +15,7 @@ export function Places({ sae, feature }) {
   if (feature.dead) return null;
   const fetch = async (more) => {
     const least = more ? found.least : above;
-    const query = new URLSearchParams({ limit: AT_ONCE, ...(least && { above: least }), ...(more && { cursor: found.next }) });
+    const query = new URLSearchParams({ limit: `${AT_ONCE}`, ...(least && { above: least }), ...(more && { cursor: found.next }) });
     setBusy(true);
     try {
       const { occurrences, total, next } = await get(`/api/saes/${sae.id}/features/${feature.index}/occurrences?${query}`);

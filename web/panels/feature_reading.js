@@ -22,7 +22,7 @@ function keep(sae, { text, ignore_denser: limit = 1 }, found) {
  * was asked may wait for it, and is read when the GPU is free.
  */
 export function useReading(sae) {
-  const [state, setState] = useState({});
+  const [state, setState] = useState(/** @type {{busy?: boolean, failed?: string, isBusy?: boolean, asked?: any, job?: number}} */ ({}));
   const waits = state.job && jobs.value.get(state.job);
   useEffect(() => {
     if (!waits || !isEnded(waits)) return;

@@ -6,6 +6,7 @@ import { html } from "../ui/html.js";
 import { Line } from "../ui/tokens.js";
 
 // Of each column: its title, what it is sorted by first, and the class of its cells.
+/** @type {[title: string, first: string | null, kind?: string][]} */
 const COLUMNS = [
   ["Feature", "index"],
   ["Label", "label"],

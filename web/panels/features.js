@@ -42,7 +42,7 @@ function None({ name, what }) {
 const DIALOGS = { label: LabelFeatures, score: ScoreLabels, extract: ExtractFeatures };
 
 function List({ saes, sae, query }) {
-  const [found, setFound] = useState({ total: null });
+  const [found, setFound] = useState(/** @type {{total: number | null, failed?: string, isMissing?: boolean}} */ ({ total: null }));
   const [dialog, setDialog] = useState(null);
   const Asked = DIALOGS[dialog];
   const extraction = extracted(jobs.value, sae.name);

@@ -1,10 +1,8 @@
 import { useState } from "preact/hooks";
-import { submit } from "../api.js";
-import { demo } from "../lib/demo.js";
+import { said, submit } from "../api.js";
 import { go } from "../route.js";
 import { artifacts } from "../state.js";
 import { Command } from "../ui/command.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Term } from "../ui/term.js";
 
@@ -15,6 +13,7 @@ export function FirstVisit() {
   const begin = async () => {
     setBusy(true);
     try {
+      const { demo } = await import("../lib/demo.js");
       for (const spec of demo((noun, name) => artifacts[noun].value.has(name))) await submit(spec);
       go("jobs");
     } catch (error) {

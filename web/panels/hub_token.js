@@ -1,6 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, put } from "../api.js";
-import { said } from "../ui/form.js";
+import { get, put, said } from "../api.js";
 import { html } from "../ui/html.js";
 import { Linked } from "../ui/linked.js";
 
@@ -23,6 +22,11 @@ export function HubToken({ source = "", failed = "", page = null, onKept }) {
   }, [isHub]);
   if (!isHub || known === null) return null;
   if (known && !isClosed) return html`<p class="help">The studio's token of the Hub is used.</p>`;
+  const keys = (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // the form around it is sent when the token is kept
+    if (value) keep();
+  };
   const keep = () => put("/api/secrets/hf", { value }).then(() => {
     setKnown(true);
     setValue("");
@@ -35,7 +39,7 @@ export function HubToken({ source = "", failed = "", page = null, onKept }) {
       <li>Make a token with read access in your settings there.</li>
       <li>Put it here. It is kept on the studio's machine and never shown.</li>
     </ol>
-    <div class="filters"><input type="password" aria-label="Token of the Hub" autocomplete="off" value=${value} onInput=${(event) => setValue(event.target.value)} />
+    <div class="filters"><input type="password" aria-label="Token of the Hub" autocomplete="off" value=${value} onInput=${(event) => setValue(event.target.value)} onKeyDown=${keys} />
       <button type="button" disabled=${!value} onClick=${keep}>Keep the token</button></div>
     ${told && html`<p class="refusal" role="alert">${told}</p>`}
   </details>`;

@@ -14,13 +14,14 @@ const LOOK_MS = 5000;
 
 /** One job: how it stands, what it was asked, the memory it was to take and takes, and what its worker says. */
 export function Job({ id }) {
-  const known = jobs.value.get(id);
-  const older = useLoaded(known ? null : `/api/jobs/${id}`, phase.value); // of the newest the stream tells
+  const known = jobs.value.get(Number(id));
+  const isNumber = /^\d{1,15}$/.test(id);
+  const older = useLoaded(known || !isNumber ? null : `/api/jobs/${id}`, phase.value); // of the newest the stream tells
   const job = known ?? older.found;
   const way = html`<a href=${place("jobs")}>All jobs</a>`;
   if (!job) {
     return html`<${Panel} title=${`Job ${id}`} verbs=${way}>
-      ${older.failed && html`<p class="refusal" role="alert">${older.failed}</p>`}</${Panel}>`;
+      ${(older.failed || !isNumber) && html`<p class="refusal" role="alert">${older.failed ?? "Jobs have numbers, and this is none."}</p>`}</${Panel}>`;
   }
   const Row = isEnded(job) ? EndedJob : WaitingJob;
   return html`<${Panel} title=${title(job).join(" ")} verbs=${way}>

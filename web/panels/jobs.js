@@ -1,9 +1,9 @@
 import { useState } from "preact/hooks";
 import { place } from "../lib/route.js";
-import { fetchOlder, groups, jobs, older } from "../state.js";
-import { said } from "../ui/form.js";
+import { groups, jobs, older } from "../state.js";
 import { html } from "../ui/html.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
+import { Older } from "../ui/older.js";
 import { Empty, Panel } from "../ui/panel.js";
 import { Job } from "./job.js";
 
@@ -11,7 +11,7 @@ const FEW = 10; // ended jobs that are shown at first
 
 /** What runs, what will, and what has ended; or one job that is open. */
 export function Jobs({ open }) {
-  if (open[0]) return html`<${Job} id=${Number(open[0])} key=${open[0]} />`;
+  if (open[0]) return html`<${Job} id=${open[0]} key=${open[0]} />`;
   const { live, waiting, ended } = groups.value;
   return html`<${Panel} title="Jobs">
     <section aria-labelledby="running">
@@ -20,7 +20,7 @@ export function Jobs({ open }) {
     </section>
     <${List} title="Waiting" jobs=${waiting} row=${WaitingJob} />
     <${List} title="Ended" jobs=${ended} row=${EndedJob} few=${FEW} />
-    ${older.value !== null && html`<${Older} />`}
+    <${Older} />
   </${Panel}>`;
 }
 
@@ -31,14 +31,6 @@ function Idle() {
   }
   return html`<${Empty} line="mistudio demo" verb=${html`<a class="button" href=${place("datasets")}>To the datasets</a>`}>
     Nothing has run yet. The demo goes the whole way in a few minutes: a text, its tokens, an SAE, its features.</${Empty}>`;
-}
-
-/** The jobs of the past that were not fetched yet. */
-function Older() {
-  const [failed, setFailed] = useState("");
-  const more = () => fetchOlder().then(() => setFailed(""), (error) => setFailed(said(error)));
-  return html`<p class="verbs"><button onClick=${more}>Fetch older jobs</button>
-    ${failed && html`<span class="refusal" role="alert">${failed}</span>`}</p>`;
 }
 
 /** The first `few` of them, and the rest when asked for. */

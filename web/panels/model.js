@@ -1,5 +1,6 @@
 import { ago, count, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
+import { go } from "../route.js";
 import { slowClock } from "../state.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
@@ -29,7 +30,7 @@ export function Model({ model }) {
     ["SAEs", saes.length > 0 && links(saes, (name) => place("saes", [name]))],
     ["Added", html`<time datetime=${model.created_at}>${ago(model.created_at, slowClock.value)}</time>`],
   ].filter(([, value]) => value);
-  const verbs = html`<a href=${place("models")}>All models</a> <${Delete} noun="model" one=${model} loses=${loses(model)} />`;
+  const verbs = html`<a href=${place("models")}>All models</a> <${Delete} noun="model" one=${model} loses=${loses(model)} gone=${() => go("models")} />`;
   return html`<${Panel} title=${model.name} verbs=${verbs}>
     <dl class="facts card">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
     ${model.weight_bytes && html`<section aria-labelledby="taken">

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { ago, count, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { artifacts, newest, slowClock } from "../state.js";
+import { artifacts, listsOf, newest, slowClock } from "../state.js";
 import { Arriving } from "../ui/arriving.js";
 import { Do } from "../ui/do.js";
 import { html } from "../ui/html.js";
@@ -13,11 +13,12 @@ import { Model } from "./model.js";
 
 const Add = (props) => html`<${Later} from=${() => import("./models_add.js").then((found) => found.Add)} ...${props} />`;
 
+const tokenizations = listsOf("tokenization", (one) => one.model);
+const saes = listsOf("sae", (one) => one.model?.name);
+const namesIn = (lists, model) => (lists.value.get(model.name) ?? []).map(({ name }) => name);
+
 /** What was made with a model: its tokenizations and SAEs, by name. */
-export const madeWith = (model) => ({
-  tokenizations: newest("tokenization").filter((one) => one.model === model.name).map(({ name }) => name),
-  saes: newest("sae").filter((sae) => sae.model?.name === model.name).map(({ name }) => name),
-});
+export const madeWith = (model) => ({ tokenizations: namesIn(tokenizations, model), saes: namesIn(saes, model) });
 
 /** What goes with a model, and what has to go before it. */
 export function loses(model) {

@@ -1,10 +1,10 @@
-import { useEffect, useState } from "preact/hooks";
-import { get, post, submit } from "../api.js";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { get, post, said, submit } from "../api.js";
 import { size } from "../lib/format.js";
 import { freeName, modelName } from "../lib/names.js";
 import { artifacts } from "../state.js";
 import { Dialog } from "../ui/dialog.js";
-import { Field, said } from "../ui/form.js";
+import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Linked } from "../ui/linked.js";
 import { HubToken } from "./hub_token.js";
@@ -14,23 +14,29 @@ const OFFERED = 4; // models of the cache in sight
 
 /** Register a model: what it is and takes is shown before a byte of its weights is fetched. */
 export function Add({ onClose }) {
-  const [values, setValues] = useState({});
-  const [seen, setSeen] = useState({}); // {busy}, {found}, {failed}
-  const [wrong, setWrong] = useState({}); // field → sentence; "" is for none of them
+  const [values, setValues] = useState(/** @type {Record<string, any>} */ ({}));
+  const [seen, setSeen] = useState(/** @type {import("../ui/asked.js").Answer} */ ({}));
+  const [wrong, setWrong] = useState(/** @type {Record<string, string>} */ ({})); // field → sentence; "" is for none of them
   const [busy, setBusy] = useState(false);
+  const looked = useRef(0); // counts up: an answer about another source is dropped
   const set = (changed) => setValues((was) => ({ ...was, ...changed }));
-  const from = (source, revision = values.revision) => {
+  const from = (source, revision = "") => {
+    looked.current++;
     setSeen({});
     setWrong({});
     setValues((was) => ({ ...was, source, revision, ...(was.named ? {} : { name: freeName(modelName(source), artifacts.model.value) }) }));
   };
   const look = async (changed = {}) => {
     const asked = { source: values.source, revision: values.revision || undefined, ...changed };
+    const turn = ++looked.current;
     setSeen({ busy: true });
     try {
-      setSeen({ found: await post("/api/models/preview", asked) });
+      const found = await post("/api/models/preview", asked);
+      if (turn !== looked.current) return;
+      setSeen({ found });
       setWrong({});
     } catch (error) {
+      if (turn !== looked.current) return;
       setSeen({ failed: said(error) });
       setWrong(error.fields ?? {});
     }

@@ -1,9 +1,10 @@
 import { computed } from "@preact/signals";
 import { useMemo } from "preact/hooks";
-import { isEnded } from "../lib/jobs.js";
+import { isEnded, isLive } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
 import { useRuns } from "../runs.js";
-import { jobs } from "../state.js";
+import { connections, jobs, slowClock } from "../state.js";
+import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
 import { RunCharts } from "./run_charts.js";
@@ -26,19 +27,23 @@ function useJob(id) {
 export function Run({ id, query }) {
   const others = idsOf(query.with).filter((one) => one !== id);
   const { runs, at } = useRuns([id, ...others]);
-  const job = useJob(id) ?? runs[0].job;
+  const known = useJob(id);
+  const asked = useLoaded(known ? null : `/api/jobs/${id}`, connections.value); // the page keeps the newest only
+  const job = known ?? asked.found;
+  // A training makes them as it goes, and the studio tells of none.
+  const kept = useLoaded(job?.kind === "train" ? `/api/jobs/${id}/checkpoints` : null, isLive(job ?? {}) ? slowClock.value : job?.state).found?.checkpoints;
   const way = html`<a href=${place("training")}>All trainings</a>
     ${job && html`<a class="button" href=${place("training", ["new"], { from: id })}>The same again with changes</a>`}`;
   if (job?.kind !== "train") {
-    const why = job ? `Job ${id} is no training.` : runs[0].failed ?? "Asking the studio for it.";
+    const why = job ? `Job ${id} is no training.` : asked.failed ?? "Asking the studio for it.";
     return html`<${Panel} title=${`Training ${id}`} verbs=${way}><p class="empty">${why}</p></${Panel}>`;
   }
   return html`<${Panel} title=${job.spec.name} verbs=${way}>
-    <${RunState} job=${job} />
+    <${RunState} job=${job} kept=${kept} />
     <${Made} job=${job} />
     <${RunCharts} job=${job} others=${others} runs=${runs} at=${at} />
     ${!isEnded(job) && html`<${Learning} id=${id} />`}
-    <${Checkpoints} job=${job} />
+    <${Checkpoints} job=${job} kept=${kept} />
     <${Asked} job=${job} />
     <${Said} job=${job} />
   </${Panel}>`;

@@ -24,7 +24,7 @@ export function RunCharts({ job, others, runs, at }) {
   const [byTokens, setByTokens] = useState(false);
   const [logX, setLogX] = useState(false);
   const [off, setOff] = useState(new Set());
-  const lines = useMemo(() => linesOf(runs.map((run) => ({ ...run, ...about(run.job) }))), [at, runs.length]);
+  const lines = useMemo(() => linesOf(runs.map((run) => ({ ...run, ...about(run.job) }))), [at, runs.map(({ id }) => id).join()]);
   const drawn = useMemo(() => {
     const levels = levelsOf(job);
     return CHARTS.map(([value, title, digits]) => {
@@ -41,7 +41,7 @@ export function RunCharts({ job, others, runs, at }) {
         onInput=${({ target }) => setSpan(Number(target.value))} /> <span>${spanWords(SPANS[span])}</span></label>
       <label>Across <select value=${byTokens ? "tokens" : "steps"} onChange=${({ target }) => setByTokens(target.value === "tokens")}>
         <option value="steps">steps</option><option value="tokens">training tokens</option></select></label>
-      <label class="check"><input type="checkbox" checked=${logX} onChange=${({ target }) => setLogX(target.checked)} /> Logarithmic</label>
+      <label class="check"><input type="checkbox" checked=${logX} onChange=${({ target }) => setLogX(target.checked)} /> Logarithmic ${byTokens ? "tokens" : "steps"}</label>
       <${Beside} job=${job} others=${others} />
     </form>
     ${lines.length > 1 && html`<${Legend} lines=${lines} off=${off} setOff=${setOff} />`}

@@ -4,7 +4,6 @@ import { ago, count, number, share, size } from "../lib/format.js";
 import { isEnded } from "../lib/jobs.js";
 import { go } from "../route.js";
 import { slowClock } from "../state.js";
-import { useLoaded } from "../ui/asked.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Log } from "../ui/log.js";
@@ -39,11 +38,9 @@ function Learned({ feature: { feature, density, windows } }) {
 }
 
 /** The checkpoints that are kept, each an SAE that can be compared with what came of it. */
-export function Checkpoints({ job }) {
-  const { found } = useLoaded(`/api/jobs/${job.id}/checkpoints`, job.state);
+export function Checkpoints({ job, kept }) {
   const [told, setTold] = useState("");
-  const kept = found?.checkpoints ?? [];
-  if (!kept.length) return null;
+  if (!kept?.length) return null;
   const compare = (sae, step) => submit({ kind: "compare", saes: [`${sae}@${step}`, sae] }).then(() => go("jobs"), (error) => setTold(said(error)));
   const comparable = (one) => job.state === "done" && one.step < job.result?.steps && (one.saes?.length ?? job.makes.names.length) === 1 && (one.saes?.[0] ?? job.makes.names[0]);
   const columns = [

@@ -21,23 +21,26 @@ export function takenNames() {
 
 /** The exact spec, to be read, copied, and asked for again. */
 export function Asked({ job }) {
-  const [told, setTold] = useState("");
+  const [told, setTold] = useState(/** @type {import("preact").ComponentChildren} */ (""));
+  const [busy, setBusy] = useState(false);
   const { found } = useLoaded("/api/specs/train");
   const again = async () => {
     const name = freeName(job.spec.name, takenNames());
+    setBusy(true);
     try {
       const made = await submit({ ...job.spec, name });
       setTold(html`<a href=${place("training", [made.id])}>Job ${made.id}</a> does the same, as ${name}.`);
     } catch (error) {
       setTold(said(error));
     }
+    setBusy(false);
   };
   const given = Object.entries(job.spec).filter(([name, value]) => value !== null && name !== "kind");
   return html`<section aria-labelledby="asked"><h3 id="asked">What was asked</h3>
     <dl class="facts card">${given.map(([name, value]) => html`<div key=${name} title=${found?.fields[name]?.description}><dt>${name}</dt><dd>${shown(value)}</dd></div>`)}</dl>
     ${found && html`<${Command} line=${commandOf(job.spec, found.fields)} />`}
     <details><summary>As JSON</summary><pre tabindex="0">${JSON.stringify(job.spec, null, 2)}</pre><${Copy} text=${JSON.stringify(job.spec, null, 2)} what="the spec as JSON" /></details>
-    <p class="verbs"><button onClick=${again}>Run again</button>
+    <p class="verbs"><button disabled=${busy} onClick=${again}>Run again</button>
       <${Extend} job=${job} /> <span role="status">${told}</span></p>
   </section>`;
 }

@@ -1,11 +1,10 @@
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { post, remove } from "../api.js";
 import { about, ago, amount, between, count, elapsed, known, number, share, size } from "../lib/format.js";
 import { done, isBad, isEnded, isLive, isTraining, outcome, reason, stage, wait } from "../lib/jobs.js";
-import { mean } from "../lib/measures.js";
+import { mean, rate } from "../lib/measures.js";
 import { go } from "../route.js";
 import { clock, jobs, metrics, paces, phase, slowClock } from "../state.js";
-import { rate } from "../lib/pace.js";
 import { useLoaded } from "../ui/asked.js";
 import { Bar } from "../ui/bar.js";
 import { Sure } from "../ui/dialog.js";
@@ -16,16 +15,23 @@ import { Mark } from "../ui/mark.js";
 import { Term } from "../ui/term.js";
 
 /** How a training stands, what it takes, and what can be done about it. */
-export function RunState({ job: given }) {
+export function RunState({ job: given, kept }) {
   const job = jobs.value.get(given.id) ?? given;
   const why = reason(job);
+  const heading = useRef(null);
+  const asked = useRef(false);
+  useEffect(() => {
+    // The button that was pressed has gone.
+    if (asked.current && document.activeElement === document.body) heading.current.focus();
+    asked.current = false;
+  }, [job.state, job.finalize]);
   return html`<section class="card runstate" aria-label="How it stands">
-    <h3><${Mark} state=${job.state} /> <${Words} job=${job} /></h3>
+    <h3 tabindex="-1" ref=${heading}><${Mark} state=${job.state} /> <${Words} job=${job} /></h3>
     ${isLive(job) && html`<${Bar} share=${done(job)} label=${`Progress of training ${job.id}`} />`}
     ${why && html`<p class="why ${isBad(job) ? "refusal" : ""}" role=${isBad(job) ? "alert" : undefined}>${why}</p>`}
     ${job.error?.log && html`<pre tabindex="0" aria-label="Last words of the worker">${job.error.log.trim()}</pre>`}
     <dl class="facts">${facts(job).map(([term, value, title]) => html`<div key=${term} title=${title}><dt><${Term} of=${term} /></dt><dd>${value}</dd></div>`)}</dl>
-    <${Verbs} job=${job} key=${job.state} />
+    <${Verbs} job=${job} kept=${kept} onAsk=${() => (asked.current = true)} key=${job.state} />
   </section>`;
 }
 
@@ -50,7 +56,7 @@ function facts(job) {
   return [
     ...(ended ? [] : found),
     ["Speed", perSecond ? `${amount(Math.round(perSecond), ended ? "tokens" : (job.progress?.unit ?? "tokens"))}/s` : "—"],
-    [ended ? "Took" : "So far", seconds === null ? "—" : elapsed(seconds)],
+    ...(ended || isLive(job) ? [[ended ? "Took" : "So far", seconds === null ? "—" : elapsed(seconds)]] : []),
     ...memory(job, now("memory_bytes")),
     ...((job.attempts ?? 1) > 1 ? [["Attempts", count(job.attempts)]] : []),
   ];
@@ -68,23 +74,26 @@ const PAUSE = ["pause", "Pause", "Saves where it is and frees the memory; it goe
 const RESUME = ["resume", "Resume", "Goes on exactly where it was."];
 const FINALIZE = ["finalize", "End it now and keep the SAE", "Measured and saved as if it had come to its end."];
 const STOP = ["stop", "Stop", "Ends at once; what it has learned so far is saved as an SAE that can be used."];
+const GIVE_UP = ["stop", "Stop", "Ends here without an SAE; its checkpoint stays, to be tried again."]; // no worker is there that could save one
 const CANCEL = ["stop", "Stop", "Takes it out of the queue."];
 
+/** What can be asked of it; `kept`: its checkpoints, undefined before they are known. */
 function choices(job, kept) {
-  const newest = kept[0]?.step;
-  const again = ["retry", "Try again", newest === undefined ? "Begins anew: there is no checkpoint to go on from." : `Goes on from its checkpoint at step ${count(newest)}.`];
+  const goesOn = kept?.length ? `Goes on from its checkpoint at step ${count(kept[0].step)}.` : "Begins anew: there is no checkpoint to go on from.";
+  const again = ["retry", "Try again", kept ? goesOn : "Goes on from its newest checkpoint, if it has one."];
   if (job.state === "running") return job.finalize ? [STOP] : [PAUSE, FINALIZE, STOP];
   if (job.state === "pausing") return [STOP];
-  if (job.state === "paused") return [RESUME, ...(kept.length ? [FINALIZE] : []), STOP];
+  if (job.state === "stopping") return [];
+  if (job.state === "paused") return [RESUME, ...(kept?.length ? [FINALIZE] : []), GIVE_UP];
   if (!isEnded(job)) return [CANCEL];
-  return job.state === "done" ? [] : [again, ...(kept.length && job.state !== "partial" ? [FINALIZE] : [])];
+  return job.state === "done" ? [] : [again, ...(kept?.length && job.state !== "partial" ? [FINALIZE] : [])];
 }
 
-function Verbs({ job }) {
-  const { found } = useLoaded(`/api/jobs/${job.id}/checkpoints`, job.state);
+function Verbs({ job, kept, onAsk }) {
   const [asked, setAsked] = useState("");
   const [failed, setFailed] = useState("");
   const ask = (verb) => {
+    onAsk();
     setAsked(verb);
     setFailed("");
     post(`/api/jobs/${job.id}/${verb}`).then(() => verb === "finalize" && setAsked(""), (error) => {
@@ -93,7 +102,7 @@ function Verbs({ job }) {
     });
   };
   const off = phase.value !== "live" || asked !== "";
-  return html`<ul class="choices">${choices(job, found?.checkpoints ?? []).map(([verb, words, does]) => html`<li key=${verb}>
+  return html`<ul class="choices">${choices(job, kept).map(([verb, words, does]) => html`<li key=${verb}>
       <button disabled=${off} aria-describedby=${`does-${verb}`} onClick=${() => ask(verb)}>${words}</button> <span class="help" id=${`does-${verb}`}>${does}</span></li>`)}
       ${isEnded(job) && html`<${Forget} job=${job} />`}
       ${isBad(job) && html`<li><${OpenLog} job=${job} /> <span class="help">What the worker wrote, to its end.</span></li>`}

@@ -1,8 +1,9 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
+import { get } from "../api.js";
 import { isBad, isEnded, isLive } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
 import { isAbout } from "../lib/saes.js";
-import { jobs } from "../state.js";
+import { jobs, take } from "../state.js";
 import { html } from "../ui/html.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";
 import { Panel } from "../ui/panel.js";
@@ -26,6 +27,9 @@ const DIALOGS = { export: ExportSae, push: Push, neuronpedia: Neuronpedia, label
 export function Sae({ sae }) {
   const [open, setOpen] = useState(null);
   const Opened = DIALOGS[open];
+  useEffect(() => {
+    get(`/api/saes/${sae.id}`).then((found) => take([["artifact", { noun: "sae", ...found }]]), () => {}); // whether its files were changed is told of nobody
+  }, [sae.id]);
   const way = html`<a href=${place("saes")}>All SAEs</a>
     <a class="button" href=${place("features", [sae.name])}>Features</a> <a class="button first" href=${place("steering", [sae.name])}>Steer</a>`;
   const verb = (of, words, kind) => html`<button class=${kind} onClick=${() => setOpen(of)}>${words}</button>`;

@@ -11,12 +11,15 @@ const TOKENS = 65_536;
 export function CompareSaes({ saes, onClose }) {
   const first = artifacts.sae.value.get(saes[0]?.split("@")[0]);
   const texts = newest("tokenization").filter((one) => !first || one.model === modelOf(first));
+  const others = saes.length === 1 ? newest("sae").filter((one) => one.name !== saes[0] && modelOf(one) === modelOf(first ?? {})) : [];
   const fields = [
-    { name: "saes", label: "SAEs", kind: "words", needed: true, help: "two to eight of one model, with commas between; NAME@STEP is one as it was at a checkpoint" },
+    others.length
+      ? { name: "other", label: "With", kind: "choice", needed: true, choices: [["", "choose an SAE"], ...others.map(({ name, hook }) => [name, `${name} · ${hook ?? "—"}`])] }
+      : { name: "saes", label: "SAEs", kind: "words", needed: true, help: "two to eight of one model, with commas between; NAME@STEP is one as it was at a checkpoint" },
     { name: "tokens", label: "Held-out tokens at most", kind: "number", min: 4096, help: "more makes the intervals narrower" },
     { name: "tokenization", label: "Text", kind: "choice", folded: true, choices: [["", "that of the first one's training, else the newest of its model"], ...texts.map(({ name }) => [name, name])] },
   ];
-  const send = (values) => submit({ kind: "compare", ...values }).then((job) => go("saes", ["compare", job.id]));
+  const send = ({ other, ...values }) => submit({ kind: "compare", ...values, ...(other ? { saes: [...saes, other] } : {}) }).then((job) => go("saes", ["compare", job.id]));
   return html`<${Form} title="Compare SAEs" verb="Compare" fields=${fields} start=${{ saes, tokens: TOKENS }} send=${send} onClose=${onClose}>
     ${({ tokens }) => html`<${Time} kind="compare" tokens=${tokens} />`}</${Form}>`;
 }

@@ -1,11 +1,14 @@
 import { useState } from "preact/hooks";
 import { remove } from "../api.js";
 import { depending } from "../lib/saes.js";
-import { go } from "../route.js";
+import { go, route } from "../route.js";
 import { useLoaded } from "../ui/asked.js";
 import { Dialog } from "../ui/dialog.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
+
+/** Whether its own page is shown, which is of nothing then. */
+const isOpen = ({ name }) => route.peek().panel === "saes" && route.peek().open[0] === name;
 
 /** Ask before an SAE goes into the trash, having said exactly what goes with it and what stays. */
 export function DeleteSae({ sae, onClose }) {
@@ -15,7 +18,7 @@ export function DeleteSae({ sae, onClose }) {
   const { goes, stays, holds } = found ? depending(found) : { goes: [], stays: [], holds: [] };
   const yes = () => {
     setBusy(true);
-    remove(`/api/saes/${sae.id}`).then(() => go("saes") ?? onClose(), (error) => setRefused(said(error)) ?? setBusy(false));
+    remove(`/api/saes/${sae.id}`).then(() => onClose() ?? (isOpen(sae) && go("saes")), (error) => setRefused(said(error)) ?? setBusy(false));
   };
   const list = (title, some) => some.length > 0 && html`<p>${title}</p><ul class="bulleted">${some.map((one) => html`<li key=${one}>${one}</li>`)}</ul>`;
   return html`<${Dialog} title=${`Delete ${sae.name}?`} onClose=${onClose}>

@@ -13,11 +13,13 @@ import { Content } from "./sae_exports.js";
 export function ExportSae({ sae, onClose }) {
   const [asked, setAsked] = useState(null); // the job, and what was asked of it
   const sent = useRef(false);
-  const config = useLoaded(`/api/saes/${sae.id}/files/cfg.json`).found ?? {};
-  const extractions = useLoaded(`/api/saes/${sae.id}/dependents`).found?.extractions ?? 0;
+  const config = useLoaded(`/api/saes/${sae.id}/files/cfg.json`).found;
+  const depends = useLoaded(`/api/saes/${sae.id}/dependents`).found;
+  const why = Object.fromEntries(FORMATS.map(([of]) => [of, lacks(of, config, depends?.extractions)]));
+  const possible = (format) => (why[format] ? FORMATS.find(([of]) => !why[of])?.[0] : format);
   if (asked) return html`<${Exported} sae=${sae} id=${asked.job} again=${() => setAsked(null)} onClose=${onClose} />`;
   const send = async (values) => {
-    const job = await submit({ kind: "export", sae: sae.name, ...values });
+    const job = await submit({ kind: "export", sae: sae.name, ...values, format: possible(values.format) });
     sent.current = true;
     setAsked({ job: job.id });
   };
@@ -25,9 +27,8 @@ export function ExportSae({ sae, onClose }) {
   return html`<${Form} title=${`Export ${sae.name}`} verb="Export" onClose=${close} start=${{ format: "saelens", labels: true }} send=${send}
       fields=${[{ name: "labels", label: "With labels", kind: "switch", help: "what its features are called goes along, but with SAEDashboard" }]}>
     ${({ format }, set) => html`<fieldset class="formats"><legend>Format</legend>${FORMATS.map(([of, name, what]) => {
-      const why = lacks(of, config, extractions);
-      return html`<label key=${of} class=${why ? "off" : ""}><input type="radio" name="format" value=${of} checked=${of === format} disabled=${why !== null} onChange=${() => set({ format: of })} />
-        <span><b>${name}</b> <span class="details">${why ? `Not for this SAE: ${why}.` : what}</span></span></label>`;
+      return html`<label key=${of} class=${why[of] ? "off" : ""}><input type="radio" name="format" value=${of} checked=${of === possible(format)} disabled=${why[of] !== null} onChange=${() => set({ format: of })} />
+        <span><b>${name}</b> <span class="details">${why[of] ? `Not for this SAE: ${why[of]}.` : what}</span></span></label>`;
     })}</fieldset>`}
   </${Form}>`;
 }

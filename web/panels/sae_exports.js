@@ -38,11 +38,12 @@ function Written({ one, path, gone }) {
   const [asked, setAsked] = useState(false);
   const [failed, setFailed] = useState(null);
   const yes = () => remove(`/api/exports/${one.name}`).then(() => setAsked(false) ?? gone(), (error) => setFailed(said(error)));
+  const close = () => setAsked(false) ?? setFailed(null);
   return html`<li class="finding export"><details onToggle=${(event) => setOpen(event.target.open)}><summary>${FORMAT_NAMES[one.format] ?? one.format} <span class="details">${size(one.bytes)}, written ${ago(one.written_at, slowClock.value)}</span></summary>
       ${open && html`<${Content} name=${one.name} path=${path} state=${one.written_at} />`}</details>
     <button class="quiet" aria-label=${`Delete the export ${one.name}`} onClick=${() => setAsked(true)}>Delete</button>
     ${asked && html`<${Sure} title=${`Delete the export ${one.name}?`} verb="Delete export" loses=${`Its ${size(one.bytes)} of files go; the SAE stays, and can be exported again.`}
-      failed=${failed} onYes=${yes} onClose=${() => setAsked(false)} />`}</li>`;
+      failed=${failed} onYes=${yes} onClose=${close} />`}</li>`;
 }
 
 /** The files of an export, where they lie, and the part of its card that says how it is loaded. */

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { post } from "../api.js";
 import { count, number, size } from "../lib/format.js";
 import { grouped, hubModel, matching, modelsFor, publishedName, spans } from "../lib/published.js";
@@ -19,23 +19,27 @@ export function placeOf(source) {
 export function Published({ values, set }) {
   const { source, revision } = values;
   const [seen, setSeen] = useState(null);
+  const now = useRef("");
+  now.current = at({ source, revision });
   const look = async () => {
-    const of = source;
+    const of = now.current;
+    const isOfIt = () => now.current === of; // or the form names another source by now
     setSeen({ of, busy: true });
     set({ chosen: [] });
     try {
-      const found = await post("/api/saes/preview", { source: of, ...(revision ? { revision } : {}) });
+      const found = await post("/api/saes/preview", { source, ...(revision ? { revision } : {}) });
+      if (!isOfIt()) return;
       setSeen({ of, found });
       const needs = neededOf(found.saes);
       set({ needs: needs && !modelsFor(needs, newest("model")).length && hubModel(needs).includes("/") ? needs : null });
     } catch (error) {
-      setSeen({ of, failed: said(error) });
+      if (isOfIt()) setSeen({ of, failed: said(error) });
     }
   };
   useEffect(() => {
     if (source?.startsWith("upload:")) look();
   }, [source]);
-  const shown = seen && placeOf(seen.of)[0] === placeOf(source ?? "")[0] ? seen : null;
+  const shown = seen?.of === now.current ? seen : null;
   return html`<div class="preview">
     <button type="button" disabled=${!source || shown?.busy} onClick=${look}>${shown?.busy ? "Looking…" : "Show what is there"}</button>
     ${shown?.failed && html`<p class="refusal" role="alert">${shown.failed}</p>`}
@@ -43,6 +47,9 @@ export function Published({ values, set }) {
     <${HubToken} source=${source} failed=${shown?.failed} onKept=${look} />
   </div>`;
 }
+
+/** Where somebody looks: a source, at a revision. */
+const at = ({ source = "", revision = "" }) => `${placeOf(source)[0]} ${revision}`;
 
 /** The model that all of them say they read; null when they say none, or several. */
 function neededOf(saes) {
@@ -63,7 +70,8 @@ function Found({ found, values, set }) {
   const facts = [`${count(found.count)} ${found.count === 1 ? "SAE" : "SAEs"}`, found.licence && `licence ${found.licence}`, found.revision && `commit ${found.revision.slice(0, 8)}`];
   return html`<p>${facts.filter(Boolean).join(" · ")}</p>
     <${Needed} saes=${found.saes} values=${values} set=${set} />
-    ${found.saes.length > OPEN && html`<input type="search" class="whole" aria-label="Find in what is there" placeholder="layer 12, 16k, l0 82" value=${text} onInput=${({ target }) => setText(target.value)} />`}
+    ${found.saes.length > OPEN && html`<input type="search" class="whole" aria-label="Find in what is there" placeholder="layer 12, 16k, l0 82" value=${text} onInput=${({ target }) => setText(target.value)}
+      onKeyDown=${(event) => event.key === "Enter" && event.preventDefault()} />`}
     ${!some.length && found.saes.length > 0 && html`<p>None of them has “${text}”. <button type="button" class="quiet" onClick=${() => setText("")}>Clear</button></p>`}
     ${!found.saes.length && html`<p>No SAE in a layout that is known here is there.</p>`}
     <div class="published" role="group" aria-label="What is there">${grouped(some).map((group) => html`<${Group} key=${group.key} group=${group} open=${some.length <= OPEN} is=${is} take=${take} />`)}</div>

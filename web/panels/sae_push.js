@@ -27,43 +27,47 @@ export function Push({ sae, onClose }) {
     const job = await submit({ kind: "push", sae: sae.name, ...values, dry_run: true });
     setSpec(values);
     setJobs({ dry: job.id, real: null });
-    sent.current = true;
   };
+  const send = (values) => look(values).then(() => (sent.current = true));
   if (jobs.dry !== null) return html`<${Going} sae=${sae} spec=${spec} jobs=${jobs} look=${look} onClose=${onClose}
     back=${() => setJobs({ dry: null, real: null })} push=${() => submit({ kind: "push", sae: sae.name, ...spec }).then((job) => setJobs({ ...jobs, real: job.id }))} />`;
   const close = () => (sent.current ? (sent.current = false) : onClose());
-  return html`<${Form} title=${`Push ${sae.name} to the Hub`} verb="Show what would go" fields=${FIELDS} start=${spec} send=${look} onClose=${close}>
+  return html`<${Form} title=${`Push ${sae.name} to the Hub`} verb="Show what would go" fields=${FIELDS} start=${spec} send=${send} onClose=${close}>
     <p class="help">Its weights, its labels and its card, in one commit. Nothing goes before you have seen it.</p></${Form}>`;
 }
 
 function Going({ sae, spec, jobs, look, push, back, onClose }) {
   const [failed, setFailed] = useState("");
+  const [busy, setBusy] = useState(false);
   const [dry, real] = [useJob(jobs.dry), useJob(jobs.real)];
   const job = jobs.real === null ? dry : real;
   const result = job?.state === "done" ? job.result : null;
   const broken = job && isEnded(job) && !result ? job : null;
-  const ask = (promise) => promise.then(() => setFailed(""), (error) => setFailed(said(error)));
-  const again = (more = {}) => ask(jobs.real === null ? look({ ...spec, ...more }) : push());
+  const ask = (promise) => {
+    setBusy(true);
+    promise.then(() => setFailed(""), (error) => setFailed(said(error))).finally(() => setBusy(false));
+  };
+  const again = (more) => ask(jobs.real === null || more ? look({ ...spec, ...more }) : push());
   return html`<${Dialog} title=${`Push ${sae.name} to the Hub`} onClose=${onClose}><div class="steps">
     <${Following} job=${job}>${jobs.real === null ? "Working out what would go." : `It goes to ${spec.repo}. Closing this does not stop it.`}</${Following}>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
-    ${broken && html`<${Broken} job=${broken} again=${again} />`}
+    ${broken && html`<${Broken} job=${broken} again=${again} busy=${busy} />`}
     ${result && html`<${Shown} result=${result} />`}
     <footer class="verbs">
-      ${jobs.real === null && job && isEnded(job) && html`<button type="button" onClick=${back}>Back</button>`}
-      ${result?.dry_run && html`<button type="button" class="first" onClick=${() => ask(push())}>Push</button>`}
+      ${jobs.real === null && job && isEnded(job) && html`<button type="button" disabled=${busy} onClick=${back}>Back</button>`}
+      ${result?.dry_run && html`<button type="button" class="first" disabled=${busy} onClick=${() => ask(push())}>Push</button>`}
       ${!result?.dry_run && html`<button type="button" data-first onClick=${onClose}>Close</button>`}
     </footer></div></${Dialog}>`;
 }
 
 /** Why it did not go, with what can be done about it in place. */
-function Broken({ job, again }) {
+function Broken({ job, again, busy }) {
   const { field, message } = job.error ?? { message: `the job is ${job.state}` };
   const lacksToken = field === "repo" && /\btoken\b/.test(message);
   return html`<p class="refusal" role="alert">${message}</p>
     ${lacksToken && html`<${Secret} name="hf" label="Token of the Hub that may write" kept=${() => again()}>Make a token with write access in your settings on the Hub.</${Secret}>`}
-    <p class="verbs">${field === "overwrite" && html`<button type="button" onClick=${() => again({ overwrite: true })}>Replace them</button>`}
-      ${field !== "overwrite" && html`<button type="button" onClick=${() => again()}>Try again</button>`}</p>`;
+    <p class="verbs">${field === "overwrite" && html`<button type="button" disabled=${busy} onClick=${() => again({ overwrite: true })}>Replace them</button>`}
+      ${field !== "overwrite" && html`<button type="button" disabled=${busy} onClick=${() => again()}>Try again</button>`}</p>`;
 }
 
 const STATES = { new: "new", same: "there already", other: "replaces another" };

@@ -1,9 +1,10 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { get } from "../api.js";
 import { count, known, number, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
 import { certified, deadOf, evaluated, labelled, latest, little, modelOf, sourceOf } from "../lib/saes.js";
 import { jobs } from "../state.js";
+import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { Mark } from "../ui/mark.js";
 import { Table } from "../ui/table.js";
@@ -15,7 +16,6 @@ const CHANGES = new Set(["add_sae", "train", "extract", "label", "export"]); // 
 export function Rows({ saes, chosen, choose }) {
   const sizes = useSizes();
   const [going, setGoing] = useState(null); // the one that is asked about before it is deleted
-  const features = useFeatures(saes);
   const pick = ["", "pick", (sae) => html`<input type="checkbox" aria-label=${`Choose ${sae.name}`} checked=${chosen.includes(sae.name)}
     onChange=${(event) => choose(sae.name, event.target.checked)} />`];
   const columns = [
@@ -27,7 +27,7 @@ export function Rows({ saes, chosen, choose }) {
     ["ΔCE", "figure", (sae) => number(latest(sae, "ce_delta"))],
     ["Dead", "figure", (sae) => little(deadOf(sae))],
     ["Checked", "text checks", (sae) => html`<${Standing} of=${certified(sae)} /> <${Standing} of=${EVALUATED[evaluated(sae)]} />`],
-    ["Features", "text features-of", (sae) => html`<${Features} sae=${sae} of=${features[sae.name]} />`],
+    ["Features", "text features-of", (sae) => html`<${Features} sae=${sae} />`],
     ["From", "text from", (sae) => html`${sourceOf(sae)} <span class="details">${size(sizes[sae.name])}</span>`],
     ["", "verbs", (sae) => html`<button class="quiet" aria-label=${`Delete the SAE ${sae.name}`} onClick=${() => setGoing(sae)}>Delete</button>`],
   ];
@@ -50,8 +50,11 @@ export function Tags({ tags }) {
   return tags?.length > 0 && html`<span class="tags">${tags.map((tag) => html` <span class="tag" key=${tag}>${tag}</span>`)}</span>`;
 }
 
-function Features({ sae, of }) {
-  return of?.extractions ? html`<a href=${place("features", [sae.name])}>${labelled(of, sae.width)}</a>` : labelled(of);
+/** How far its features are known, which is asked for when it comes into sight. */
+function Features({ sae }) {
+  const [isSeen, at] = useSeen();
+  const { found: of } = useLoaded(isSeen ? `/api/saes/${sae.id}/dependents` : null, ended());
+  return html`<span ref=${at}>${of?.extractions ? html`<a href=${place("features", [sae.name])}>${labelled(of, sae.width)}</a>` : labelled(of)}</span>`;
 }
 
 /** How many jobs that change what rows say have come to their end. */
@@ -66,17 +69,14 @@ function useSizes() {
   return sizes;
 }
 
-/** Name → how many extractions and labels it has. */
-function useFeatures(saes) {
-  const [of, setOf] = useState({});
+/** Whether an element has been in sight, and the ref that it takes. */
+function useSeen() {
+  const [isSeen, setSeen] = useState(false);
+  const at = useRef(null);
   useEffect(() => {
-    let wanted = true;
-    const keep = (one) => wanted && setOf((was) => ({ ...was, [one.sae]: one }));
-    const askEach = async () => {
-      for (const { id } of saes) if (wanted) await get(`/api/saes/${id}/dependents`).then(keep, () => {}); // a row without is a row all the same
-    };
-    askEach();
-    return () => (wanted = false);
-  }, [saes.map(({ id }) => id).join(" "), ended()]);
-  return of;
+    const watch = new IntersectionObserver((found) => found.some((one) => one.isIntersecting) && setSeen(true));
+    watch.observe(at.current);
+    return () => watch.disconnect();
+  }, []);
+  return /** @type {const} */ ([isSeen, at]);
 }

@@ -7,9 +7,13 @@ import { html } from "../ui/html.js";
 export function Secret({ name, label, kept, children }) {
   const [value, setValue] = useState("");
   const [failed, setFailed] = useState("");
-  const keep = () => put(`/api/secrets/${name}`, { value }).then(() => setValue("") ?? kept(), (error) => setFailed(said(error)));
+  const [busy, setBusy] = useState(false);
+  const keep = () => {
+    setBusy(true);
+    put(`/api/secrets/${name}`, { value }).then(() => setValue("") ?? setFailed("") ?? kept(), (error) => setFailed(said(error))).finally(() => setBusy(false));
+  };
   return html`<div class="secret"><p class="help">${children} It is kept on the studio’s machine and never shown.</p>
     <div class="filters"><input type="password" aria-label=${label} placeholder=${label} autocomplete="off" value=${value} onInput=${({ target }) => setValue(target.value)} />
-      <button type="button" disabled=${!value} onClick=${keep}>Keep and try again</button></div>
+      <button type="button" disabled=${!value || busy} onClick=${keep}>Keep and try again</button></div>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}</div>`;
 }

@@ -13,6 +13,8 @@ const STAGES = { reading: "Reading, so that what arrives can be checked", sendin
  * the first file is called, and two empty texts when they are taken back. What no job has `taken` goes with the dialog.
  */
 export function SendFiles({ taken, onSent }) {
+  const tell = useRef(onSent); // as it is when all is there: the form was filled in meanwhile
+  tell.current = onSent;
   const [files, setFiles] = useState([]);
   const [news, setNews] = useState({}); // {stage, done, total}, {failed} or {sent}
   const going = useRef({ abort: null, upload: null });
@@ -23,7 +25,7 @@ export function SendFiles({ taken, onSent }) {
     try {
       const upload = await send(calledOf(chosen), chosen, (one) => (one.upload ? (going.current.upload = one.upload) : setNews(one)), abort.signal);
       setNews({ sent: true });
-      onSent(`upload:${upload}`, calledOf(chosen));
+      tell.current(`upload:${upload}`, calledOf(chosen));
     } catch (error) {
       if (!abort.signal.aborted) setNews({ failed: said(error) });
     }

@@ -11,7 +11,7 @@ export function Pinned({ one, label }) {
 
 /** Keeping changes of settings: `{keep, failed, fields, told}`; `changed` is told when they are kept. */
 export function useKeeping(changed) {
-  const [state, setState] = useState({});
+  const [state, setState] = useState(/** @type {{failed?: string, fields?: Record<string, string>, told?: string}} */ ({}));
   const keep = async (changes, told = "Kept.") => {
     try {
       await patch("/api/settings", changes);
@@ -69,7 +69,7 @@ export function Offline({ one, changed }) {
 
 /** Whom the form for labels names at first, and which of its models. */
 export function Labels({ endpoint, model, endpoints, changed }) {
-  const [typed, setTyped] = useState({});
+  const [typed, setTyped] = useState(/** @type {{endpoint?: string, model?: string}} */ ({}));
   const state = useKeeping(changed);
   const { endpoint: who = endpoint.value, model: which = model.value } = typed;
   const { models, busy, failed, ask } = useModels(who);

@@ -6,13 +6,13 @@ import { html } from "../ui/html.js";
 import { said } from "../ui/form.js";
 import { sent } from "./steered_desk.js";
 import { Sampling, Tokens } from "./steered_sampling.js";
-import { Refused, Stage } from "./steered_session.js";
+import { Refused, Stage, Stopped } from "./steered_session.js";
 import { growing } from "./steered_texts.js";
 import { wanting } from "./steered_write.js";
 import { useWriting } from "./steered_writing.js";
 
 /** A conversation: each turn is answered with and without steering, and goes on from the answer that was chosen. */
-export function Chat({ desk, model, query, kept }) {
+export function Chat({ desk, ranges, model, query, kept }) {
   const [turns, setTurns] = useState([]); // {said, id, result, from: steered or baseline}
   const [text, setText] = useState("");
   const [failed, setFailed] = useState(null);
@@ -23,7 +23,7 @@ export function Chat({ desk, model, query, kept }) {
     writing.clear();
     kept(result);
   };
-  const writing = useWriting(told);
+  const writing = useWriting(told, ranges);
   const { run, write, stop } = writing;
   useEffect(() => {
     const ids = (query.turns ?? (query.view === undefined || query.run ? query.run : null) ?? "").split(",").filter(Boolean);
@@ -40,9 +40,11 @@ export function Chat({ desk, model, query, kept }) {
   const body = { ...sent(desk), samples: 1, messages, steering: desk.steering };
   const begin = (event) => {
     event?.preventDefault();
-    if (desk.ready && text.trim() && !run.busy) write(body);
+    if (!desk.ready || !text.trim() || run.busy) return;
+    desk.settle();
+    write(body);
   };
-  const keys = (event) => event.key === "Enter" && !event.shiftKey && begin(event);
+  const keys = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && begin(event);
   const clear = () => {
     setTurns([]);
     desk.keep({ turns: null, run: null });
@@ -70,6 +72,7 @@ export function Chat({ desk, model, query, kept }) {
         <${Sampling} desk=${desk} model=${model} errors=${errors} />
       </div>
     </form>
+    <${Stopped} run=${run} />
     ${!errors.messages && html`<${Refused} run=${run} body=${body} again=${write} model=${model} onDone=${(result) => told(result, body)} />`}`;
 }
 

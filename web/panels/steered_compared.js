@@ -13,18 +13,19 @@ export function Compared({ sae, ids, query }) {
   const [a, b] = [ids[0], ids[1]].map((id) => useLoaded(id ? `/api/steerings/${encodeURIComponent(id)}` : null));
   const back = html`<a class="button" href=${place("steering", [sae.name], { ...query, compare: null })}>Back to steering</a>`;
   const failed = a.failed ?? b.failed;
-  const columns = ["what", ids[0], ids[1]].map((title, at) => [at ? `Run ${title}` : "", "text", (row) => row[at]]);
   return html`<${Panel} title="Steering" verbs=${back}>
+    ${!ids[1] && html`<p class="empty">Two runs are compared: choose them among the runs.</p>`}
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
-    ${a.found && b.found && html`<${Differences} a=${a.found} b=${b.found} columns=${columns} /><${Pairs} a=${a.found} b=${b.found} />`}
+    ${a.found && b.found && html`<${Differences} a=${a.found} b=${b.found} /><${Pairs} a=${a.found} b=${b.found} />`}
   </${Panel}>`;
 }
 
-function Differences({ a, b, columns }) {
+function Differences({ a, b }) {
+  const columns = [["What", "name", ([what]) => what.replaceAll("_", " ")], [`Run ${a.id}`, "text", (row) => row[1]], [`Run ${b.id}`, "text", (row) => row[2]]];
   const found = differences(a, b);
   if (!found.length) return html`<p>Both were asked for and made alike.</p>`;
   return html`<section aria-labelledby="otherwise"><h3 id="otherwise">What was asked otherwise</h3>
-    <${Table} label="What was asked otherwise" columns=${[["What", "name", (row) => row[0].replaceAll("_", " ")], ...columns.slice(1)]} rows=${found} of=${(row) => row[0]} /></section>`;
+    <${Table} label="What was asked otherwise" columns=${columns} rows=${found} of=${(row) => row[0]} /></section>`;
 }
 
 function Pairs({ a, b }) {

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { get } from "../api.js";
 import { asked, editsFrom, editsOf, written } from "../lib/edits.js";
 import { parse, place } from "../lib/route.js";
@@ -19,7 +19,7 @@ export function useDesk(sae, query) {
   const [prompt, setPrompt] = useState(query.prompt ?? "");
   const [sampling, setSampling] = useState(() => samplingOf(query));
   const [view, setView] = useState(query.view ?? "text");
-  const [opened, setOpened] = useState(query.run ? { busy: true } : {}); // the run of the address
+  const [opened, setOpened] = useState(/** @type {{busy?: boolean, run?: any, failed?: string}} */ (query.run ? { busy: true } : {})); // the run of the address
   useEffect(() => {
     if (!query.run) return;
     get(`/api/steerings/${encodeURIComponent(query.run)}`).then((run) => {
@@ -40,14 +40,14 @@ export function useDesk(sae, query) {
     return () => clearTimeout(timer);
   }, [edits, prompt, sampling, view, opened.busy]);
   const change = (of, fields) => setEdits((was) => was.map((one) => (one.sae === of.sae && one.feature === of.feature ? { ...one, ...fields } : one)));
-  const latest = useRef();
-  latest.current = { edits, prompt, sampling };
   return {
     sae, edits, setEdits, change, prompt, setPrompt, sampling, view, setView, opened,
     sample: (fields) => setSampling((was) => ({ ...was, ...fields })),
     keep: (fields) => keep(sae.name, fields),
     steering: asked(edits),
-    ready: asked(edits).length > 0 && edits.every(({ off, strength }) => off || strength !== null),
+    ready: asked(edits).length > 0,
+    /** What a text is written with stays, whatever calibration finds afterwards. */
+    settle: () => setEdits((was) => was.map((one) => (one.off || one.strength !== null ? one : { ...one, strength: 1 }))),
   };
 }
 

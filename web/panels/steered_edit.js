@@ -54,14 +54,14 @@ function Slider({ id, name, edit, range, set }) {
     reset();
   };
   const at = (value) => ({ "--at": `${(50 * (value + most)) / most}%` });
-  const spoken = `${name}, strength ${number(strength, 2)}${range && strength ? `, ${bandWords(range, strength)}` : ""}`;
+  const spoken = `${name}, strength ${number(strength ?? 1, 2)}${range && strength ? `, ${bandWords(range, strength)}` : ""}`;
   return html`<div class="slider" data-wide=${range ? undefined : ""}>
     <div class="bands" aria-hidden="true">${bands(range, most).map(({ from, to, name: band }) => {
       const part = (to - from) / (2 * most);
       return html`<span key=${`${from}`} data-band=${band} data-side=${to <= 0 ? "low" : "high"} style=${{ flexGrow: part }}>${part >= (ROOM[band] ?? SHORT) && html`<small>${WORDS[band]}</small>`}</span>`;
     })}</div>
     <i class="zero" aria-hidden="true" style=${at(zero)}></i>
-    <input type="range" id=${id} aria-label=${`${name}: slider`} min=${-most} max=${most} step=${step} value=${strength ?? zero} disabled=${strength === null}
+    <input type="range" id=${id} aria-label=${`${name}: slider`} min=${-most} max=${most} step=${step} value=${strength ?? 1}
       aria-valuetext=${spoken} title="Double-click or key 0: back to where it does nothing" onInput=${heard} onDblClick=${reset} onKeyDown=${keys}
       onPointerDown=${() => (pointer.current = true)} onPointerUp=${() => (pointer.current = false)} onPointerCancel=${() => (pointer.current = false)} />
     <div class="ends" aria-hidden="true"><span>◂ suppress</span>${marks(range).filter(([, value]) => Math.abs(value) < ENDS * most).map(([nats, value]) => html`<span class="nats" key=${`${nats}${value > 0}`} style=${at(value)}>${nats}</span>`)}<span>amplify ▸</span></div>
@@ -81,8 +81,8 @@ function Exact({ label, strength, set }) {
   };
   const text = strength === null ? "" : String(Number(strength.toPrecision(6)));
   const wrong = typed !== null && !(Math.abs(Number(typed.replace("−", "-").replace(",", "."))) <= 1000);
-  return html`<input class="exact figure" type="text" inputmode="decimal" aria-label=${label} aria-invalid=${wrong ? "true" : undefined} placeholder="…"
-    title=${wrong ? "A number from −1000 to 1000" : undefined} value=${typed ?? text} onInput=${heard} onBlur=${() => setTyped(null)} />`;
+  return html`<div><input class="exact figure" type="text" inputmode="text" aria-label=${label} aria-invalid=${wrong ? "true" : undefined} placeholder="1"
+    value=${typed ?? text} onInput=${heard} onBlur=${() => setTyped(null)} />${wrong && html`<p class="refusal" role="alert">From −1000 to 1000.</p>`}</div>`;
 }
 
 /** How a feature is changed, folded: that it is added is what people mean mostly. */
@@ -103,7 +103,7 @@ function How({ edit, name, set }) {
 function Calibrating({ edit, about, ranges, name }) {
   if (!about || about.range) return about?.range && html`<p class="details known">${sentence(about.range)}</p>`;
   if (about.stage) {
-    return html`<p class="details verbs" role="status">Looking for useful strengths: ${about.stage}${about.share ? ` ${share(about.share)}` : ""}
+    return html`<p class="details verbs" role="status">Looking for useful strengths: ${about.stage}${about.share ? ` ${share(about.share)}` : ""}${edit.strength === null ? "; until then 1, its largest activation" : ""}
       <button type="button" class="quiet" aria-label=${`Stop looking for the strengths of ${name}`} onClick=${() => ranges.stop(edit)}>Stop</button></p>`;
   }
   if (about.wide) return html`<p class="details">Not calibrated: a wide range, in units of its largest activation.</p>`;

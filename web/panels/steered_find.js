@@ -11,7 +11,7 @@ const SHOWN = 8;
 export function Find({ sae, saes, taken, add }) {
   const [of, setOf] = useState(sae.name);
   const [text, setText] = useState("");
-  const [found, setFound] = useState(null); // {rows, told}, null: nothing is looked for
+  const [found, setFound] = useState(null); // {words, rows, told}, null: nothing is looked for
   const [at, setAt] = useState(0);
   const timer = useRef(0);
   const turn = useRef(0);
@@ -19,29 +19,39 @@ export function Find({ sae, saes, taken, add }) {
   const search = async (words, within) => {
     const mine = ++turn.current;
     const answer = words ? await looked(within, words) : null;
-    if (mine !== turn.current) return;
-    setFound(answer);
+    if (mine !== turn.current) return null;
+    setFound(answer && { words, ...answer });
     setAt(0);
+    return answer;
   };
   const typed = (words, within = one, after = TYPED_MS) => {
     setText(words);
     clearTimeout(timer.current);
     timer.current = setTimeout(() => search(words.trim(), within), after);
   };
-  const take = (index) => {
+  const close = () => {
     clearTimeout(timer.current);
     turn.current++;
+    setFound(null);
+  };
+  const take = (index) => {
+    close();
     add(one.name, index);
     setText("");
-    setFound(null);
+  };
+  /** What is shown may be of fewer letters than are typed by now: then only a number is taken unseen. */
+  const takeChosen = async (words) => {
+    clearTimeout(timer.current);
+    const [row] = found?.words === words ? [found.rows[at]] : (await search(words, one))?.rows ?? [];
+    if (row && (found?.words === words || String(row.index) === words)) take(row.index);
   };
   const rows = found?.rows ?? [];
   const keys = (event) => {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (event.key === "Escape" && found) setFound(null);
-    else if (event.key === "Enter" && text.trim()) {
-      if (rows[at]) take(rows[at].index);
-    } else if (by && rows.length) setAt((at + by + rows.length) % rows.length);
+    if (event.isComposing) return;
+    if (event.key === "Escape" && found) close();
+    else if (event.key === "Enter" && text.trim()) takeChosen(text.trim());
+    else if (by && rows.length) setAt((at + by + rows.length) % rows.length);
     else return;
     event.preventDefault();
   };
@@ -52,8 +62,8 @@ export function Find({ sae, saes, taken, add }) {
     }}>${saes.map(({ name }) => html`<option value=${name} key=${name} selected=${name === of}>${name}</option>`)}</select>`}
     <input type="search" role="combobox" aria-label="Add a feature" aria-expanded=${found !== null} aria-controls="found" aria-autocomplete="list"
       aria-activedescendant=${rows[at] ? `found-${rows[at].index}` : undefined} placeholder="Add a feature: words of its label, or its number"
-      autocomplete="off" value=${text} onInput=${({ target }) => typed(target.value)} onKeyDown=${keys} />
-    <div class="findings" hidden=${!found}>
+      autocomplete="off" value=${text} onInput=${({ target }) => typed(target.value)} onKeyDown=${keys} onBlur=${close} />
+    <div class="findings" hidden=${!found} onMouseDown=${(event) => event.preventDefault() /* the field keeps the focus */}>
       <div role="listbox" id="found" aria-label="Features found">${rows.map((row, place) => html`<div role="option" key=${row.index} id=${`found-${row.index}`}
         aria-selected=${place === at} class="found" onClick=${() => take(row.index)} onMouseMove=${() => place !== at && setAt(place)}>
         <${Row} row=${row} taken=${taken(one.name, row.index)} /></div>`)}</div>

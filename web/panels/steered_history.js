@@ -1,9 +1,9 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { get, patch, remove } from "../api.js";
 import { ago } from "../lib/format.js";
 import { saidEdits } from "../lib/edits.js";
 import { place } from "../lib/route.js";
-import { go, route } from "../route.js";
+import { go, route, show } from "../route.js";
 import { slowClock } from "../state.js";
 import { Sure } from "../ui/dialog.js";
 import { Form, said } from "../ui/form.js";
@@ -19,7 +19,7 @@ export function History({ sae, turn }) {
   const [next, setNext] = useState(null);
   const [failed, setFailed] = useState(null);
   const [chosen, setChosen] = useState([]); // ids, to be compared
-  const path = (cursor) => `/api/steerings?${new URLSearchParams({ limit: PAGE, sae: sae.name, ...(query.q.trim() ? { q: query.q.trim() } : {}), ...(query.starred ? { starred: "true" } : {}), ...(cursor ? { cursor } : {}) })}`;
+  const path = (cursor) => `/api/steerings?${new URLSearchParams({ limit: String(PAGE), sae: sae.name, ...(query.q.trim() ? { q: query.q.trim() } : {}), ...(query.starred ? { starred: "true" } : {}), ...(cursor ? { cursor } : {}) })}`;
   useEffect(() => {
     let wanted = true;
     const load = () => get(path()).then((found) => wanted && (setRuns(found.steerings), setNext(found.next), setFailed(null)), (error) => wanted && setFailed(said(error)));
@@ -29,14 +29,24 @@ export function History({ sae, turn }) {
       clearTimeout(timer);
     };
   }, [sae.name, turn, query]);
-  const more = () => get(path(next)).then((found) => {
-    setRuns((was) => [...was, ...found.steerings]);
-    setNext(found.next);
-  }, (error) => setFailed(said(error)));
+  const asking = useRef(null);
+  asking.current = path(next);
+  const more = async () => {
+    const mine = path(next);
+    try {
+      const found = await get(mine);
+      if (asking.current !== mine) return; // others are asked for by now, or somebody has pressed twice
+      setRuns((was) => [...was, ...found.steerings]);
+      setNext(found.next);
+    } catch (error) {
+      setFailed(said(error));
+    }
+  };
   const replace = (run) => setRuns((was) => was.map((one) => (one.id === run.id ? { ...one, starred: run.starred, note: run.note } : one)));
   const gone = (id) => {
     setRuns((was) => was.filter((one) => one.id !== id));
     setChosen((was) => was.filter((one) => one !== id));
+    if (route.peek().query.run === String(id)) show({ run: null });
   };
   const choose = (id, on) => setChosen((was) => (on ? [...was, id].slice(-2) : was.filter((one) => one !== id)));
   const asked = query.q.trim() || query.starred;
@@ -58,10 +68,10 @@ function Run({ run, sae, chosen, choose, replace, gone }) {
   const [open, setOpen] = useState(null); // note or delete
   const [failed, setFailed] = useState(null);
   const path = `/api/steerings/${run.id}`;
-  const star = () => patch(path, { starred: !run.starred }).then(replace, (error) => setFailed(said(error)));
+  const star = () => patch(path, { starred: !run.starred }).then((now) => { replace(now); setFailed(null); }, (error) => setFailed(said(error)));
   const away = () => remove(path).then(() => gone(run.id), (error) => setFailed(said(error)));
   const shown = route.value.query.run === String(run.id);
-  const about = [saidEdits(run.steering, sae.name), run.sweep && `× ${run.sweep.join(", ")}`, run.samples > 1 && `${run.samples} samples`, `seed ${run.seed}`, run.job && `job ${run.job}`];
+  const about = [saidEdits(run.steering, sae.name), run.sweep && `× ${run.sweep.join(", ").replaceAll("-", "−")}`, run.samples > 1 && `${run.samples} samples`, `seed ${run.seed}`, run.job && `job ${run.job}`];
   return html`<li class="kept" aria-current=${shown ? "true" : undefined}>
     <input type="checkbox" aria-label=${`Compare run ${run.id}`} checked=${chosen} onChange=${({ target }) => choose(run.id, target.checked)} />
     <button type="button" class="quiet star" aria-pressed=${run.starred} aria-label=${`Star run ${run.id}`} title=${run.starred ? "It is kept for good" : "Keep it for good"} onClick=${star}>${run.starred ? "★" : "☆"}</button>

@@ -1,12 +1,11 @@
 import { useState } from "preact/hooks";
 import { ApiError, post, remove } from "../api.js";
-import { asked, saidEdits } from "../lib/edits.js";
+import { saidEdits } from "../lib/edits.js";
 import { useLoaded } from "../ui/asked.js";
+import { Copy } from "../ui/copy.js";
 import { Dialog, Sure } from "../ui/dialog.js";
 import { Form, said } from "../ui/form.js";
 import { html } from "../ui/html.js";
-
-const TOLD_MS = 2000;
 
 /** Edits kept under a name: saved, loaded, used from any OpenAI client. Those of the model that is steered. */
 export function Profiles({ desk, model, load }) {
@@ -21,7 +20,7 @@ export function Profiles({ desk, model, load }) {
       <button type="button" disabled=${!desk.ready} title=${desk.ready ? undefined : "Choose a feature first"} onClick=${() => setSaving(true)}>Save as profile</button></div>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     ${own.length > 0 && html`<ul class="rows">${own.map((one) => html`<${Profile} key=${one.name} profile=${one} sae=${desk.sae.name} model=${model} prompt=${desk.prompt} load=${load} changed=${changed} />`)}</ul>`}
-    ${saving && html`<${Save} desk=${desk} known=${own} changed=${changed} onClose=${() => setSaving(false)} />`}
+    ${saving && html`<${Save} desk=${desk} known=${found?.profiles ?? []} changed=${changed} onClose=${() => setSaving(false)} />`}
   </section>`;
 }
 
@@ -32,12 +31,12 @@ function Save({ desk, known, changed, onClose }) {
     { name: "note", label: "Note", kind: "area" },
     { name: "replace", label: "Replace the one of that name", kind: "switch", when: ({ name }) => has(name) },
   ];
-  const send = ({ name, note, replace }) => post("/api/profiles", { name, note: note ?? null, replace: replace ?? false, steering: asked(desk.edits) }).then(changed, (error) => {
+  const send = ({ name, note, replace }) => post("/api/profiles", { name, note: note ?? null, replace: replace ?? false, steering: desk.steering }).then(changed, (error) => {
     if (error instanceof ApiError && error.status === 409) throw new ApiError(409, error.message, { name: error.message });
     throw error;
   });
   return html`<${Form} title="Save as profile" verb="Save" fields=${fields} send=${send} onClose=${onClose}>
-    <p class="details">${saidEdits(desk.edits.filter(({ off }) => !off), desk.sae.name)}</p></${Form}>`;
+    <p class="details">${saidEdits(desk.steering, desk.sae.name)}</p></${Form}>`;
 }
 
 function Profile({ profile, sae, model, prompt, load, changed }) {
@@ -84,8 +83,6 @@ function python(id, text, chat) {
 }
 
 function Snippet({ title, text }) {
-  const [told, setTold] = useState("Copy");
-  const copy = () => navigator.clipboard.writeText(text).then(() => setTold("Copied"), () => setTold("Not allowed")).then(() => setTimeout(() => setTold("Copy"), TOLD_MS));
-  return html`<figure class="snippet"><figcaption><b>${title}</b>${navigator.clipboard && html`<button type="button" class="quiet" aria-label=${`Copy the ${title} lines`} onClick=${copy}>${told}</button>`}</figcaption>
+  return html`<figure class="snippet"><figcaption><b>${title}</b><${Copy} text=${text} what=${`the ${title} lines`} /></figcaption>
     <pre tabindex="0">${text}</pre></figure>`;
 }

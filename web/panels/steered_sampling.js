@@ -2,7 +2,7 @@ import { size } from "../lib/format.js";
 import { html } from "../ui/html.js";
 import { DEFAULTS } from "./steered_desk.js";
 
-// Names as the API has them: [name, label, least, most, step, what it is].
+/** Names as the API has them. @type {[name: string, label: string, least: number, most: number, step: number, about: string][]} */
 const FIELDS = [
   ["temperature", "Temperature", 0, 5, 0.1, "0 takes the likeliest token"],
   ["top_p", "Top-p", 0.01, 1, 0.01, "of the likeliest tokens, as many as have this probability"],
@@ -13,9 +13,13 @@ const FIELDS = [
 const SAID = { times: "strengths ×", top_p: "top-p", top_k: "top-k" };
 const PRECISIONS = ["fp32", "bf16", "fp16", "int8", "nf4"];
 
-/** How tokens are chosen. `several`: whether there may be several texts; `errors`: what the studio found wrong, by name. */
+/**
+ * How tokens are chosen. `several`: whether there may be several texts; `errors`: what the studio found wrong, by name.
+ * @param {{desk: any, model: any, several?: boolean, errors?: Record<string, string>}} shown
+ */
 export function Sampling({ desk, model, several, errors = {} }) {
   const { sampling, sample } = desk;
+  /** @param {typeof FIELDS[number]} field */
   const number = ([name, label, min, max, step, help]) => html`<${Counted} key=${name} name=${name} label=${label} min=${min} max=${max} step=${step} help=${help}
     value=${sampling[name]} error=${errors[name]} set=${(value) => sample({ [name]: value })} />`;
   const others = Object.keys(DEFAULTS).filter((name) => name !== "max_tokens" && (several || !["samples", "times"].includes(name)) && sampling[name] !== DEFAULTS[name]);

@@ -3,40 +3,24 @@ import { get, remove, submit } from "../api.js";
 import { about, share, size } from "../lib/format.js";
 import { done, isEnded, isLive, reason, stage, title } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
-import { artifacts, groups, jobs, slowClock } from "../state.js";
+import { artifacts, groups, jobs, session, slowClock } from "../state.js";
+import { useLoaded } from "../ui/asked.js";
 import { Bar } from "../ui/bar.js";
 import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { stageWords } from "./steered_writing.js";
 
-const LOOK_MS = 4000;
-
-/** What lies in memory for steering, and the button that frees it. `turn`: changes when it may be another. */
-export function Session({ turn }) {
-  const [session, setSession] = useState(null);
+/** What lies in memory for steering, and the button that frees it. */
+export function Session() {
+  const now = session.value;
   const [failed, setFailed] = useState(null);
-  useEffect(() => {
-    let wanted = true;
-    const look = () => get("/api/session").then((found) => wanted && setSession(found.session), () => {}); // the page says that the line is lost
-    look();
-    const timer = setInterval(() => document.hidden || look(), LOOK_MS);
-    return () => {
-      wanted = false;
-      clearInterval(timer);
-    };
-  }, [turn]);
-  if (!session) return html`<p class="session details">No model is in memory; the first text loads it.</p>`;
-  const end = async () => {
-    try {
-      await remove("/api/session");
-      setSession(null);
-    } catch (error) {
-      setFailed(said(error));
-    }
-  };
-  const { model, precision, device, saes, memory_bytes, gpu_bytes, state, expires_at, paused_jobs, held_until } = session;
+  const { found } = useLoaded(now && "/api/session", now?.state); // which measures its memory, as events do not
+  if (!now) return html`<p class="session details">No model is in memory; the first text loads it.</p>`;
+  const end = () => remove("/api/session").then(() => setFailed(null), (error) => setFailed(said(error)));
+  const { model, precision, device, saes, state, expires_at, paused_jobs, held_until } = now;
+  const { memory_bytes, gpu_bytes } = found?.session ?? now;
   const parts = [
-    `${state === "loading" ? "Loading" : "In memory:"} ${model}${precision ? ` (${precision}${device ? ` on ${device}` : ""})` : ""}${saes.length ? ` with ${saes.join(", ")}` : ""}`,
+    `${{ loading: "Loading", stopping: "Leaving memory:" }[state] ?? "In memory:"} ${model}${precision ? ` (${precision}${device ? ` on ${device}` : ""})` : ""}${saes.length ? ` with ${saes.join(", ")}` : ""}`,
     memory_bytes && size(memory_bytes),
     gpu_bytes && `${size(gpu_bytes)} of the GPU`,
     state === "busy" ? "in use" : expires_at && `ends ${soon(expires_at, slowClock.value)} when nobody uses it`,
@@ -58,11 +42,14 @@ export function Stage({ run, wanting }) {
   const job = groups.value.live.find(({ lane }) => lane === "gpu");
   const { progress } = run;
   if (run.busy) {
-    return html`<span class="details" role="status">${stageWords(run)}…</span>
+    return html`<span class="details" role=${run.tokens ? undefined : "status"}>${stageWords(run)}…</span>
       ${progress?.total > 1 && html`<span class="loading"><${Bar} share=${progress.done / progress.total} label=${progress.stage} /></span>`}`;
   }
   return html`<span class="details">${wanting}</span>${job && html`<span class="details">${title(job).join(" ")} has the GPU${howFar(job)}.</span>`}`;
 }
+
+/** What is to be known of a text that a person has stopped. */
+export const Stopped = ({ run }) => run.stopped && html`<p class="details" role="status">Stopped: what is here is not kept.</p>`;
 
 /** ": train 45%, about 3 min left" */
 function howFar(job) {
@@ -115,15 +102,17 @@ function Fits({ body, model }) {
 /** The same as a job: it waits for its turn, and its texts are kept whether the page is open or not. */
 function Queue({ body, onQueued }) {
   const [failed, setFailed] = useState(null);
+  const [busy, setBusy] = useState(false);
   const queue = async () => {
-    const { if_busy: _, ...spec } = body;
+    setBusy(true);
     try {
-      onQueued((await submit({ kind: "steer", ...spec })).id);
+      onQueued((await submit({ kind: "steer", ...body })).id);
     } catch (error) {
       setFailed(said(error));
+      setBusy(false);
     }
   };
-  return html`<button type="button" onClick=${queue}>Wait for it</button>${failed && html`<span class="refusal" role="alert">${failed}</span>`}`;
+  return html`<button type="button" disabled=${busy} onClick=${queue}>Wait for it</button>${failed && html`<span class="refusal" role="alert">${failed}</span>`}`;
 }
 
 function Queued({ id, onDone, onClose }) {

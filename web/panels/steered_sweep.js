@@ -7,7 +7,7 @@ import { Chart } from "../ui/chart.js";
 import { html } from "../ui/html.js";
 import { numbers, sent } from "./steered_desk.js";
 import { Sampling, Tokens } from "./steered_sampling.js";
-import { Refused, Stage } from "./steered_session.js";
+import { Refused, Stage, Stopped } from "./steered_session.js";
 import { growing } from "./steered_texts.js";
 import { wanting } from "./steered_write.js";
 import { useWriting } from "./steered_writing.js";
@@ -21,7 +21,7 @@ export function Sweep({ desk, ranges, model, kept }) {
   const able = edits.filter(({ off, op }) => !off && op !== "ablate");
   const [chosen, setChosen] = useState(null);
   const [typed, setTyped] = useState(null);
-  const writing = useWriting(kept);
+  const writing = useWriting(kept, ranges);
   const { run, write, stop } = writing;
   const opened = desk.opened.run;
   useEffect(() => {
@@ -36,7 +36,9 @@ export function Sweep({ desk, ranges, model, kept }) {
   const ready = able.length > 0 && (one || desk.ready) && prompt && body.sweep.length > 0;
   const begin = (event) => {
     event.preventDefault();
-    if (ready && !run.busy) write(body);
+    if (!ready || run.busy) return;
+    if (!one) desk.settle();
+    write(body);
   };
   const take = (some) => {
     desk.setEdits((was) => [
@@ -61,6 +63,7 @@ export function Sweep({ desk, ranges, model, kept }) {
         <${Tokens} desk=${desk} error=${errors.max_tokens} />
         <${Sampling} desk=${desk} model=${model} errors=${errors} /></div>
     </form>
+    <${Stopped} run=${run} />
     <${Refused} run=${run} body=${body} again=${write} model=${model} onDone=${(result) => { writing.show(result); kept(result); }} />
     ${(run.result || run.texts.some(Boolean)) && html`<${Swept} run=${run} sae=${sae} take=${take} />`}`;
 }
@@ -71,18 +74,20 @@ function Swept({ run, sae, take }) {
   const factors = run.result ? steered.map((_, at) => factorOf(run, steered, at)) : run.body.sweep;
   const order = factors.map((_, at) => at).sort((a, b) => factors[a] - factors[b]);
   const alone = run.result?.edits.length === 1;
+  const words = (x) => (alone ? deed({ op: run.result.edits[0].op, strength: x }) : `× ${x}`);
   const rows = order.map((at) => ({ factor: factors[at], ...steered[at] }));
   return html`<section class="swept" aria-label="The sweep" aria-busy=${run.busy ?? false}>
     ${run.result && rows.length > 1 && html`<div class="charts">${[["KL by strength, nats", "kl", 2], ["Perplexity by strength", "perplexity", 1]].map(([title, of, digits]) =>
-      html`<${Chart} key=${of} title=${title} steps=${rows.map(({ factor }) => factor)} lines=${[{ name: "", values: rows.map((row) => row[of]) }]} digits=${digits} xWords=${(x) => deed({ strength: x })} />`)}</div>`}
+      html`<${Chart} key=${of} title=${title} steps=${rows.map(({ factor }) => factor)} lines=${[{ name: "", values: rows.map((row) => row[of]) }]} digits=${digits}
+        xWords=${words} xTitle=${alone ? "Strength" : "Strengths"} />`)}</div>`}
     <div class="scrolled-wide"><table class="table sweep" aria-label="Texts by strength">
       <thead><tr><th scope="col">Strength</th><th scope="col" class="figure">KL</th><th scope="col" class="figure">Perplexity</th><th scope="col" class="figure">Repetition</th><th scope="col">Text</th><th scope="col"><span class="unseen">Take it</span></th></tr></thead>
-      <tbody><tr><th scope="row">baseline</th><td class="figure"></td><td class="figure">${number(baseline.perplexity, 1)}</td><td class="figure">${share(baseline.repetition)}</td><td class="words">${baseline.text}</td><td></td></tr>
-        ${rows.map((row) => html`<tr key=${row.factor} class="taken" onClick=${() => row.strengths && take(row.strengths)}>
-          <th scope="row" class="figure">${alone || !row.strengths ? deed({ op: alone ? run.result.edits[0].op : "add", strength: row.factor }) : html`× ${row.factor}<p class="details">${saidEdits(row.strengths, sae.name)}</p>`}</th>
-          <td class="figure">${number(row.kl, 2)}</td><td class="figure">${number(row.perplexity, 1)}</td><td class="figure">${share(row.repetition)}</td>
+      <tbody><tr><th scope="row">baseline</th><td class="figure"></td><td class="figure" data-title="Perplexity">${number(baseline.perplexity, 1)}</td><td class="figure" data-title="Repetition">${share(baseline.repetition)}</td><td class="words">${baseline.text}</td><td></td></tr>
+        ${rows.map((row, at) => html`<tr key=${at}>
+          <th scope="row" class="figure">${run.result ? words(row.factor) : row.factor}${!alone && row.strengths && html`<p class="details">${saidEdits(row.strengths, sae.name)}</p>`}</th>
+          <td class="figure" data-title="KL">${number(row.kl, 2)}</td><td class="figure" data-title="Perplexity">${number(row.perplexity, 1)}</td><td class="figure" data-title="Repetition">${share(row.repetition)}</td>
           <td class="words">${compared(row.text, baseline.text).map(({ text, changed }, at) => (changed ? html`<mark key=${at}>${text}</mark>` : text))}</td>
-          <td>${row.strengths && html`<button type="button" class="quiet" aria-label=${`Take strength ${row.factor}`} onClick=${(event) => { event.stopPropagation(); take(row.strengths); }}>Take</button>`}</td></tr>`)}</tbody>
+          <td>${row.strengths && html`<button type="button" class="quiet" aria-label=${`Take strength ${row.factor}`} onClick=${() => take(row.strengths)}>Take</button>`}</td></tr>`)}</tbody>
     </table></div></section>`;
 }
 

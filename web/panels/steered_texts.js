@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { number, share } from "../lib/format.js";
 import { saidEdits } from "../lib/edits.js";
 import { inTokens, samples, warnings } from "../lib/steered.js";
@@ -44,7 +44,7 @@ function Baseline({ one, other }) {
 function Steered({ one, baseline, rangeOf, sae, several }) {
   const [at, setAt] = useState(null); // the token that is pointed at
   const done = one.strengths && saidEdits(one.strengths, sae);
-  const pieces = compared(one.text, baseline.text);
+  const pieces = useMemo(() => compared(one.text, baseline.text), [one.text, baseline.text]);
   return html`<article class="card" aria-label=${several && done ? `Steered, ${done}` : "Steered"}>
     <h3>Steered ${done && html`<span class="details">${done}</span>`}</h3>
     <p class="text words">${one.tokens?.join("") === one.text ? inTokens(one.tokens, pieces).map((parts, n) => html`<span key=${n} class=${n === at ? "pointed" : undefined}

@@ -10,15 +10,19 @@ import { said } from "../ui/form.js";
  * @property {number} [tokens] that each text has by now
  * @property {string[]} texts of each sample the baseline, then the variants; as far as they have come
  * @property {number} variants steered texts beside each baseline
- * @property {object} [result] as the API gives it, whole
+ * @property {any} [body] that was sent
+ * @property {any} [result] as the API gives it, whole
  * @property {string} [failed] why there is no result
  * @property {Record<string, string>} [fields] what is wrong with which field
  * @property {{code: string, choices?: string[], job?: object}} [about] what else the studio says of it
  * @property {boolean} [stopped] by the person
  */
 
-/** Writes as the session does it; `done(result, body)` is told of what is whole. One text at a time: a new one ends the last. */
-export function useWriting(done) {
+/**
+ * Writes as the session does it; `done(result, body)` is told of what is whole. One text at a time: a new one ends the
+ * last. Calibration makes room meanwhile (`ranges`): a person waits for the text.
+ */
+export function useWriting(done, ranges) {
   const [run, setRun] = useState(/** @type {Run} */ ({ texts: [], variants: 1 }));
   const stopping = useRef(null);
   useEffect(() => () => stopping.current?.abort(), []);
@@ -46,6 +50,7 @@ export function useWriting(done) {
       if (stop === stopping.current) setRun({ texts: growing.texts, variants, body, ...about });
     };
     draw();
+    ranges.hold();
     try {
       const result = await stream("/api/steer", { ...body, if_busy: pause ? "pause" : "refuse" }, hear, stop.signal);
       end({ result });
@@ -53,6 +58,8 @@ export function useWriting(done) {
     } catch (error) {
       if (error.name === "AbortError") end({ stopped: true });
       else end({ failed: said(error), fields: error.fields ?? {}, about: error instanceof ApiError ? error.about : null });
+    } finally {
+      ranges.release();
     }
   };
   return { run, write, stop: () => stopping.current?.abort(), show: (result) => setRun(shown(result)), clear: () => setRun({ texts: [], variants: 1 }) };

@@ -1,7 +1,8 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useLoaded } from "../ui/asked.js";
+import { beginning } from "../lib/bands.js";
 import { editsFrom, written } from "../lib/edits.js";
-import { go } from "../route.js";
+import { go, route } from "../route.js";
 import { newest } from "../state.js";
 import { html } from "../ui/html.js";
 import { Empty, Panel } from "../ui/panel.js";
@@ -54,10 +55,13 @@ function Desk({ saes, sae, query }) {
     desk.keep({ run: result.id });
     setTurn((was) => was + 1);
   };
-  const settle = ({ sae: of, feature }, range) => desk.setEdits((was) => was.map((one) =>
-    one.sae === of && one.feature === feature && one.strength === null ? { ...one, strength: Number((range.kl["0.5"].high ?? 1).toPrecision(2)) } : one));
-  const ranges = useRanges(edits, settle);
-  const writing = useWriting(kept);
+  const ranges = useRanges(edits);
+  useEffect(() => {
+    const chosen = ({ op, strength }) => op !== "add" || strength !== null;
+    const begins = (one) => (chosen(one) || !ranges.rangeOf(one) ? one : { ...one, strength: beginning(ranges.rangeOf(one)) });
+    if (edits.some((one) => begins(one) !== one)) desk.setEdits((was) => was.map(begins));
+  }, [edits, ranges.known]);
+  const writing = useWriting(kept, ranges);
   const modelName = sae.model?.name;
   const { found: model } = useLoaded(modelName ? `/api/models/${encodeURIComponent(modelName)}` : null);
   const { run } = desk.opened;
@@ -68,14 +72,15 @@ function Desk({ saes, sae, query }) {
   const choose = ({ target }) => {
     const other = saes.find((one) => one.name === target.value);
     const same = modelName && other.model?.name === modelName;
-    go("steering", [other.name], { prompt: desk.prompt, ...(same ? { features: written(edits, other.name) } : {}) });
+    const { query: here } = route.peek();
+    go("steering", [other.name], { ...here, run: null, turns: null, prompt: desk.prompt, features: same ? written(edits, other.name) : null });
   };
   const seen = useSeen(view);
   return html`<${Panel} title="Steering" verbs=${html`<div class="filters"><label>SAE <select value=${sae.name} onChange=${choose}>
       ${saes.map((one) => html`<option key=${one.name} value=${one.name} selected=${one.name === sae.name}>${one.name}</option>`)}</select></label></div>`}>
     <div class="desk-head"><div class="views" role="group" aria-label="View">${VIEWS.map(([of, words]) => html`<button type="button" key=${of}
       aria-pressed=${of === view} onClick=${() => desk.setView(of)}>${words}</button>`)}</div>
-      <${Session} turn=${`${turn} ${writing.run.busy}`} /></div>
+      <${Session} /></div>
     ${desk.opened.failed && html`<p class="refusal" role="alert">Run ${query.run}: ${desk.opened.failed}.</p>`}
     <${Chosen} desk=${desk} ranges=${ranges} saes=${siblings} />
     <div class="view" hidden=${view !== "text"}><${Write} desk=${desk} writing=${writing} ranges=${ranges} model=${model} kept=${kept} /></div>

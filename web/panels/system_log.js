@@ -11,7 +11,7 @@ const NEAR_PX = 24; // to the end: whoever has scrolled away is left where they 
 export function Log() {
   const [open, setOpen] = useState(false);
   const [follows, setFollows] = useState(true);
-  const [{ log, failed }, setFound] = useState({ log: "" });
+  const [{ log, failed }, setFound] = useState(/** @type {{log: string, failed?: string}} */ ({ log: "" }));
   const box = useRef(null);
   const atEnd = useRef(true);
   useEffect(() => {

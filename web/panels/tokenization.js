@@ -1,6 +1,7 @@
 import { ago, count, number, share, size } from "../lib/format.js";
 import { visible } from "../lib/pieces.js";
 import { place } from "../lib/route.js";
+import { go } from "../route.js";
 import { artifacts, newest, slowClock } from "../state.js";
 import { Arriving } from "../ui/arriving.js";
 import { html } from "../ui/html.js";
@@ -30,7 +31,7 @@ export function Tokenization({ name }) {
     </${Panel}>`;
   }
   const verbs = html`${back}
-    <${Delete} noun="tokenization" one=${one} loses=${losesTokens(one)} />
+    <${Delete} noun="tokenization" one=${one} loses=${losesTokens(one)} gone=${() => go("datasets", [one.dataset])} />
     <a class="button first" href=${place("training", ["new"], { model: one.model, tokenization: name })}>Train an SAE on it</a>`;
   return html`<${Panel} title=${name} verbs=${verbs}>
     <dl class="facts card">${facts(one).map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>

@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { count, number, share } from "../lib/format.js";
+import { characters, count, number, share } from "../lib/format.js";
 import { useAsked, useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { CutText } from "./tokenization_text.js";
@@ -27,12 +27,13 @@ export function TokenPreview({ dataset, values }) {
         ${own === null && rows.length > 1 && html`<button type="button" class="quiet" onClick=${() => step(-1)} aria-label="Document before">‹</button>
           <span class="help">row ${count(row?.row)}</span>
           <button type="button" class="quiet" onClick=${() => step(1)} aria-label="Document after">›</button>`}
-        <button type="button" class="quiet" onClick=${() => setOwn(own === null ? text.slice(0, 300) : null)}>${own === null ? "A text of your own" : "A document"}</button>
+        <button type="button" class="quiet" onClick=${() => setOwn(own === null ? [...text].slice(0, 300).join("") : null)}>${own === null ? "A text of your own" : "A document"}</button>
       </div>
     </header>
     ${own !== null && html`<textarea rows="3" maxlength="20000" aria-label="A text of your own" value=${own} onInput=${({ target }) => setOwn(target.value)}></textarea>`}
     ${(failed ?? asked.failed) && html`<p class="refusal" role="alert">${failed ?? asked.failed}</p>`}
-    <${Cut} text=${text} asked=${asked} whole=${own !== null || row?.characters === text.length} />
+    ${rows.length === 0 && found && own === null ? html`<p class="help">The dataset has no text.</p>` : null}
+    <${Cut} text=${text} asked=${asked} whole=${own !== null || row?.characters === characters(text)} key=${values.model} />
     <${Filtered} dataset=${dataset} values=${values} />
   </section>`;
 }
@@ -41,6 +42,7 @@ export function TokenPreview({ dataset, values }) {
 function Cut({ text, asked, whole }) {
   const [shown, setShown] = useState(null);
   if (asked.found && asked.found !== shown?.found) setShown({ found: asked.found, text });
+  if (!text || asked.failed) return null;
   if (!shown) return html`<p class="help late">Cutting a text into tokens…</p>`;
   const { found } = shown;
   const special = found.special.filter(Boolean).length;

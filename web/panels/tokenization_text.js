@@ -28,7 +28,7 @@ export function CutText({ text, found }) {
     event.preventDefault();
     all[to].focus();
   };
-  return html`<div class="cut-text tokens" ref=${box} role="group" aria-label="The text in tokens" onMouseOver=${tell} onFocusIn=${tell} onKeyDown=${move}>${spans}</div>
+  return html`<div class="cut-text tokens" dir="auto" ref=${box} role="group" aria-label="The text in tokens" onMouseOver=${tell} onFocusIn=${tell} onKeyDown=${move}>${spans}</div>
     <p class="help pointed">${told(pieces, at) ?? "Point at a token, or go through them by arrow keys, to see its id."}</p>`;
 }
 

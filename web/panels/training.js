@@ -1,8 +1,10 @@
 import { useComputed } from "@preact/signals";
+import { count } from "../lib/format.js";
 import { place } from "../lib/route.js";
+import { jobs, older } from "../state.js";
 import { html } from "../ui/html.js";
+import { Older } from "../ui/older.js";
 import { Empty, Panel } from "../ui/panel.js";
-import { jobs } from "../state.js";
 import { NewTraining } from "./new_training.js";
 import { Run } from "./run.js";
 import { TrainingRows } from "./training_rows.js";
@@ -25,7 +27,9 @@ function Trainings({ query }) {
     ${runs.length
       ? html`<${TrainingRows} runs=${runs} query=${query} />`
       : html`<${Empty} line="mistudio train start --tokenization NAME --hook blocks.3.hook_resid_post">
-        Nothing has been trained yet. A training reads a tokenization through its model, and makes an SAE.
+        ${older.value === null ? "Nothing has been trained yet." : `None of the newest ${count(jobs.peek().size)} jobs is a training; older ones may be.`}
+        A training reads a tokenization through its model, and makes an SAE.
         <span class="verbs">${start}</span></${Empty}>`}
+    <${Older} />
   </${Panel}>`;
 }

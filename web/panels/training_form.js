@@ -1,9 +1,9 @@
 import { useState } from "preact/hooks";
 import { submit } from "../api.js";
-import { count } from "../lib/format.js";
+import { count, share } from "../lib/format.js";
 import { usualHook } from "../lib/hooks.js";
 import { freeName, saeName } from "../lib/names.js";
-import { TRANSCODERS, heeded, numbersOf, numbersText, presetOf, specOf, valuesOf } from "../lib/training_spec.js";
+import { TRANSCODERS, defaultsOf, lacking, numbersOf, isOpen, numbersText, presetOf, specOf, valuesOf } from "../lib/training_spec.js";
 import { go } from "../route.js";
 import { artifacts } from "../state.js";
 import { useAsked } from "../ui/asked.js";
@@ -36,7 +36,9 @@ export function TrainingForm({ schema, start, texts, hook, wanted }) {
     return renamed ? { ...now, name: nameFor(modelOf(now.tokenization)?.name, now.hook) } : now;
   });
   const spec = specOf(values);
-  const plan = useAsked("/api/plan", values.name && values.hook.length ? { spec } : null);
+  const seen = artifacts.sae.value.get(values.extends)?.tokens;
+  const lacks = lacking(values, seen);
+  const plan = useAsked("/api/plan", lacks ? null : { spec });
   const errors = { ...plan.fields, ...failed?.fields };
   const send = async (event) => {
     event.preventDefault();
@@ -55,19 +57,18 @@ export function TrainingForm({ schema, start, texts, hook, wanted }) {
   const form = { values, set: change, errors };
   return html`<form class="training" onSubmit=${send}>
     <div class="asked">
-      <${Presets} ...${form} presets=${schema.presets} />
-      <${Text} ...${form} texts=${texts} />
-      <${HookPicker} model=${modelOf(values.tokenization)} value=${values.hook} set=${(hook) => change({ hook })} error=${errors.hook} />
-      <${Architectures} ...${form} />
-      <${Numbers} ...${form} texts=${texts} />
+      ${values.extends ? html`<${Settled} values=${values} errors=${errors} />` : html`<${Presets} ...${form} presets=${schema.presets} />
+        <${Text} ...${form} texts=${texts} />
+        <${HookPicker} model=${modelOf(values.tokenization)} value=${values.hook} set=${(hook) => change({ hook })} error=${errors.hook} />
+        <${Architectures} ...${form} hooks=${modelOf(values.tokenization)?.hooks} />`}
+      <${Numbers} ...${form} texts=${texts} seen=${seen} usual=${defaultsOf(schema.fields)} />
       <${Field} name="name" label="What to call it" needed help=${plan.found?.names.length > 1 ? "What the names of all begin with." : undefined} error=${errors.name}
         value=${values.name} set=${(name) => { setNamed(true); change({ name }); }} />
       <section aria-label="More settings"><${Folded} ...${form} schema=${{ ...schema, start: start.values }} /></section>
     </div>
-    <div class="beside-form"><${Plan} answer=${plan} use=${(field, value) => change({ [field]: value })} />
+    <div class="beside-form"><${Plan} answer=${plan} lacks=${lacks} use=${(field, value) => change({ [field]: value })} />
       ${failed && html`<p class="refusal" role="alert">${failed.message}</p>`}
-      <p class="verbs"><button type="submit" class="first" disabled=${busy || !values.hook.length}>${busy ? "Sending…" : "Train"}</button>
-        ${!values.hook.length && html`<span class="details">Choose a hook first.</span>`}</p></div>
+      <p class="verbs"><button type="submit" class="first" disabled=${busy || lacks !== ""}>${busy ? "Sending…" : "Train"}</button></p></div>
   </form>`;
 }
 
@@ -101,7 +102,16 @@ function Text({ values, set, errors, texts }) {
   return html`<${Field} name="tokenization" label="Tokenization" kind="choice" choices=${choices} help=${help} error=${errors.tokenization} value=${values.tokenization} set=${chosen} />`;
 }
 
-function Architectures({ values, set, errors }) {
+/** What stays as it is when an SAE is trained further. */
+function Settled({ values, errors }) {
+  const facts = [["Goes on with", values.extends], ["Tokenization", values.tokenization], ["Hook", values.hook.join(", ")], ["Architecture", values.architecture.join(", ")], ["Width", values.width]];
+  const wrong = ["extends", "tokenization", "hook", "architecture", "width", "k"].map((name) => errors[name]).filter(Boolean);
+  return html`<section aria-label="What stays as it is"><dl class="facts card">${facts.map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
+    <p class="help">It goes on from the newest checkpoint, and makes an SAE of its own.</p>
+    ${wrong.map((sentence) => html`<p class="refusal" role="alert" key=${sentence}>${sentence}</p>`)}</section>`;
+}
+
+function Architectures({ values, set, errors, hooks }) {
   const turn = (name) => {
     const now = values.architecture.includes(name) ? values.architecture.filter((one) => one !== name) : [...values.architecture, name];
     if (now.length) set({ architecture: ARCHITECTURES.map(([one]) => one).filter((one) => now.includes(one)) });
@@ -111,26 +121,28 @@ function Architectures({ values, set, errors }) {
     <p class="help">BatchTopK is a good first choice; several are trained side by side. A transcoder rebuilds another hook than it reads.</p>
     ${errors.architecture && html`<p class="refusal" role="alert">${errors.architecture}</p>`}</fieldset>
     ${values.architecture.some((one) => TRANSCODERS.has(one)) && html`<div class="fieldgrid">
-      <${Field} name="hook_out" label="Hook that is rebuilt" placeholder="blocks.3.hook_mlp_out" help="What a transcoder writes, out of what it reads." error=${errors.hook_out}
+      <${Field} name="hook_out" label="Hook that is rebuilt" list=${hooks} placeholder="blocks.3.hook_mlp_out" help="What a transcoder writes, out of what it reads." error=${errors.hook_out}
         value=${values.hook_out ?? ""} set=${(hook_out) => set({ hook_out })} />
       <${Field} name="skip" label="Add a linear map of its input" kind="switch" help="A skip transcoder." error=${errors.skip} value=${values.skip} set=${(skip) => set({ skip })} /></div>`}`;
 }
 
 /** How wide, how sparse, on how much text. */
-function Numbers({ values, set, errors, texts }) {
+function Numbers({ values, set, errors, texts, seen, usual }) {
   const several = (name) => {
     const numbers = numbersOf(values[name] ?? "");
-    return numbers.length > 1 ? ` ${count(numbers.length)} values: ${numbers.map((one) => numbersText(one)).join(" and ")}.` : "";
+    if (numbers.length > 1) return ` ${count(numbers.length)} values: ${numbers.map((one) => numbersText(one)).join(" and ")}.`;
+    return values[name]?.includes(",") && Number(numbers[0]) >= 10_000 ? ` One value, ${numbersText(numbers)}; with a space behind the comma there are several.` : "";
   };
   const there = texts.find(({ name }) => name === values.tokenization)?.tokens;
   const [tokens] = numbersOf(values.tokens ?? "");
-  const passes = there && tokens > 0 ? ` ${(tokens / there).toFixed(1)} times the text.` : "";
-  const of = (name, label, help) => heeded(name, values) && html`<${Field} key=${name} name=${name} label=${label} inputmode="decimal" help=${help} error=${errors[name]}
+  const read = !(there && typeof tokens === "number" && tokens > 0) ? "" : tokens < there ? ` ${share(tokens / there)} of the text.` : ` ${(tokens / there).toFixed(1)} times the text.`;
+  const often = seen ? `In all: ${values.extends} was trained on ${count(seen)}.` : "More is better.";
+  const of = (name, label, help) => isOpen(name, values) && html`<${Field} key=${name} name=${name} label=${label} inputmode="decimal" placeholder=${usual[name]} help=${help} error=${errors[name]}
     value=${values[name] ?? ""} set=${(value) => set({ [name]: value })} />`;
   return html`<div class="fieldgrid">
     ${of("width", "Width", `Latents, commonly 8 to 32 times the width of the hook; several with commas.${several("width")}`)}
     ${of("k", "k", `Latents that fire on a token.${several("k")}`)}
     ${of("l1", "l1", `Weight of L1: more is sparser; 0.2, for gated 0.3, when left empty.${several("l1")}`)}
-    ${of("tokens", "Training tokens", `More is better.${passes}`)}
+    ${of("tokens", "Training tokens", values.steps ? "Not heeded: steps are given below." : `${often}${read}`)}
   </div>`;
 }

@@ -21,12 +21,15 @@ const CHOICES = {
 };
 const NAMES = 8; // that are shown at once
 
-/** Whether a training fits and how long it takes, what it makes, and what would fit where it does not. `use`: takes a field's value over. */
-export function Plan({ answer: { found, failed }, use }) {
-  return html`<section class="card trainingplan" aria-labelledby="plan" aria-live="polite" aria-busy=${!found && !failed}>
-    <h3 id="plan">Plan</h3>
+/**
+ * Whether a training fits and how long it takes, what it makes, and what would fit where it does not. `lacks`: what must
+ * be said before that can be told; `use`: takes a field's value over.
+ */
+export function Plan({ answer: { found, failed, busy }, lacks, use }) {
+  return html`<section class="card trainingplan" aria-labelledby="plan" aria-live="polite" aria-busy=${busy}>
+    <h3><span id="plan">Plan</span> ${busy && html`<span class="details late">Working it out…</span>`}</h3>
     ${failed && html`<p class="details">${failed}</p>`}
-    ${!found && !failed && html`<p class="details">Working it out.</p>`}
+    ${lacks && html`<p class="details">${lacks}</p>`}
     ${found && html`<p class=${`fits ${found.fits === false ? "refusal" : ""}`}>${fits(found)}</p>
       <p class="details">${[time(found), found.passes > 1 && `${count(found.passes)} passes over the text`, `${size(found.disk_bytes)} of disk`].filter(Boolean).join(" · ")}</p>
       ${found.fits === false && html`<${Ways} found=${found} use=${use} />`}
@@ -35,9 +38,9 @@ export function Plan({ answer: { found, failed }, use }) {
   </section>`;
 }
 
-function fits({ fits, total_bytes, budget: { free_bytes, name } }) {
-  if (fits === null) return `Takes ${size(total_bytes)}; how much is free is not known`;
-  return `${fits ? "Fits" : "Does not fit"}: ${size(total_bytes)} of ${size(free_bytes)} free (${name})`;
+function fits({ fits, total_bytes, budget: { free_bytes, reserve_bytes, name } }) {
+  if (fits === null) return `Takes ${size(total_bytes)} with a reserve of ${size(reserve_bytes)}; how much is free is not known`;
+  return `${fits ? "Fits" : "Does not fit"}: ${size(total_bytes)} with a reserve of ${size(reserve_bytes)}, of ${size(free_bytes)} free (${name})`;
 }
 
 const time = ({ seconds }) => (seconds === null ? "How long is not known: nothing of this size has run here" : about(seconds).replace(/^./, (first) => first.toUpperCase()));

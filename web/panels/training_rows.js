@@ -21,7 +21,7 @@ export function TrainingRows({ runs, query }) {
   const turn = (id) => setChosen(chosen.includes(id) ? chosen.filter((one) => one !== id) : [...chosen, id]);
   const all = runs.map((job) => ({ job, saes: saesOf(job, metrics.peek().get(job.id)) }));
   const rows = rowsOf(all, query);
-  const [first, ...others] = [...chosen].sort((a, b) => b - a);
+  const [first, ...others] = chosen.filter((id) => runs.some((job) => job.id === id)).sort((a, b) => b - a);
   const head = COLUMNS.map(([title, kind]) => html`<th role="columnheader" scope="col" class=${kind} key=${title}>${title === "Compare" ? html`<span class="unseen">${title}</span>` : title}</th>`);
   return html`<form class="filters" role="search" aria-label="Trainings that are shown" onSubmit=${(event) => event.preventDefault()}>
       <label>Find <input type="search" placeholder="name, text, hook" value=${query.find ?? ""} onInput=${({ target }) => show({ find: target.value })} /></label>
@@ -29,8 +29,8 @@ export function TrainingRows({ runs, query }) {
         ${Object.keys(STATES).map((one) => html`<option key=${one} value=${one} selected=${one === (query.state ?? "all")}>${SHOWN[one]}</option>`)}</select></label>
       <label>Sort <select value=${query.sort ?? "newest"} onChange=${({ target }) => show({ sort: target.value === "newest" ? null : target.value })}>
         ${SORTS.map(([one, words]) => html`<option key=${one} value=${one} selected=${one === (query.sort ?? "newest")}>${words}</option>`)}</select></label>
-      ${chosen.length > 1
-        ? html`<a class="button first" href=${place("training", [first], { with: others.join(",") })}>Compare ${count(chosen.length)}</a>`
+      ${others.length
+        ? html`<a class="button first" href=${place("training", [first], { with: others.join(",") })}>Compare ${count(others.length + 1)}</a>`
         : html`<span class="details">Choose two or more to compare them.</span>`}
     </form>
     ${rows.length

@@ -1,8 +1,10 @@
 import { signal } from "@preact/signals";
-import { UNFINISHED, isLive } from "../lib/jobs.js";
+import { UNFINISHED } from "../lib/jobs.js";
 import { artifacts, jobs } from "../state.js";
 import { html } from "./html.js";
-import { EndedJob, LiveJob, WaitingJob } from "./job.js";
+import { Later } from "./later.js";
+
+const Coming = (props) => html`<${Later} from=${() => import("./coming.js").then((found) => found.Coming)} ...${props} />`;
 
 const dismissed = signal(new Set()); // jobs of which a person has read why they failed
 
@@ -15,12 +17,5 @@ export function Arriving({ kind, noun, label }) {
   const failed = newest.filter((job) => job.state === "failed" && missing(job) && !dismissed.value.has(job.id));
   if (going.length + failed.length === 0) return null;
   const dismiss = (job) => (dismissed.value = new Set(dismissed.value).add(job.id));
-  return html`<section class="arriving" aria-label=${label}>
-    ${going.filter(isLive).map((job) => html`<${LiveJob} job=${job} key=${job.id} />`)}
-    <ul class="rows">
-      ${going.filter((job) => !isLive(job)).map((job) => html`<${WaitingJob} job=${job} key=${job.id} />`)}
-      ${failed.map((job) => html`<${EndedJob} job=${job} key=${job.id} />
-        <li class="dismiss"><button class="quiet" aria-label=${`Dismiss job ${job.id}`} onClick=${() => dismiss(job)}>Dismiss</button></li>`)}
-    </ul>
-  </section>`;
+  return html`<${Coming} label=${label} going=${going} failed=${failed} dismiss=${dismiss} />`;
 }

@@ -3,10 +3,11 @@ import { count, number } from "../lib/format.js";
 import { nearest } from "../lib/series.js";
 import { scheme } from "./colour.js";
 import { html } from "./html.js";
+import { sheet } from "./later.js";
 
 const ROWS = 20; // of the table
 
-document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: "/css/chart.css" }));
+for (const href of ["/vendor/uplot.css", "/css/chart.css"]) sheet(href).catch(() => {}); // it can be read without
 
 /**
  * Lines over steps, which all charts of a page point at together. What it shows is also there as a table.
@@ -19,10 +20,11 @@ document.head.append(Object.assign(document.createElement("link"), { rel: "style
  * @param {number} [shown.digits] of a value
  * @param {boolean} [shown.logX] a logarithmic axis; what is at 0 is not drawn
  * @param {(x: number) => string} [shown.xWords] what a step is called
+ * @param {string} [shown.xTitle] what a step is, where it is none
  * @param {(y: number) => string} [shown.yWords] what a value is called, instead of its digits
  * @param {(number | null)[]} [shown.yRange] least and largest value of the axis; null: as the values have it
  */
-export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false, xWords, yWords, yRange }) {
+export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false, xWords, xTitle = xWords ? "When" : "Step", yWords, yRange }) {
   const box = useRef(null);
   const drawn = useRef(null);
   const newest = useRef(null);
@@ -70,7 +72,7 @@ export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false,
       onKeyDown=${keys} onBlur=${blur}></div>
     <p class="unseen" aria-live="polite">${read && at >= 0 && told}</p>
     ${lines.length > 1 && html`<${Legend} lines=${lines} title=${title} now=${now} drawn=${drawn} />`}
-    <${Data} title=${title} steps=${steps} lines=${lines} step=${step} words=${words} head=${xWords ? "When" : "Step"} />
+    <${Data} title=${title} steps=${steps} lines=${lines} step=${step} words=${words} head=${xTitle} />
   </figure>`;
 }
 

@@ -2,6 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import { keep } from "../kept.js";
+import { html } from "./html.js";
 
 const light = matchMedia("(prefers-color-scheme: light)");
 const systemIsLight = signal(light.matches);
@@ -29,4 +30,12 @@ export function colour(name) {
   const found = getComputedStyle(probe).color;
   probe.remove();
   return found;
+}
+
+const THEMES = [["", "Auto"], ["dark", "Dark"], ["light", "Light"]];
+
+/** Dark, light, or as the system has it. */
+export function Theme() {
+  return html`<select class="quiet" aria-label="Theme" title="Theme: Auto is as the system has it" onChange=${(event) => choose(event.target.value)}>
+    ${THEMES.map(([of, words]) => html`<option key=${of} value=${of} selected=${of === theme.value}>${words}</option>`)}</select>`;
 }

@@ -6,8 +6,11 @@ export function Dialog({ title, onClose, wide = false, children }) {
   const dialog = useRef(null);
   useEffect(() => {
     const { current } = dialog;
+    const before = /** @type {HTMLElement} */ (document.activeElement);
     current.showModal();
     (current.querySelector("[data-first]") ?? current.querySelector("input, select, textarea"))?.focus();
+    // A dialog that is taken away, and not closed, gives the focus back to nothing.
+    return () => queueMicrotask(() => document.activeElement === document.body && before.focus({ preventScroll: true }));
   }, []);
   return html`<dialog ref=${dialog} class=${wide ? "wide" : undefined} aria-labelledby="dialog" onClose=${onClose}>
     <header>

@@ -1,6 +1,5 @@
 import { useState } from "preact/hooks";
-import { submit } from "../api.js";
-import { said } from "./form.js";
+import { said, submit } from "../api.js";
 import { html } from "./html.js";
 
 /** A button that queues one job, as it stands; why that could not be done stands beside it. */

@@ -1,7 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
-import { post } from "../api.js";
+import { post, said } from "../api.js";
 import { useLoaded } from "./asked.js";
-import { said } from "./form.js";
 import { html } from "./html.js";
 
 /**
@@ -10,7 +9,7 @@ import { html } from "./html.js";
  * @returns {{busy?: boolean, models?: string[], failed?: string, ask: () => void}}
  */
 export function useModels(name) {
-  const [answer, setAnswer] = useState({ of: null });
+  const [answer, setAnswer] = useState(/** @type {{of: string | null, busy?: boolean, models?: string[], failed?: string}} */ ({ of: null }));
   const ask = async () => {
     setAnswer({ of: name, busy: true });
     try {

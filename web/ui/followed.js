@@ -1,10 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
 import { get } from "../api.js";
-import { share } from "../lib/format.js";
+import { joined, share } from "../lib/format.js";
 import { done, isEnded, isLive, stage, wait } from "../lib/jobs.js";
 import { jobs } from "../state.js";
 import { Bar } from "./bar.js";
-import { joined, left } from "./going.js";
+import { left } from "./going.js";
 import { html } from "./html.js";
 
 /** A job as it goes, with its result when it has one; null for no id, and until it is known. */

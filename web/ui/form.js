@@ -1,11 +1,9 @@
 import { useState } from "preact/hooks";
-import { ApiError } from "../api.js";
+import { said } from "../api.js";
 import { Dialog } from "./dialog.js";
 import { html } from "./html.js";
 
-/** What is said of a request that did not go through. */
-export const said = (error) =>
-  error instanceof ApiError ? error.message : "the studio does not answer; try again when it is back";
+export { said };
 
 /**
  * A form in a dialog. `fields`: what `Field` takes, each with the name that the studio has for it; `start`: their first

@@ -2,8 +2,7 @@
 
 import { about, amount } from "../lib/format.js";
 import { isTraining } from "../lib/jobs.js";
-import { mean } from "../lib/measures.js";
-import { rate } from "../lib/pace.js";
+import { mean, rate } from "../lib/measures.js";
 import { metrics, paces } from "../state.js";
 
 /** What is measured of a training; of several SAEs the mean. */
@@ -20,6 +19,3 @@ export function left(job) {
   const eta_s = job.progress?.eta_s;
   return job.state === "running" && eta_s ? `${about(eta_s)} left` : "";
 }
-
-/** Parts of a line, without those that are empty. */
-export const joined = (parts) => parts.filter(Boolean).join(" · ");

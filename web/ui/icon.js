@@ -15,3 +15,13 @@ const STROKES = {
 export function Icon({ name }) {
   return html`<svg class="icon" viewBox="0 0 20 20" aria-hidden="true"><path d=${STROKES[name]} /></svg>`;
 }
+
+const [PLACES, MIDDLE] = [[9, 16, 23], 16];
+
+/** The studio's own sign, as icon.svg has it. */
+export function Sign() {
+  return html`<svg class="sign" viewBox="0 0 32 32" width="24" height="24" aria-hidden="true"><rect width="32" height="32" rx="7" fill="#0b5fd0" />
+    ${PLACES.map((y) => PLACES.map((x) => (x === MIDDLE && y === MIDDLE
+      ? html`<circle cx=${x} cy=${y} r="4.5" fill="#fff" />`
+      : html`<circle cx=${x} cy=${y} r="2" fill="#fff" opacity=".45" />`)))}</svg>`;
+}

@@ -21,13 +21,12 @@ export function Interval({ figure, span, show, name, colour = "--text" }) {
 
 /**
  * Figures beside each other on one line, a row for each: `rows`: [name, {value, interval}] each; `from`: where the line
- * begins when not at the least of them; `coloured`: each in a colour of its own.
+ * begins, where none is below; `coloured`: each in a colour of its own.
  */
 export function Intervals({ title, rows, show, from, coloured }) {
   const shown = rows.filter(([, figure]) => known(figure?.value));
   if (!shown.length) return null;
-  const [low, high] = spanOf(shown.map(([, figure]) => figure));
-  const span = [from ?? low, high];
+  const span = spanOf(shown.map(([, figure]) => figure), from);
   return html`<figure class="intervals" aria-label=${title}>
     <figcaption><b>${title}</b></figcaption>
     <dl>${shown.map(([name, figure], at) => html`<div key=${name}>

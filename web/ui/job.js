@@ -1,11 +1,11 @@
-import { ago, between, count, elapsed, number, share } from "../lib/format.js";
+import { ago, between, count, elapsed, joined, number, share } from "../lib/format.js";
 import { details, done, isBad, lastLine, outcome, reason, stage, title, wait } from "../lib/jobs.js";
 import { madeBy } from "../lib/made.js";
 import { measured } from "../lib/measures.js";
 import { place } from "../lib/route.js";
 import { artifacts, clock, jobs, metrics, slowClock } from "../state.js";
 import { Bar } from "./bar.js";
-import { joined, left, meanOf, speed } from "./going.js";
+import { left, meanOf, speed } from "./going.js";
 import { html } from "./html.js";
 import { OpenLog } from "./log.js";
 import { Mark } from "./mark.js";

@@ -1,14 +1,13 @@
 import { useState } from "preact/hooks";
-import { remove } from "../api.js";
-import { number, share } from "../lib/format.js";
-import { done, outcome, reason, stage, title } from "../lib/jobs.js";
+import { remove, said } from "../api.js";
+import { joined } from "../lib/format.js";
+import { outcome, reason, title } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
 import { groups, jobs, phase, sample, see, session, unseen } from "../state.js";
-import { Bar } from "./bar.js";
-import { said } from "./form.js";
-import { joined, left, meanOf, speed } from "./going.js";
 import { html } from "./html.js";
-import { Verb } from "./verbs.js";
+import { Later } from "./later.js";
+
+const Running = (props) => html`<${Later} from=${() => import("./running.js").then((found) => found.Running)} ...${props} />`;
 
 /** What is at work and how far it is, what waits, what has failed unseen: at the foot of every panel. */
 export function JobBar() {
@@ -17,24 +16,9 @@ export function JobBar() {
   const holds = session.value;
   return html`<footer class="jobbar">
     <${Failed} />
-    ${job ? html`<${Running} job=${job} key=${job.id} />` : !holds && html`<${Idle} />`}
+    ${job ? html`<${Running} job=${job} key=${job.id}><${More} shown=${1} /></${Running}>` : !holds && html`<${Idle} />`}
     ${holds && html`<${Session} session=${holds} last=${!job} />`}
   </footer>`;
-}
-
-function Running({ job }) {
-  const [name, how] = stage(job);
-  const fvu = job.kind === "train" ? meanOf(job, "fvu") : null;
-  const amount = how && html`<span class="amount"> · ${how}</span>`;
-  const rest = joined([fvu === null ? speed(job) : `FVU ${number(fvu)}`, left(job)]);
-  const part = done(job);
-  return html`<div class="at">
-    <p><a href=${place(job.kind === "train" ? "training" : "jobs", [job.id])}>${title(job).join(" ")}</a> <span>${job.state === "running" ? name : `${job.state}…`}${amount}${rest && ` · ${rest}`}</span></p>
-    <${Bar} share=${part} label="Progress of what runs" />
-    <span class="figure">${part === null ? "" : share(part)}</span>
-    <${Verb} job=${job} verb="stop" label="Stop what runs" />
-    <${More} shown=${1} />
-  </div>`;
 }
 
 function Idle() {
@@ -55,15 +39,20 @@ const DOES = { loading: "is loading for steering", stopping: "is leaving memory"
 
 /** What is kept in memory for steering, whether it writes or not: no job has the GPU meanwhile. */
 function Session({ session: { model, saes, state, progress, paused_jobs }, last }) {
+  const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState("");
-  const end = () => remove("/api/session").then(() => setFailed(""), (error) => setFailed(said(error)));
+  const end = () => {
+    setBusy(true);
+    setFailed("");
+    remove("/api/session").catch((error) => setFailed(said(error))).finally(() => setBusy(false));
+  };
   const what = saes.length ? `${model} with ${saes.length} ${saes.length === 1 ? "SAE" : "SAEs"}` : model;
   const waits = paused_jobs.length > 0 && `job ${paused_jobs.join(", ")} goes on when it ends`;
   return html`<div class="at">
     <p><a href=${place("steering")}>${what}</a> ${DOES[state] ?? "is kept in memory for steering"}
       <span> ${joined([state === "loading" && progress?.stage, waits])}</span>
       ${failed && html`<span class="refusal" role="alert"> ${failed}</span>`}</p>
-    <button disabled=${phase.value !== "live" || state === "stopping"} aria-label="End the session" onClick=${end}>End</button>
+    <button disabled=${phase.value !== "live" || busy || state === "stopping"} aria-label="End the session" onClick=${end}>End</button>
     ${last && html`<${More} shown=${0} />`}
   </div>`;
 }
@@ -72,9 +61,10 @@ function Session({ session: { model, saes, state, progress, paused_jobs }, last 
 function Failed() {
   const [job, ...others] = unseen.value;
   if (!job) return null;
+  const seen = others.length ? "I have seen them" : "I have seen it";
   const more = others.length > 0 && html` <a href=${place("jobs")}>and ${others.length} more</a>`;
   return html`<div class="at bad">
     <p><a href=${place("jobs", [job.id])}>${title(job).join(" ")}</a> <b class="refusal">${outcome(job)}</b> <span>${reason(job)}</span>${more}</p>
-    <button class="quiet" aria-label="I have seen it" title="I have seen it" onClick=${() => see(jobs.peek().get(job.id))}>✕</button>
+    <button class="quiet" aria-label=${seen} title=${seen} onClick=${() => see(jobs.peek().get(job.id))}>✕</button>
   </div>`;
 }

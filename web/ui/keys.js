@@ -1,26 +1,39 @@
 import { signal } from "@preact/signals";
-import { KEYS, meaning, step } from "../lib/keys.js";
-import { keep, kept } from "../kept.js";
+import { meaning, step } from "../lib/keys.js";
+import { kept } from "../kept.js";
 import { go } from "../route.js";
-import { Dialog } from "./dialog.js";
 import { html } from "./html.js";
+import { Later } from "./later.js";
 
 const ROWS = "main :is(tbody tr, ul.rows > li, [role=row]:not(:has([role=columnheader])))";
 const TYPED = "textarea, select, [contenteditable], input:not([type=checkbox], [type=radio], [type=range])";
 
-const on = signal(kept("keys") !== "off");
+/** Whether the keys do anything. */
+export const on = signal(kept("keys") !== "off");
 const listed = signal(false);
 let since = null; // when g was pressed (ms)
 
 /** Listen to the keyboard for as long as the page is open. */
 export function followKeys() {
   addEventListener("keydown", heard);
+  addEventListener("keydown", behindG, true);
+}
+
+/** A letter behind g is for the page, also where the list that has the focus has one of its own for it. */
+function behindG(event) {
+  if (since === null || !isForThePage(event) || !meaning(event.key, performance.now(), since).does?.includes("panel")) return;
+  event.stopPropagation();
+  heard(event);
+}
+
+function isForThePage({ key, target, ctrlKey, altKey, metaKey, defaultPrevented }) {
+  if (!on.value || defaultPrevented || ctrlKey || altKey || metaKey || key === "Shift") return false;
+  return !target.closest?.(TYPED) && !document.querySelector("dialog[open]");
 }
 
 function heard(event) {
-  const { key, target, ctrlKey, altKey, metaKey, defaultPrevented } = event;
-  if (!on.value || defaultPrevented || ctrlKey || altKey || metaKey || key === "Shift") return;
-  if (target.closest?.(TYPED) || document.querySelector("dialog[open]")) return;
+  if (!isForThePage(event)) return;
+  const { key } = event;
   const found = meaning(key, performance.now(), since);
   since = found.since;
   if (found.does && DOES[found.does[0]](found.does[1]) !== false) event.preventDefault();
@@ -67,18 +80,5 @@ function pressed(selector) {
 export function Keys() {
   const show = () => (listed.value = true);
   return html`<button class="quiet keys" title="the key ?" onClick=${show}>Keys</button>
-    ${listed.value && html`<${List} />`}`;
-}
-
-function List() {
-  const set = ({ target }) => {
-    on.value = target.checked;
-    keep("keys", target.checked ? null : "off");
-  };
-  return html`<${Dialog} title="Keys" onClose=${() => (listed.value = false)}>
-    <p class="field switched"><input type="checkbox" id="keys-on" checked=${on.value} onChange=${set} />
-      <label for="keys-on">On, except while something is typed</label></p>
-    <dl class="keylist" tabindex="-1" data-first>${KEYS.map(({ keys, does }) => html`<div key=${does}>
-      <dt>${keys.map((key) => html`<kbd key=${key}>${key}</kbd> `)}</dt><dd>${does}</dd></div>`)}</dl>
-  </${Dialog}>`;
+    ${listed.value && html`<${Later} from=${() => import("./keys_list.js").then((found) => found.KeysList)} onClose=${() => (listed.value = false)} />`}`;
 }

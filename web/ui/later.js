@@ -11,3 +11,13 @@ export function Later({ from, ...props }) {
   if (failed) return html`<p class="empty">This part of the page could not be fetched: reload it.</p>`;
   return Found && html`<${Found} ...${props} />`;
 }
+
+/**
+ * A style sheet, in force when this resolves.
+ * @param {string} href
+ * @returns {Promise<HTMLLinkElement>}
+ */
+export const sheet = (href) => new Promise((loaded, failed) => {
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href, onload: () => loaded(link), onerror: failed });
+  document.head.append(link);
+});

@@ -1,10 +1,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { isEnded, title } from "../lib/jobs.js";
 import { jobs } from "../state.js";
 import { Copy } from "./copy.js";
 import { Dialog } from "./dialog.js";
-import { said } from "./form.js";
 import { html } from "./html.js";
 
 const LOOK_MS = 2000;

@@ -1,4 +1,4 @@
-import { panelOf } from "../lib/made.js";
+import { panelOf } from "../lib/jobs.js";
 import { PANELS, place } from "../lib/route.js";
 import { route } from "../route.js";
 import { groups } from "../state.js";

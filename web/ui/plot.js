@@ -28,6 +28,8 @@ export function plot(box, { names, colourOf, smooth, digits, logX, xWords, yWord
   const at = ({ cursor, data }) => onCursor(cursor.idx == null || cursor.left < 0 ? null : data[0][cursor.idx]);
   const settings = options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange }, box.clientWidth);
   const canvas = new UPlot({ ...settings, hooks: { setCursor: [at] } }, [[], ...settings.series.slice(1).map(() => [])], box);
+  /** Its types do not know of the last `true`: the charts beside it are told. */
+  const point = (left, top) => /** @type {any} */ (canvas).setCursor({ left, top }, true, true);
   const watch = new ResizeObserver(([{ contentRect }]) => contentRect.width && canvas.setSize({ width: contentRect.width, height: HEIGHT_PX }));
   watch.observe(box);
 
@@ -56,14 +58,14 @@ export function plot(box, { names, colourOf, smooth, digits, logX, xWords, yWord
     if (!steps.length) return;
     const from = canvas.cursor.left < 0 ? (by < 0 ? steps.length : -1) : canvas.cursor.idx;
     const to = Math.min(Math.max(from + by, 0), steps.length - 1);
-    canvas.setCursor({ left: canvas.valToPos(steps[to], "x"), top: HEIGHT_PX / 2 }, true, true);
+    point(canvas.valToPos(steps[to], "x"), HEIGHT_PX / 2);
   }
 
   const place = (line) => (smooth ? 2 * line + 2 : line + 1);
   return {
     show,
     step,
-    leave: () => canvas.setCursor({ left: -10, top: -10 }, true, true),
+    leave: () => point(-10, -10),
     raise: (line) => canvas.setSeries(line === null ? null : place(line), { focus: true }),
     hide(line, hidden) {
       canvas.setSeries(place(line), { show: !hidden });
@@ -85,6 +87,7 @@ function zoomed(canvas) {
   return steps.length > 1 && (min > steps[0] || max < steps.at(-1)) ? { min, max } : null;
 }
 
+/** @returns {UPlot.AlignedData} */
 function dataOf({ steps, lines, span }, smooth, logX) {
   const first = logX ? steps.findIndex((step) => step > 0) : 0; // 0 has no place on a logarithmic axis
   const all = lines.flatMap(({ values }) => (smooth ? [values, smoothed(values, span)] : [values]));
@@ -100,6 +103,7 @@ function around(min, max) {
   return min === 0 ? [0, 1] : [min - Math.abs(min) / 10, min + Math.abs(min) / 10];
 }
 
+/** @returns {UPlot.Options} */
 function options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange }, width) {
   const { text, line, font, series } = colours();
   const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { show: false }, font };
@@ -111,6 +115,7 @@ function options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange
       value: (_, value) => number(value, digits) };
     return smooth ? [{ ...one, width: 1, alpha: 0.3 }, one] : [one];
   });
+  /** @returns {UPlot.Range.MinMax} */
   const range = (_, min, max) => {
     const [low, high] = around(min ?? 0, max ?? 1);
     return [yRange?.[0] ?? low, yRange?.[1] ?? high];
@@ -118,7 +123,7 @@ function options({ names, colourOf, smooth, digits, logX, xWords, yWords, yRange
   return {
     width,
     height: HEIGHT_PX,
-    scales: { x: { time: false, ...(logX ? { distr: 3, log: 10 } : {}) }, y: { range } },
+    scales: { x: { time: false, distr: logX ? 3 : 1 }, y: { range } },
     axes: [{ ...axis, size: 30, ...(xWords ? { incrs: WORDED, space: 72 } : {}), ...worded(xWords) }, { ...axis, size: 56, ...worded(yWords) }],
     series: [{}, ...lines],
     cursor: { y: false, sync: { key: SYNC, scales: ["x", null] }, drag: { x: true, y: false } },

@@ -1,6 +1,5 @@
 import { useState } from "preact/hooks";
-import { post } from "../api.js";
-import { said } from "./form.js";
+import { post, said } from "../api.js";
 import { html } from "./html.js";
 
 /** What there is at a source, before anything of it is stored. `at`: which route is asked; `shown`: its answer → what is drawn. */

@@ -1,11 +1,12 @@
 import { useState } from "preact/hooks";
-import { remove } from "../api.js";
+import { remove, said } from "../api.js";
 import { html } from "./html.js";
-import { Sure } from "./dialog.js";
-import { said } from "./form.js";
+import { Later } from "./later.js";
 
-/** The button that deletes what a row is about, once a person is sure. `loses`: what goes, in a sentence. */
-export function Delete({ noun, one, loses }) {
+const Sure = (props) => html`<${Later} from=${() => import("./dialog.js").then((found) => found.Sure)} ...${props} />`;
+
+/** The button that deletes what a row is about, once a person is sure. `loses`: what goes, in a sentence; `gone`: told when it has. */
+export function Delete({ noun, one, loses, gone }) {
   const [asked, setAsked] = useState(false);
   const [failed, setFailed] = useState(null);
   const close = () => {
@@ -16,6 +17,7 @@ export function Delete({ noun, one, loses }) {
     try {
       await remove(`/api/${noun}s/${one.id}`);
       close();
+      gone?.();
     } catch (error) {
       setFailed(said(error));
     }

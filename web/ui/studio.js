@@ -1,14 +1,16 @@
 import { effect, signal } from "@preact/signals";
 import { open } from "../events.js";
 import { timeOfDay } from "../lib/format.js";
+import { readings } from "../lib/system.js";
 import { route } from "../route.js";
-import { heardOf, loss, phase, see, unseen } from "../state.js";
+import { heardOf, loss, phase, sample, see, unseen } from "../state.js";
+import { Theme } from "./colour.js";
 import { html } from "./html.js";
+import { Sign } from "./icon.js";
 import { JobBar } from "./jobbar.js";
 import { Keys } from "./keys.js";
+import { sheet } from "./later.js";
 import { Nav } from "./nav.js";
-import { Strip } from "./strip.js";
-import { Theme } from "./theme.js";
 
 // Each panel is fetched when it is first come to, with its style sheet where it has one of its own.
 const PANELS = {
@@ -21,27 +23,33 @@ const PANELS = {
   system: () => import("../panels/system.js").then((found) => found.System),
   jobs: () => import("../panels/jobs.js").then((found) => found.Jobs),
 };
-const sheets = {}; // panel → the link of its style sheet
 const fetched = signal({});
 const failed = signal("");
+const asked = new Set(); // panels that are fetched, or being fetched
+
+const sheets = new Map(); // panel → its own style sheet
 
 effect(() => {
   const { panel } = route.value;
-  // Panels use the same class names: only the sheet of the one that is shown is in force.
-  for (const [of, link] of Object.entries(sheets)) link.media = of === panel ? "all" : "not all";
-  if (fetched.peek()[panel]) return;
-  Promise.all([PANELS[panel](), panel !== "jobs" && sheet(panel)]).then(
-    ([found]) => (fetched.value = { ...fetched.peek(), [panel]: found }),
-    () => (failed.value = panel),
+  dress(panel);
+  if (asked.has(panel)) return;
+  asked.add(panel);
+  Promise.all([PANELS[panel](), panel !== "jobs" && sheet(`/css/${panel}.css`)]).then(
+    ([found, link]) => {
+      if (link) sheets.set(panel, link.sheet);
+      dress(route.peek().panel);
+      fetched.value = { ...fetched.peek(), [panel]: found };
+    },
+    () => {
+      asked.delete(panel);
+      failed.value = panel;
+    },
   );
 });
 
-/** The style sheet of a panel, in force when this resolves. */
-function sheet(panel) {
-  return new Promise((loaded, failed) => {
-    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/css/${panel}.css`, onload: loaded, onerror: failed });
-    document.head.append((sheets[panel] = link));
-  });
+/** Only the sheet of the panel that is shown is in force: several have a word for something of their own. */
+function dress(panel) {
+  for (const [of, one] of sheets) one.disabled = of !== panel;
 }
 
 // Who looks at all jobs, or at the one, has seen that it failed.
@@ -57,7 +65,7 @@ export function Studio() {
   return html`<div class="studio ${is}">
     <a class="skip" href="#main" onClick=${skip}>Skip to what is shown</a>
     <header class="top">
-      <h1><img src="/icon.svg" alt="" width="24" height="24" /> miStudio</h1>
+      <h1><${Sign} /> miStudio</h1>
       <${Strip} />
       <p class="verbs"><${Keys} /><${Theme} /></p>
     </header>
@@ -69,6 +77,17 @@ export function Studio() {
     </main>
     ${heardOf.value && html`<${JobBar} />`}
   </div>`;
+}
+
+/** The machine, as of a second ago. */
+function Strip() {
+  return html`<section class="strip" aria-label="The studio's machine"><dl>
+    ${readings(sample.value).map(({ name, value, used, about }) => html`<div key=${name} title=${about}>
+      <dt>${name}</dt>
+      <dd>${value}</dd>
+      ${used !== null && html`<span class="used" aria-hidden="true" style=${{ "--used": used }}></span>`}
+    </div>`)}
+  </dl></section>`;
 }
 
 /** Not as a link does it: what stands behind # is the place that is shown. */

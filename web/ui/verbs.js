@@ -28,14 +28,16 @@ export function Verbs({ job, children }) {
     ${verbs(job).map((verb) => html`<${Verb} key=${verb} job=${job} verb=${verb} label=${`${word(verb)} job ${job.id}`} />`)}</div>`;
 }
 
-/** A button for one verb; before work is lost it asks. */
-export function Verb({ job, verb, label }) {
+/** A button for one verb; before work is lost it asks. `onRefused`: told when it was not done, which stands with the job. */
+export function Verb({ job, verb, label, onRefused }) {
   const [asked, setAsked] = useState(false);
   const [doubted, setDoubted] = useState(false);
   const go = async () => {
     setDoubted(false);
     setAsked(true);
-    if (!(await ask(job, verb))) setAsked(false);
+    if (await ask(job, verb)) return;
+    setAsked(false);
+    onRefused?.();
   };
   const press = () => (verb === "stop" && isMuch(job) ? setDoubted(true) : go());
   return html`<button disabled=${phase.value !== "live" || asked} aria-label=${label} onClick=${press}>${word(verb)}</button>
@@ -47,7 +49,7 @@ const isMuch = (job) => isLive(job) && between(job.started_at, new Date(clock.pe
 
 const loses = (job) =>
   job.kind === "train"
-    ? "Its checkpoint is kept: “Try again” goes on from there. No SAE is made now."
+    ? "What it has learned so far is saved as an SAE, and its checkpoint is kept: “Try again” goes on from there."
     : "What it has finished stays; what it is at is lost.";
 
 /** Why the studio did not do what was asked. */
