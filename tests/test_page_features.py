@@ -286,10 +286,10 @@ def test_labels_come_into_the_list_while_one_looks_and_what_failed_is_tried_agai
     dialog.get_by_label("How many").fill("20")
     spec = {"kind": "label", "sae": SAE, "endpoint": "ours", "model": "m", "top": 20}
     takes = call(asking_studio, f"/api/saes/{SAE}/labels/estimate", {"spec": spec})
-    expect(dialog.get_by_role("status")).to_contain_text(
+    expect(dialog.get_by_role("status", name="What it takes")).to_contain_text(
         f"20 features to do · 20 questions · about {takes['prompt_tokens'] + takes['answer_tokens']:,} tokens"
     )
-    expect(dialog.get_by_role("status")).to_contain_text("it costs nothing")
+    expect(dialog.get_by_role("status", name="What it takes")).to_contain_text("it costs nothing")
     dialog.get_by_text("See the very question").click()
     strongest = call(asking_studio, f"{FEATURES}?sort=-typical&limit=1")["features"][0]["index"]
     question = call(asking_studio, f"{FEATURES}/{strongest}/prompt")["messages"][-1]["content"]
@@ -313,9 +313,9 @@ def test_scores_are_asked_for_with_their_price_and_stand_at_the_label(asking_stu
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Which features").select_option("top")
     dialog.get_by_label("How many").fill("5")
-    expect(dialog.get_by_role("status")).to_contain_text("5 features to do")
+    expect(dialog.get_by_role("status", name="What it takes")).to_contain_text("5 features to do")
     dialog.get_by_label("Detection: a judge").check()
-    expect(dialog.get_by_role("status")).to_contain_text("Name the model")
+    expect(dialog.get_by_role("status", name="What it takes")).to_contain_text("Name the model")
     dialog.get_by_label("Detection: a judge").uncheck()
     dialog.get_by_role("button", name="Score", exact=True).click()
     expect(page.get_by_role("dialog")).to_have_count(0)

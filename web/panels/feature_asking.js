@@ -97,11 +97,11 @@ export function Estimate({ sae, asked, spec }) {
       clearTimeout(timer);
     };
   }, [asked]);
-  if (why) return html`<p class="plan" role="status">${why}</p>`;
-  if (!found) return html`<p class="plan" role="status"> </p>`;
+  if (why) return html`<p class="plan" role="status" aria-label="What it takes">${why}</p>`;
+  if (!found) return html`<p class="plan" role="status" aria-label="What it takes"> </p>`;
   const { features, calls, prompt_tokens, answer_tokens, cost_usd, lane } = found;
   const parts = [`${count(features)} features to do`, calls > 0 && `${count(calls)} questions`, calls > 0 && `about ${count(prompt_tokens + answer_tokens)} tokens`,
     calls > 0 && price(cost_usd),
     calls > 0 && lane === "gpu" && "it uses this machine's GPU, so it waits until no other job does"];
-  return html`<p class="plan" role="status">${parts.filter(Boolean).join(" · ")}</p>`;
+  return html`<p class="plan" role="status" aria-label="What it takes">${parts.filter(Boolean).join(" · ")}</p>`;
 }
