@@ -301,6 +301,8 @@ def test_labels_come_into_the_list_while_one_looks_and_what_failed_is_tried_agai
     expect(wrong).to_contain_text("too long")
     wrong.get_by_role("button", name="Show the failed ones").click()
     expect(page.get_by_text(f"{LABELS_FROM} of 512 features")).to_be_visible()
+    expect(page.get_by_role("list", name="Why labels failed")).to_contain_text(f"{LABELS_FROM}: ")
+    expect(page.get_by_role("list", name="Why labels failed")).to_contain_text("too long")
     page.get_by_role("button", name="Try these again").click()
     expect(page.get_by_text("No feature is whose label failed.")).to_be_visible()
     assert call(asking_studio, f"{FEATURES}?filter=provider:ours")["total"] == 20
