@@ -23,6 +23,7 @@ const PANELS = {
 };
 const fetched = signal({});
 const failed = signal("");
+const sheets = signal({}); // of those that were fetched
 
 effect(() => {
   const { panel } = route.value;
@@ -36,10 +37,16 @@ effect(() => {
 /** The style sheet of a panel, in force when this resolves. */
 function sheet(panel) {
   return new Promise((loaded, failed) => {
-    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/css/${panel}.css`, onload: loaded, onerror: failed });
+    const onload = ({ target }) => loaded(sheets.value = { ...sheets.peek(), [panel]: target.sheet });
+    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/css/${panel}.css`, onload, onerror: failed });
     document.head.append(link);
   });
 }
+
+// Panels call different things by the same class: only the sheet of the one that is shown is in force.
+effect(() => {
+  for (const [of, one] of Object.entries(sheets.value)) one.disabled = of !== route.value.panel;
+});
 
 // Who looks at all jobs, or at the one, has seen that it failed.
 effect(() => {
