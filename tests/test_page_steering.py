@@ -374,3 +374,11 @@ def test_without_an_sae_it_is_said_how_to_come_by_one(tmp_path: Path, open_page:
         page = open_page(url, "steering")
         expect(page.get_by_role("link", name="Train one")).to_be_visible()
         expect(page.get_by_text("mistudio demo", exact=True)).to_be_visible()
+        page.goto(f"{url}/#/features")
+        expect(page.get_by_role("heading", name="Features")).to_be_visible()
+        page.go_back()
+        expect(page.get_by_role("link", name="Train one")).to_be_visible()
+        sheets = "[...document.styleSheets].filter((one) => !one.disabled).map((one) => one.href)"
+        assert [one for one in page.evaluate(sheets) if "features" in one or "steering" in one] == [
+            f"{url}/css/steering.css"
+        ]
