@@ -101,9 +101,10 @@ def test_an_sae_is_trained_by_mouse_and_its_numbers_are_the_studios(made_studio:
     newest = call(url, f"/api/jobs/{job}/metrics")["metrics"][-1]
     expect(chart.get_by_role("row").last).to_have_text(f"{newest['step']}{newest['values']['loss']:.4f}")
     expect(section(page, "What was asked")).to_contain_text(
-        "--hook blocks.2.hook_mlp_out --architecture topk --width 64 --k 4 --tokens 2560 --batch-tokens 512 --evaluate-every 5"
+        "--hook blocks.2.hook_mlp_out --architecture topk --width 64 --k 4"
+        " --tokens 2560 --batch-tokens 512 --evaluate-every 5"
     )
-    expect(page.get_by_role("table", name="Checkpoints")).to_contain_text("5")
+    expect(page.get_by_role("table", name="Checkpoints").get_by_role("row").last).to_contain_text("5")
 
 
 def test_a_grid_says_what_it_makes_and_what_does_not_fit_says_what_would(made_studio: str, open_page: OpenPage) -> None:
