@@ -24,7 +24,10 @@ def studio(tmp_path: Path) -> Iterator[str]:
 
 
 def tab_to(page: Any, role: str, name: str) -> None:
-    wanted = page.get_by_role(role, name=name, exact=True).first
+    tab_until(page, page.get_by_role(role, name=name, exact=True).first, name)
+
+
+def tab_until(page: Any, wanted: Any, name: str) -> None:
     expect(wanted).to_be_visible()
     for _ in range(60):
         if wanted.evaluate("(one) => one === document.activeElement"):
@@ -41,7 +44,10 @@ def test_from_an_empty_studio_to_a_training_by_keyboard_alone(studio: str, open_
         keys.type(f"g{panel}")
         expect(page.get_by_role("heading", name={"m": "Models", "d": "Datasets"}[panel])).to_be_focused()
         keys.type("n")
-        expect(page.get_by_role("dialog").get_by_label("Where it comes from")).to_be_focused()
+        if panel == "d":
+            expect(page.get_by_role("radio", name="The Hub")).to_be_focused()
+            keys.press("ArrowDown")  # to a file of the studio's machine
+        tab_until(page, page.get_by_role("dialog").get_by_label("Where it comes from"), "where it comes from")
         keys.type(source)
         keys.press("Enter")
         expect(page.get_by_role("dialog")).to_have_count(0)

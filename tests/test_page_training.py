@@ -72,11 +72,15 @@ def test_an_sae_is_trained_by_mouse_and_its_numbers_are_the_studios(made_studio:
     page.get_by_label("blocks.2.hook_mlp_out", exact=True).check()
     page.get_by_role("button", name=f"Leave out {HOOK}").click()
     expect(page.get_by_label("What to call it")).to_have_value("pico-L2-mlp_out")
+    page.get_by_label("TopK", exact=True).check()
+    page.get_by_label("BatchTopK").uncheck()  # whose threshold would be set on 100,000 tokens
     page.get_by_label("Width", exact=True).fill("64")
     page.get_by_label("k", exact=True).fill("4")
-    page.get_by_label("Training tokens").fill("5,000")
+    page.get_by_label("Training tokens").fill("2,560")
     page.get_by_text("Optimiser").click()
     page.get_by_label("Tokens in a step").fill("512")
+    page.get_by_text("Evaluation and checkpoints").click()
+    page.get_by_label("Steps between measurements").fill("5")
     expect(page.get_by_label("Quick look")).not_to_be_checked()
     expect(plan.get_by_role("listitem")).to_have_text("pico-L2-mlp_out")
     page.get_by_role("button", name="Train", exact=True).click()
@@ -85,7 +89,7 @@ def test_an_sae_is_trained_by_mouse_and_its_numbers_are_the_studios(made_studio:
     job = int(page.url.rpartition("/")[2])
     spec = call(url, f"/api/jobs/{job}")["spec"]
     asked = [spec[name] for name in ("hook", "width", "k", "tokens", "batch_tokens", "architecture", "tokenization")]
-    assert asked == ["blocks.2.hook_mlp_out", 64, 4, 5_000, 512, "batchtopk", "python-pico"]
+    assert asked == ["blocks.2.hook_mlp_out", 64, 4, 2_560, 512, "topk", "python-pico"]
     made = page.get_by_role("table", name="SAEs that it made")
     expect(made).to_be_visible(timeout=240_000)
     result = ended(url, job)["result"]
@@ -97,9 +101,10 @@ def test_an_sae_is_trained_by_mouse_and_its_numbers_are_the_studios(made_studio:
     newest = call(url, f"/api/jobs/{job}/metrics")["metrics"][-1]
     expect(chart.get_by_role("row").last).to_have_text(f"{newest['step']}{newest['values']['loss']:.4f}")
     expect(section(page, "What was asked")).to_contain_text(
-        "--hook blocks.2.hook_mlp_out --width 64 --k 4 --tokens 5000 --batch-tokens 512"
+        "--hook blocks.2.hook_mlp_out --architecture topk --width 64 --k 4"
+        " --tokens 2560 --batch-tokens 512 --evaluate-every 5"
     )
-    expect(page.get_by_role("table", name="Checkpoints")).to_contain_text("10")
+    expect(page.get_by_role("table", name="Checkpoints").get_by_role("row").last).to_contain_text("5")
 
 
 def test_a_grid_says_what_it_makes_and_what_does_not_fit_says_what_would(made_studio: str, open_page: OpenPage) -> None:

@@ -1,4 +1,5 @@
 import { useMemo, useState } from "preact/hooks";
+import { isEnded } from "../lib/jobs.js";
 import { chartOf, held, linesOf } from "../lib/overlay.js";
 import { show } from "../route.js";
 import { jobs } from "../state.js";
@@ -49,13 +50,14 @@ export function RunCharts({ job, others, runs, at }) {
     ${measured.length
       ? html`<div class="charts">${measured.map(({ value, ...chart }) => html`<${Chart} key=${value} ...${chart} span=${SPANS[span]} logX=${logX}
           xWords=${byTokens ? tokens : undefined} />`)}</div>`
-      : html`<p class="empty">${nothing(lines, off)}</p>`}
+      : html`<p class="empty">${nothing(job, lines, off)}</p>`}
   </section>`;
 }
 
-function nothing(lines, off) {
+function nothing(job, lines, off) {
   if (lines.length && off.size === lines.length) return "No line is drawn: choose one above.";
-  return lines.length ? "One step was measured, and a line takes two." : "Nothing has been measured yet: it begins with the first steps.";
+  if (lines.length) return "One step was measured, and a line takes two.";
+  return isEnded(job) ? "Nothing was measured: it ended before its first step." : "Nothing has been measured yet: it begins with the first steps.";
 }
 
 const spanWords = (span) => (span ? `over ${span} measurements` : "as measured");

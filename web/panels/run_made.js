@@ -25,7 +25,7 @@ export function Made({ job }) {
   const told = made.flatMap((one) => (one.verdict ?? []).map((sentence) => (made.length > 1 ? `${one.sae}: ${sentence}` : sentence)));
   return html`<section aria-labelledby="made"><h3 id="made">What came of it</h3>
     ${told.map((sentence) => html`<p class="verdict" key=${sentence}>${sentence}</p>`)}
-    ${failed.map((one) => html`<p class="refusal" key=${one.sae}>${one.sae} failed: ${one.message}</p>`)}
+    ${failed.map((one) => html`<p class="verdict refusal" key=${one.sae}>${one.sae} failed: ${one.message}</p>`)}
     ${made.length > 0 && html`<${Table} label="SAEs that it made" columns=${COLUMNS} rows=${made} of=${(one) => one.sae} />`}
   </section>`;
 }

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { post, remove } from "../api.js";
-import { about, ago, amount, between, count, elapsed, known, number, share, size } from "../lib/format.js";
+import { about, ago, amount, between, count, duration, elapsed, known, number, share, size } from "../lib/format.js";
 import { done, isBad, isEnded, isLive, isTraining, outcome, reason, stage, wait } from "../lib/jobs.js";
 import { mean, rate } from "../lib/measures.js";
 import { go } from "../route.js";
@@ -56,7 +56,7 @@ function facts(job) {
   return [
     ...(ended ? [] : found),
     ["Speed", perSecond ? `${amount(Math.round(perSecond), ended ? "tokens" : (job.progress?.unit ?? "tokens"))}/s` : "—"],
-    ...(ended || isLive(job) ? [[ended ? "Took" : "So far", seconds === null ? "—" : elapsed(seconds)]] : []),
+    ...(ended || isLive(job) ? [[ended ? "Took" : "So far", seconds === null ? "—" : ended ? duration(seconds) : elapsed(seconds)]] : []),
     ...memory(job, now("memory_bytes")),
     ...((job.attempts ?? 1) > 1 ? [["Attempts", count(job.attempts)]] : []),
   ];

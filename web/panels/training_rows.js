@@ -11,7 +11,7 @@ import { html } from "../ui/html.js";
 import { Mark } from "../ui/mark.js";
 
 const SORTS = [["newest", "the newest first"], ["fvu", "the lowest FVU first"], ["name", "by name"]];
-const SHOWN = { all: "all", running: "not over yet", done: "done", failed: "failed", stopped: "stopped" };
+const SHOWN = { all: "all", running: "not ended", done: "done", failed: "failed", stopped: "stopped" };
 const COLUMNS = [["Compare", "check"], ["Name", "name"], ["Reads", "text"], ["Architecture", "text"], ["Width", "figure wraps"], ["k", "figure wraps"], ["FVU", "figure"], ["L0", "figure"], ["Dead", "figure"],
   ["Tokens/s", "figure"], ["State", "text"]];
 
