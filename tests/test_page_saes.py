@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import IN_A_BROWSER, OpenPage, call, expect, go_to, section
+from browsing import IN_A_BROWSER, OpenPage, call, expect, go_to, section, serious
 from hub import Hub
 from made_data import HOOK, SAE
 from neuronpedia_server import KEY, Neuronpedia
@@ -76,6 +77,13 @@ def dialog(page: Any) -> Any:
     return page.get_by_role("dialog")
 
 
+def assert_readable(page: Any) -> None:
+    """By anybody, in both themes."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == []
+
+
 # -- what is there ---------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +100,7 @@ def test_rows_have_the_figures_of_the_api_and_are_found_by_what_they_say(made_st
     assert features == f"{100 * labels / 512:.0f}% labelled"
     weights = call(made_studio, "/api/disk")["saes"][0]["weights"]
     assert source == f"trained here {weights / 1e3:.1f} kB"
+    assert_readable(page)
     page.get_by_role("searchbox").fill("resid tried")
     expect(page.get_by_role("table", name="SAEs").get_by_role("row")).to_have_count(2)
     page.get_by_role("searchbox").fill("nothing such")
@@ -135,7 +144,9 @@ def test_an_sae_is_evaluated_and_says_so_when_its_files_change(
     page.set_viewport_size({"width": 1280, "height": 800})
     config = tmp_path / "data" / "saes" / SAE / "cfg.json"
     config.write_text(config.read_text() + "\n")
-    page.reload()
+    assert_readable(page)
+    go_to(page, "SAEs")
+    page.go_back()
     expect(evaluation).to_contain_text("Outdated. its files were changed after it was evaluated")
     expect(evaluation.get_by_role("button", name="Evaluate again")).to_be_visible()
 
@@ -232,11 +243,42 @@ def test_what_goes_to_the_hub_is_seen_before_it_goes(hubbed: Hubbed, open_page: 
     rows = dialog(page).get_by_role("table", name="What would go").get_by_role("row")
     expect(rows).to_have_count(1 + len(dry["files"]))
     expect(dialog(page)).to_contain_text(f"{len(dry['files'])} files, {dry['sent_bytes'] / 1e6:.1f} MB to send")
-    dialog(page).get_by_role("button", name="Push", exact=True).click()
+    assert_readable(page)
+    page.route("**/api/jobs", lambda route: (time.sleep(0.5), route.continue_()))
+    dialog(page).get_by_role("button", name="Push", exact=True).dblclick()
     expect(dialog(page).get_by_role("link", name=f"{hubbed.hub.url}/org/pico-small")).to_be_visible(timeout=WORK_MS)
     repo = hubbed.hub.repo("models", "org/pico-small")
     assert repo and {one["file"] for one in dry["files"]} == set(repo.newest()[1]) - {".gitattributes"}
     expect(dialog(page)).to_contain_text(repo.newest()[0][:12])
+    jobs = [one for one in call(hubbed.url, "/api/jobs")["jobs"] if one["kind"] == "push"]
+    assert len([one for one in jobs if not one["spec"]["dry_run"]]) == 1
+    dialog(page).get_by_role("button", name="Close").last.click()
+    expect(page.get_by_role("button", name="Push to the Hub")).to_be_focused()
+
+
+def test_files_of_another_content_are_replaced_when_that_is_wanted(
+    hubbed: Hubbed, tmp_path: Path, open_page: OpenPage
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "cfg.json").write_text("{}")
+    hubbed.hub.add_model("org/theirs", theirs)
+    call(hubbed.url, "/api/secrets/hf", {"value": TOKEN}, "PUT")
+    page = open_page(hubbed.url, f"saes/{SAE}")
+    page.get_by_role("button", name="Push to the Hub").click()
+    dialog(page).get_by_label("Repository").fill("org/theirs")
+    dialog(page).get_by_role("button", name="Show what would go").click()
+    replace = dialog(page).get_by_role("button", name="Replace them")
+    expect(replace).to_be_visible(timeout=WORK_MS)
+    expect(dialog(page).get_by_role("alert")).to_contain_text("org/theirs has other files in the place of cfg.json")
+    replace.click()
+    rows = dialog(page).get_by_role("table", name="What would go").get_by_role("row")
+    expect(rows.filter(has_text="cfg.json")).to_contain_text("replaces another", timeout=WORK_MS)
+    assert newest(hubbed.url, "push")["spec"]["overwrite"] is True
+    dialog(page).get_by_role("button", name="Back").click()
+    expect(dialog(page).get_by_label("Repository")).to_have_value("org/theirs")
+    dialog(page).get_by_role("button", name="Cancel").click()
+    expect(dialog(page)).to_have_count(0)
 
 
 def test_features_are_checked_and_then_put_on_neuronpedia_and_labels_come_back(
@@ -261,7 +303,7 @@ def test_features_are_checked_and_then_put_on_neuronpedia_and_labels_come_back(
     )
     page.get_by_role("button", name="Take in labels").click()
     dialog(page).get_by_label("Files").set_input_files(labels)
-    expect(dialog(page)).to_contain_text("1 labels in 1 file, 1 without a text left out.")
+    expect(dialog(page)).to_contain_text("1 label in 1 file, 1 without a text left out.")
     dialog(page).get_by_role("button", name="Take in").click()
     expect(dialog(page)).to_contain_text("1 were new, 0 known.")
     history = call(hubbed.url, f"/api/saes/{SAE}/features/3/labels")["labels"]
@@ -291,6 +333,17 @@ def test_saes_of_a_repository_are_seen_in_groups_and_several_are_brought_in(
     dialog(page).get_by_label("Find in what is there").fill("layer_5 l0 41")
     expect(there.get_by_role("checkbox")).to_have_count(1)
     expect(there).to_contain_text("layer_5/width_16k/average_l0_41")
+    there.get_by_role("checkbox").check()
+    dialog(page).get_by_label("What to call it").fill(SAE)
+    dialog(page).get_by_role("button", name="Add", exact=True).click()
+    expect(dialog(page).get_by_role("alert")).to_contain_text(SAE)
+    dialog(page).get_by_label("What to call it").fill("scope")
+    dialog(page).get_by_role("button", name="Add", exact=True).click()
+    expect(dialog(page)).to_have_count(0)
+    models = [one for one in call(hubbed.url, "/api/jobs")["jobs"] if one["spec"].get("source") == "google/gemma-2-2b"]
+    assert [one["spec"]["name"] for one in models] == ["gemma-2-2b"]
+    assert newest(hubbed.url, "add_sae")["after"] == [models[0]["id"]]
+    page.get_by_role("button", name="Add SAE").click()
     dialog(page).get_by_label("Where it comes from").fill("org/picos")
     dialog(page).get_by_role("button", name="Show what is there").click()
     expect(dialog(page)).to_contain_text("Reads pico, which is here as pico.", timeout=WORK_MS)
@@ -303,6 +356,42 @@ def test_saes_of_a_repository_are_seen_in_groups_and_several_are_brought_in(
         expect(row).to_be_visible(timeout=WORK_MS)
     assert of(hubbed.url, "picos-layer_3-b")["imported"]["path"] == "layer_3/b"
     expect(page.get_by_role("table", name="SAEs")).to_contain_text("org/picos:layer_3/b")
+
+
+def test_an_sae_of_this_computer_that_names_a_wrong_hook_is_repaired(
+    made_studio: str, made_data: Path, tmp_path: Path, open_page: OpenPage
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    shutil.copy(made_data / "saes" / SAE / "sae_weights.safetensors", theirs)
+    config = (made_data / "saes" / SAE / "cfg.json").read_text()
+    assert HOOK in config
+    (theirs / "cfg.json").write_text(config.replace(HOOK, "blocks.1.hook_resid_post"))
+    page = open_page(made_studio, "saes")
+    page.get_by_role("button", name="Add SAE").click()
+    dialog(page).get_by_text("Or send it from this computer").click()
+    dialog(page).get_by_label("Files", exact=True).set_input_files(list(theirs.iterdir()))
+    expect(dialog(page)).to_contain_text("All of it is on the studio’s machine.")
+    expect(dialog(page)).to_contain_text("Reads pico, which is here as pico.", timeout=WORK_MS)
+    dialog(page).get_by_label("What to call it").fill("theirs")
+    dialog(page).get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("table", name="SAEs").get_by_role("link", name="theirs", exact=True).click(timeout=WORK_MS)
+    weights = Path(of(made_studio, "theirs")["folder"]) / "sae_weights.safetensors"
+    assert weights.read_bytes() == (theirs / weights.name).read_bytes()
+    certificate = section(page, "Certificate")
+    certificate.get_by_role("button", name="Certify").click()
+    dialog(page).get_by_label("Held-out tokens").fill("1024")
+    dialog(page).get_by_role("button", name="Certify").click()
+    expect(certificate).to_contain_text("to repair", timeout=WORK_MS)
+    certificate.get_by_role("button", name="Repair").click()
+    dialog(page).get_by_label("Held-out tokens").fill("1024")
+    dialog(page).get_by_role("button", name="Repair").click()
+    certificate.get_by_role("link", name="theirs-repaired").click(timeout=WORK_MS)
+    repair = of(made_studio, "theirs-repaired")["repair"]
+    expect(section(page, "Where it comes from")).to_contain_text(
+        f"Repaired: theirs {repair['words']}; its FVU was {repair['fvu_before']:.3f} as declared."
+    )
+    assert of(made_studio, "theirs-repaired")["hook"] == HOOK
 
 
 def test_an_sae_is_compared_with_itself_as_it_was_at_a_checkpoint(made_studio: str, open_page: OpenPage) -> None:
@@ -326,6 +415,7 @@ def test_an_sae_is_compared_with_itself_as_it_was_at_a_checkpoint(made_studio: s
     page.get_by_text(re.compile(r"^The \d+ nearest pairs")).click()
     link = page.get_by_role("table", name=re.compile("^Matched features")).get_by_role("link").first
     assert link.get_attribute("href") == f"#/features/{SAE}/{matching['best_pairs'][0]['a']}"
+    assert_readable(page)
 
 
 # -- on a phone ------------------------------------------------------------------------------------------------------
