@@ -1,11 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { between, COMPARED, figure } from "../lib/figures.js";
 import { count, known } from "../lib/format.js";
 import { isEnded, isLive } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
 import { artifacts, jobs } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Intervals } from "../ui/interval.js";
 import { EndedJob, LiveJob, WaitingJob } from "../ui/job.js";

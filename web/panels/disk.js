@@ -1,10 +1,9 @@
-import { post } from "../api.js";
+import { post, said } from "../api.js";
 import { useEffect, useState } from "preact/hooks";
 import { count, share, size } from "../lib/format.js";
 import { artifacts } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Sure } from "../ui/dialog.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
 import { Trash } from "./disk_trash.js";

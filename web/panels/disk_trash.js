@@ -1,10 +1,10 @@
 import { useState } from "preact/hooks";
-import { post, remove } from "../api.js";
+import { post, remove, said } from "../api.js";
 import { ago, count } from "../lib/format.js";
 import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Sure } from "../ui/dialog.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
 

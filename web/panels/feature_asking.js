@@ -1,9 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, get, post } from "../api.js";
+import { ApiError, get, post, said } from "../api.js";
 import { count } from "../lib/format.js";
 import { listed } from "../lib/feature_words.js";
 import { useLoaded } from "../ui/asked.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 // What the forms for labels and for scores have in common: whom to ask, about which features, and what that takes.

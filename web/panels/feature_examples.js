@@ -1,10 +1,9 @@
 import { signal } from "@preact/signals";
 import { useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { count, number } from "../lib/format.js";
 import { around } from "../lib/token_runs.js";
 import { Copy } from "../ui/copy.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Tokens } from "../ui/tokens.js";
 

@@ -1,13 +1,12 @@
 import { signal } from "@preact/signals";
 import { useState } from "preact/hooks";
-import { post } from "../api.js";
+import { post, said } from "../api.js";
 import { about, count, share } from "../lib/format.js";
 import { done, isBad, isEnded, reason, stage } from "../lib/jobs.js";
 import { keep, kept } from "../kept.js";
 import { show } from "../route.js";
 import { jobs, phase } from "../state.js";
 import { Bar } from "../ui/bar.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { OpenLog } from "../ui/log.js";
 

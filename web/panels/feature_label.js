@@ -1,11 +1,10 @@
 import { useRef, useState } from "preact/hooks";
-import { post, put } from "../api.js";
+import { post, put, said } from "../api.js";
 import { sayer } from "../lib/feature_words.js";
 import { ago, count, number, share } from "../lib/format.js";
 import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { focusFirst, useFocusBack } from "../ui/focus.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Term } from "../ui/term.js";
 

@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { inWords, terms } from "../lib/feature_filter.js";
 import { listed, rowAt } from "../lib/feature_words.js";
 import { KeptPages } from "../lib/kept_pages.js";
@@ -8,7 +8,6 @@ import { PAGE, broughtInto, inSight } from "../lib/virtual.js";
 import { place } from "../lib/route.js";
 import { show } from "../route.js";
 import { labelled, phase } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Head, Row } from "./feature_row.js";
 

@@ -1,10 +1,9 @@
 import { useState } from "preact/hooks";
-import { patch } from "../api.js";
+import { patch, said } from "../api.js";
 import { named } from "../lib/names.js";
 import { place } from "../lib/route.js";
 import { useLoaded } from "../ui/asked.js";
 import { focusFirst, useFocusBack } from "../ui/focus.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 /** What a person has marked: a star, a note, and the lists that it is in. */

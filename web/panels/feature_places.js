@@ -1,7 +1,6 @@
 import { useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { count, number } from "../lib/format.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Tokens } from "../ui/tokens.js";
 

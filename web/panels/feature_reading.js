@@ -1,9 +1,8 @@
 import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, post, submit } from "../api.js";
+import { ApiError, post, said, submit } from "../api.js";
 import { isEnded, reason } from "../lib/jobs.js";
 import { jobs } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const KEPT = 5; // texts of an SAE

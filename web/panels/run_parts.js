@@ -1,10 +1,9 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, submit } from "../api.js";
+import { get, said, submit } from "../api.js";
 import { ago, count, number, share, size } from "../lib/format.js";
 import { isEnded } from "../lib/jobs.js";
 import { go } from "../route.js";
 import { slowClock } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Log } from "../ui/log.js";
 import { Table } from "../ui/table.js";

@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { submit } from "../api.js";
+import { said, submit } from "../api.js";
 import { count } from "../lib/format.js";
 import { isEnded } from "../lib/jobs.js";
 import { freeName } from "../lib/names.js";
@@ -9,7 +9,6 @@ import { artifacts, jobs } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Command } from "../ui/command.js";
 import { Copy } from "../ui/copy.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 /** Names that a training cannot have: of SAEs that are there or in the making, and what those of a grid begin with. */

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { post, remove } from "../api.js";
+import { post, remove, said } from "../api.js";
 import { about, ago, amount, between, count, duration, elapsed, known, number, share, size } from "../lib/format.js";
 import { done, isBad, isEnded, isLive, isTraining, outcome, reason, stage, wait } from "../lib/jobs.js";
 import { mean, rate } from "../lib/measures.js";
@@ -8,7 +8,6 @@ import { clock, jobs, metrics, paces, phase, slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Bar } from "../ui/bar.js";
 import { Sure } from "../ui/dialog.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { OpenLog } from "../ui/log.js";
 import { Mark } from "../ui/mark.js";

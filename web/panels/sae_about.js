@@ -1,8 +1,8 @@
 import { useState } from "preact/hooks";
-import { patch, post } from "../api.js";
+import { patch, post, said } from "../api.js";
 import { tagged } from "../lib/saes.js";
 import { go } from "../route.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Tags } from "./sae_rows.js";
 

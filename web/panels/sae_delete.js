@@ -1,10 +1,9 @@
 import { useState } from "preact/hooks";
-import { remove } from "../api.js";
+import { remove, said } from "../api.js";
 import { depending } from "../lib/saes.js";
 import { go, route } from "../route.js";
 import { useLoaded } from "../ui/asked.js";
 import { Dialog } from "../ui/dialog.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 /** Whether its own page is shown, which is of nothing then. */

@@ -1,11 +1,10 @@
 import { useState } from "preact/hooks";
-import { remove } from "../api.js";
+import { remove, said } from "../api.js";
 import { ago, size } from "../lib/format.js";
 import { FORMAT_NAMES } from "../lib/layouts.js";
 import { jobs, slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Sure } from "../ui/dialog.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Empty } from "../ui/panel.js";
 import { ReadCard } from "../ui/card.js";

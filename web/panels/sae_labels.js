@@ -1,9 +1,8 @@
 import { useRef, useState } from "preact/hooks";
-import { post } from "../api.js";
+import { post, said } from "../api.js";
 import { count } from "../lib/format.js";
 import { labelsOf, unfit } from "../lib/label_files.js";
 import { Dialog } from "../ui/dialog.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const AT_ONCE = 1000; // labels of a request

@@ -1,11 +1,11 @@
 import { useRef, useState } from "preact/hooks";
-import { submit } from "../api.js";
+import { said, submit } from "../api.js";
 import { count, size } from "../lib/format.js";
 import { isEnded } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
 import { Dialog } from "../ui/dialog.js";
 import { Following, useJob } from "../ui/followed.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Secret } from "./sae_secret.js";
 

@@ -1,9 +1,8 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { post } from "../api.js";
+import { post, said } from "../api.js";
 import { count, number, size } from "../lib/format.js";
 import { grouped, hubModel, matching, modelsFor, publishedName, spans } from "../lib/published.js";
 import { artifacts, newest } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { HubToken } from "./hub_token.js";
 

@@ -1,11 +1,11 @@
 import { useRef, useState } from "preact/hooks";
-import { submit } from "../api.js";
+import { said, submit } from "../api.js";
 import { count, size } from "../lib/format.js";
 import { isEnded } from "../lib/jobs.js";
 import { ReadCard } from "../ui/card.js";
 import { Dialog } from "../ui/dialog.js";
 import { Following, useJob } from "../ui/followed.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
 import { Secret } from "./sae_secret.js";

@@ -1,6 +1,5 @@
 import { useState } from "preact/hooks";
-import { put } from "../api.js";
-import { said } from "../ui/form.js";
+import { put, said } from "../api.js";
 import { html } from "../ui/html.js";
 
 /** A place for a secret that a job has missed. `name`: what the studio calls it; `label`: what it is; `kept`: told when it is there. */

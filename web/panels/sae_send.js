@@ -1,8 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { remove } from "../api.js";
+import { remove, said } from "../api.js";
 import { count, share, size } from "../lib/format.js";
 import { Bar } from "../ui/bar.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { send } from "../upload.js";
 

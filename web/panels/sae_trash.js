@@ -1,7 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, post } from "../api.js";
+import { get, post, said } from "../api.js";
 import { count, known } from "../lib/format.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const day = (iso) => new Date(iso).toLocaleDateString("en-GB", { day: "numeric", month: "long" });

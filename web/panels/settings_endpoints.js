@@ -1,9 +1,9 @@
 import { useState } from "preact/hooks";
-import { ApiError, get, patch, put } from "../api.js";
+import { ApiError, get, patch, put, said } from "../api.js";
 import { count } from "../lib/format.js";
 import { Sure } from "../ui/dialog.js";
 import { useModels } from "../ui/endpoint.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
 import { Key } from "./settings_keys.js";

@@ -1,9 +1,9 @@
 import { useState } from "preact/hooks";
-import { put, remove } from "../api.js";
+import { put, remove, said } from "../api.js";
 import { ago } from "../lib/format.js";
 import { slowClock } from "../state.js";
 import { Sure } from "../ui/dialog.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Table } from "../ui/table.js";
 

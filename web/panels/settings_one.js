@@ -1,6 +1,5 @@
 import { useState } from "preact/hooks";
-import { patch } from "../api.js";
-import { said } from "../ui/form.js";
+import { patch, said } from "../api.js";
 import { useModels } from "../ui/endpoint.js";
 import { html } from "../ui/html.js";
 

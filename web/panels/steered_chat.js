@@ -1,9 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { number } from "../lib/format.js";
 import { compared } from "../lib/words.js";
 import { html } from "../ui/html.js";
-import { said } from "../ui/form.js";
 import { sent } from "./steered_desk.js";
 import { Sampling, Tokens } from "./steered_sampling.js";
 import { Refused, Stage, Stopped } from "./steered_session.js";

@@ -1,9 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { asked, editsFrom, editsOf, written } from "../lib/edits.js";
 import { parse, place } from "../lib/route.js";
 import { route } from "../route.js";
-import { said } from "../ui/form.js";
 
 const KEPT_MS = 250; // after the last change it is in the address
 const ASIDE = 3; // strengths that stand beside each other; more are a table

@@ -1,8 +1,7 @@
 import { useRef, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { number } from "../lib/format.js";
 import { html } from "../ui/html.js";
-import { said } from "../ui/form.js";
 
 const TYPED_MS = 200;
 const SHOWN = 8;

@@ -1,12 +1,12 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { get, patch, remove } from "../api.js";
+import { get, patch, remove, said } from "../api.js";
 import { ago } from "../lib/format.js";
 import { saidEdits } from "../lib/edits.js";
 import { place } from "../lib/route.js";
 import { go, route, show } from "../route.js";
 import { slowClock } from "../state.js";
 import { Sure } from "../ui/dialog.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 const PAGE = 20;

@@ -1,10 +1,10 @@
 import { useState } from "preact/hooks";
-import { ApiError, post, remove } from "../api.js";
+import { ApiError, post, remove, said } from "../api.js";
 import { saidEdits } from "../lib/edits.js";
 import { useLoaded } from "../ui/asked.js";
 import { Copy } from "../ui/copy.js";
 import { Dialog, Sure } from "../ui/dialog.js";
-import { Form, said } from "../ui/form.js";
+import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 /** Edits kept under a name: saved, loaded, used from any OpenAI client. Those of the model that is steered. */

@@ -1,8 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { keyOf } from "../lib/edits.js";
 import { stream } from "../stream.js";
-import { said } from "../ui/form.js";
 
 /**
  * @typedef {object} Calibration how far one is: `{range}`, `{stage, share}` while it is looked for, `{failed, choices}` or

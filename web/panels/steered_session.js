@@ -1,12 +1,11 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, remove, submit } from "../api.js";
+import { get, remove, said, submit } from "../api.js";
 import { about, share, size } from "../lib/format.js";
 import { done, isEnded, isLive, reason, stage, title } from "../lib/jobs.js";
 import { place } from "../lib/route.js";
 import { artifacts, groups, jobs, session, slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { Bar } from "../ui/bar.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { stageWords } from "./steered_writing.js";
 

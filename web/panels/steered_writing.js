@@ -1,7 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError } from "../api.js";
+import { ApiError, said } from "../api.js";
 import { stream } from "../stream.js";
-import { said } from "../ui/form.js";
 
 /**
  * @typedef {object} Run of a text that is, or was, written

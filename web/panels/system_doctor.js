@@ -1,9 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { get } from "../api.js";
+import { get, said } from "../api.js";
 import { versions } from "../lib/machine.js";
 import { useLoaded } from "../ui/asked.js";
 import { Command } from "../ui/command.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Mark } from "../ui/mark.js";
 

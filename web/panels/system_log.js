@@ -1,6 +1,5 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { get } from "../api.js";
-import { said } from "../ui/form.js";
+import { get, said } from "../api.js";
 import { html } from "../ui/html.js";
 
 const LOOK_MS = 2000;

@@ -1,8 +1,7 @@
 import { useState } from "preact/hooks";
-import { remove } from "../api.js";
+import { remove, said } from "../api.js";
 import { about, between, size } from "../lib/format.js";
 import { slowClock } from "../state.js";
-import { said } from "../ui/form.js";
 import { html } from "../ui/html.js";
 
 /** The model that is kept in memory for steering, and the button that gives its memory back. */

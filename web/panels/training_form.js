@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { submit } from "../api.js";
+import { said, submit } from "../api.js";
 import { count, share } from "../lib/format.js";
 import { usualHook } from "../lib/hooks.js";
 import { freeName, saeName } from "../lib/names.js";
@@ -7,7 +7,7 @@ import { TRANSCODERS, defaultsOf, lacking, numbersOf, isOpen, numbersText, prese
 import { go } from "../route.js";
 import { artifacts } from "../state.js";
 import { useAsked } from "../ui/asked.js";
-import { Field, said } from "../ui/form.js";
+import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { HookPicker } from "./hook_picker.js";
 import { takenNames } from "./run_spec.js";

@@ -3,8 +3,6 @@ import { said } from "../api.js";
 import { Dialog } from "./dialog.js";
 import { html } from "./html.js";
 
-export { said };
-
 /**
  * A form in a dialog. `fields`: what `Field` takes, each with the name that the studio has for it; `start`: their first
  * values; `send`: values → a promise, whose failure is shown at the field that is at fault. It closes when that is kept.

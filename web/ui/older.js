@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
+import { said } from "../api.js";
 import { fetchOlder, older } from "../state.js";
-import { said } from "./form.js";
 import { html } from "./html.js";
 
 /** A button for the jobs of the past that were not fetched yet; nothing when all were. */
