@@ -3,11 +3,10 @@
 
 import { computed, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { get } from "./api.js";
+import { get, said } from "./api.js";
 import { isLive } from "./lib/jobs.js";
 import { newestStep, take } from "./lib/track.js";
 import { connections, jobs, ofMetrics } from "./state.js";
-import { said } from "./ui/form.js";
 
 const NOTHING = { job: null, track: new Map(), failed: null };
 const DRAW_MS = 500; // there are 10 measurements a second, and a line of some hundred pixels
