@@ -42,7 +42,7 @@ export function Run({ id, query }) {
     <${RunState} job=${job} kept=${kept} />
     <${Made} job=${job} />
     <${RunCharts} job=${job} others=${others} runs=${runs} at=${at} />
-    ${!isEnded(job) && html`<${Learning} id=${id} />`}
+    ${!isEnded(job) && html`<${Learning} id=${id} works=${isLive(job)} />`}
     <${Checkpoints} job=${job} kept=${kept} />
     <${Asked} job=${job} />
     <${Said} job=${job} />

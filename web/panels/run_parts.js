@@ -12,14 +12,14 @@ import { Tokens } from "../ui/tokens.js";
 const LOOK_MS = 10_000;
 
 /** What a few features fire on, while they are learned. */
-export function Learning({ id }) {
+export function Learning({ id, works }) {
   const [live, setLive] = useState([]);
   useEffect(() => {
     const look = () => document.hidden || get(`/api/jobs/${id}/live`).then((found) => setLive(found.saes), () => {});
     look();
-    const timer = setInterval(look, LOOK_MS);
+    const timer = works ? setInterval(look, LOOK_MS) : 0;
     return () => clearInterval(timer);
-  }, [id]);
+  }, [id, works]);
   if (!live.length) return null;
   return html`<section aria-labelledby="learning"><h3 id="learning">What features learn</h3>
     ${live.map((one) => html`<details key=${one.sae} open=${one === live[0]}><summary>${one.sae}, step ${count(one.step)}</summary>
