@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get, said } from "../api.js";
 import { keyOf } from "../lib/edits.js";
 import { stream } from "../stream.js";
@@ -11,79 +11,88 @@ import { stream } from "../stream.js";
 const WAITS = { stage: "waiting" };
 const STOPPED = { failed: "calibration was stopped." };
 
-/**
- * The ranges of features that are added, by `keyOf`. What the studio does not know is found out, one feature at a time,
- * and only while no text is written: hold() lets it make room, release() lets it begin anew.
- */
-export function useRanges(edits) {
-  const [known, setKnown] = useState(/** @type {Record<string, Calibration>} */ ({}));
-  const work = useRef({ begun: new Set(), line: [], now: null, held: 0, gone: false }).current;
-  const tell = (edit, about) => !work.gone && setKnown((was) => ({ ...was, [keyOf(edit)]: about }));
+/** Calibrates one feature after the other, and only while no text is written; `tell(edit, calibration)` of each. */
+function lineOfWork(tell) {
+  let [line, now, held] = [[], null, 0];
+  const is = (edit) => (one) => keyOf(one.edit) === keyOf(edit);
   const next = async () => {
-    if (work.now || work.held || work.gone || !work.line.length) return;
-    const one = (work.now = { ...work.line.shift(), stop: new AbortController(), makesRoom: false });
+    if (now || held || !line.length) return;
+    const one = (now = { ...line.shift(), stop: new AbortController(), makesRoom: false });
     const about = await calibrated(one, (progress) => tell(one.edit, progress));
-    work.now = null;
-    if (one.makesRoom) work.line.unshift(one);
+    now = null;
+    if (one.makesRoom) line.unshift(one);
     tell(one.edit, one.makesRoom ? WAITS : about);
     next();
   };
-  const again = (edit, pause = false) => {
-    tell(edit, WAITS);
-    work.line.push({ edit, pause });
-    next();
+  return {
+    again(edit, pause = false) {
+      tell(edit, WAITS);
+      line.push({ edit, pause });
+      next();
+    },
+    stop(edit) {
+      line = line.filter((one) => !is(edit)(one));
+      if (!now || !is(edit)(now)) return tell(edit, STOPPED);
+      now.makesRoom = false;
+      now.stop.abort();
+    },
+    /** Make room for a text, */
+    hold() {
+      held++;
+      if (!now || now.stop.signal.aborted) return;
+      now.makesRoom = true;
+      now.stop.abort();
+    },
+    /** which is written; what made room begins anew. */
+    release() {
+      held--;
+      next();
+    },
+    end() {
+      line = [];
+      now?.stop.abort();
+    },
   };
+}
+
+/** The ranges of features that are added, by `keyOf`; what the studio does not know is found out. */
+export function useRanges(edits) {
+  const [known, setKnown] = useState(/** @type {Record<string, Calibration>} */ ({}));
+  const tell = (edit, about) => setKnown((was) => ({ ...was, [keyOf(edit)]: about }));
+  const begun = useRef(new Set()).current;
+  const work = useMemo(() => lineOfWork(tell), []);
   const begin = async (edit) => {
     tell(edit, WAITS);
     try {
       const { ranges: [range] } = await get(`${pathOf(edit)}?features=${edit.feature}`);
-      if (range) return tell(edit, { range });
+      if (range) tell(edit, { range });
+      else if (begun.has(keyOf(edit))) work.again(edit); // it may have been left out meanwhile
     } catch (error) {
-      return tell(edit, { failed: said(error) });
+      tell(edit, { failed: said(error) });
     }
-    if (work.begun.has(keyOf(edit))) again(edit); // it may have been left out meanwhile
-  };
-  const stop = (edit) => {
-    const is = (one) => keyOf(one.edit) === keyOf(edit);
-    work.line = work.line.filter((one) => !is(one));
-    if (work.now && is(work.now)) {
-      work.now.makesRoom = false;
-      work.now.stop.abort();
-    } else tell(edit, STOPPED);
   };
   const wanted = edits.filter(({ op, off }) => op === "add" && !off);
   useEffect(() => {
     for (const edit of wanted) {
-      if (work.begun.has(keyOf(edit))) continue;
-      work.begun.add(keyOf(edit));
+      if (begun.has(keyOf(edit))) continue;
+      begun.add(keyOf(edit));
       begin(edit);
     }
   }, [wanted.map(keyOf).join()]);
   useEffect(() => () => {
-    work.gone = true;
-    work.now?.stop.abort();
+    begun.clear();
+    work.end();
   }, []);
   return {
+    ...work,
     known,
     rangeOf: (edit) => known[keyOf(edit)]?.range ?? null,
-    again,
-    stop,
     /** It is left out; when it comes again, so does its calibration. */
     drop(edit) {
-      stop(edit);
-      work.begun.delete(keyOf(edit));
+      work.stop(edit);
+      begun.delete(keyOf(edit));
     },
     widen: (edit) => tell(edit, { wide: true }),
-    hold() {
-      work.held++;
-      if (!work.now || work.now.stop.signal.aborted) return;
-      work.now.makesRoom = true;
-      work.now.stop.abort();
-    },
-    release() {
-      work.held--;
-      next();
-    },
   };
 }
 
