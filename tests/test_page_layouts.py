@@ -14,8 +14,8 @@ import torch
 
 from mistudiod.engine.formats.writers import WRITERS, lacks
 from mistudiod.engine.norms import NORMS
-from mistudiod.engine.saelens_layout import ARCHITECTURES, shapes_of
 from mistudiod.engine.sae import SparseAutoencoder
+from mistudiod.engine.saelens_layout import ARCHITECTURES, shapes_of
 
 LIB = Path(__file__).parent.parent / "web" / "lib"
 ASK = """
