@@ -14,7 +14,8 @@ export function latest(sae, name) {
 export function measuredBy(sae) {
   if (sae.evaluation?.figures) return "as it was evaluated";
   if (sae.fvu != null) return sae.imported ? "as it was measured here" : `at the end of its training, on ${count(sae.held_out_tokens)} held-out tokens`;
-  return latest(sae, "fvu") === null ? "nothing has been measured of it here yet" : "as it was certified";
+  if (latest(sae, "fvu") !== null) return "as it was certified";
+  return ["nothing", "changed"].includes(certified(sae).holds) ? "nothing has been measured of it here yet" : "its certificate says what was measured of it";
 }
 
 /** The share of latents that never fire, of whoever has looked last. */

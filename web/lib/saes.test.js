@@ -25,6 +25,7 @@ test("figures are those of whoever has measured last, and say who that is", () =
   assert.deepEqual([latest(brought, "fvu"), measuredBy(brought)], [0.2, "as it was certified"]);
   assert.equal(latest({ ...brought, certificate: { holds: "other", best: { fvu: 0.2 } } }, "fvu"), null);
   assert.equal(measuredBy({ imported: {} }), "nothing has been measured of it here yet");
+  assert.equal(measuredBy({ certificate: { holds: "other" } }), "its certificate says what was measured of it");
   assert.equal(measuredBy({ fvu: 0.1, held_out_tokens: 5000 }), "at the end of its training, on 5,000 held-out tokens");
 });
 

@@ -66,11 +66,16 @@ function Clean({ groups, cleaned }) {
 function SureOf({ what, close }) {
   const [group, setGroup] = useState(null);
   const [failed, setFailed] = useState("");
+  const [busy, setBusy] = useState(false);
   const ask = (dry_run) => post("/api/clean", { what: [what], dry_run });
   useEffect(() => {
     ask(true).then(({ groups }) => setGroup(groups[0]), (error) => setFailed(said(error)));
   }, []);
-  const yes = () => ask(false).then(() => close(true), (error) => setFailed(said(error)));
+  const yes = () => {
+    if (!group || busy) return;
+    setBusy(true);
+    ask(false).then(() => close(true), (error) => setFailed(said(error)) ?? setBusy(false));
+  };
   const loses = group ? `${count(group.things)} ${group.things === 1 ? "thing goes" : "things go"}, ${size(group.bytes)}. What is lost: ${group.lost}.` : "Looking at what would go.";
-  return html`<${Sure} title=${`Delete ${what}?`} verb="Delete" loses=${loses} failed=${failed} onYes=${group ? yes : () => {}} onClose=${() => close(false)} />`;
+  return html`<${Sure} title=${`Delete ${what}?`} verb="Delete" loses=${loses} failed=${failed} onYes=${yes} onClose=${() => close(false)} />`;
 }

@@ -47,5 +47,5 @@ export function Trash({ use, changed }) {
       fields=${[{ name: "name", label: "What to call it", help: renamed.why, needed: true }]} start=${{ name: `${renamed.one.name}-restored` }}
       send=${(values) => post(`/api/trash/${renamed.one.id}/restore`, values).then(done)} />`}
     ${sure && html`<${Sure} title=${sure === "all" ? "Empty the trash?" : `Delete ${sure.name} for good?`} verb="Delete" failed=${failed} onYes=${delete_}
-      onClose=${() => setSure(null)} loses=${sure === "all" ? `${names}: none of them can be brought back.` : `Its weights and features, and ${count(sure.labels)} labels. It cannot be brought back.`} />`}`;
+      onClose=${() => setSure(null) ?? setFailed("")} loses=${sure === "all" ? `${names}: none of them can be brought back.` : `Its weights and features, and ${count(sure.labels)} labels. It cannot be brought back.`} />`}`;
 }

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { ago, count, known, number, size } from "../lib/format.js";
 import { place } from "../lib/route.js";
+import { sourceOf } from "../lib/saes.js";
 import { slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
@@ -22,7 +23,7 @@ function Imported({ of }) {
   const declared = Object.entries(of.declared ?? {}).filter(([, value]) => value !== null);
   const facts = [["Format", of.format + (of.pickle ? ", converted from a pickle" : "")], ["Commit", of.revision?.slice(0, 12)], ["Licence", of.licence], ["Model, as its maker calls it", of.model],
     ...declared.map(([name, value]) => [`${name}, as its maker says`, typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value)])];
-  return html`<div class="card"><p><code>${of.source}${of.path ? `:${of.path}` : ""}</code></p>
+  return html`<div class="card"><p><code>${sourceOf({ imported: of })}</code></p>
     <dl class="facts">${facts.filter(([, value]) => value).map(([term, value]) => html`<div key=${term}><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>
     ${(of.notes ?? []).map((one) => html`<p class="details" key=${one}>${one}</p>`)}</div>`;
 }

@@ -98,7 +98,7 @@ function Group({ group, open, is, take }) {
     <input type="checkbox" checked=${is(one)} onChange=${({ target }) => take([one], target.checked)} />
     <span class="figures">${one.width !== null && html`<b>${count(one.width)}</b> wide `}${one.l0 !== null && html`L0 <b>${number(one.l0, one.l0 % 1 ? 1 : 0)}</b> `}</span>
     <span class="details">${[one.path || "the whole of it", one.format, one.pickle && "a pickle", size(one.bytes)].filter(Boolean).join(" · ")}</span></label></li>`)}</ul>`;
-  return html`<details open=${open || undefined}><summary>${layer} ${hook && html`<code>${hook}</code>`}
+  return html`<details open=${open || undefined}><summary>${layer} ${hook && html`<code>${hook}</code> `}
       <span class="details">${count(saes.length)} ${saes.length === 1 ? "SAE" : "SAEs"}${spans(saes) && ` · ${spans(saes)}`}${chosen ? ` · ${count(chosen)} chosen` : ""}</span></summary>
     ${saes.length > 1 && html`<button type="button" class="quiet" onClick=${() => take(saes, chosen < saes.length)}>${chosen < saes.length ? `Choose all ${count(saes.length)}` : "Choose none"}</button>`}
     ${list}</details>`;

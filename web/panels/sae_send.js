@@ -55,8 +55,8 @@ const pathOf = (file) => file.webkitRelativePath || file.name;
 /** A file under the path that it has in its folder. */
 const placed = (file) => ({ name: pathOf(file), size: file.size, slice: (from, to) => file.slice(from, to) });
 
-/** The folder that they lie in, else the first of them. */
-const calledOf = ([first]) => first.name.split("/")[0].replace(/\.(safetensors|npz|pt|pth)$/, "");
+/** The folder that they lie in, else the first that holds weights. */
+const calledOf = (files) => (files.find(({ name }) => !name.endsWith(".json")) ?? files[0]).name.split("/")[0].replace(/\.(safetensors|npz|pt|pth)$/, "");
 
 /** How far they are. */
 function Going({ files, news, cancel, again }) {
