@@ -234,6 +234,9 @@ def test_a_queue_longer_than_a_page_of_jobs_is_shown_whole(studio: str, open_pag
     page = open_page(studio)
     expect(section(page, "Running").get_by_role("article", name="Add dataset slow")).to_be_visible()
     expect(section(page, "Waiting").get_by_role("heading")).to_have_text("Waiting 105")
+    page.get_by_role("link", name="n104", exact=True).click()  # far down in the list
+    expect(page.get_by_role("heading", name="Add dataset n104")).to_be_visible()
+    assert page.evaluate("scrollY") == 0
 
 
 # -- how it looks ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,20 @@ export const route = signal(parse(location.hash));
 
 addEventListener("hashchange", () => (route.value = parse(location.hash)));
 
+let isNew = false; // the place is come to by a link, not by the browser's back
+addEventListener("click", ({ target }) => {
+  if (target instanceof Element && target.closest('a[href^="#/"]')) isNew = true;
+});
+
+/** What is come to by a link begins at its top; by the browser's back, where it was left. */
+export function arrived() {
+  if (isNew) scrollTo(0, 0);
+  isNew = false;
+}
+
 /** Go to a place, as a link to it does. */
 export function go(panel, open = [], query = {}) {
+  isNew = true;
   location.hash = place(panel, open, query);
 }
 

@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
+import { arrived } from "../route.js";
 import { Command } from "./command.js";
 import { html } from "./html.js";
 import { Term } from "./term.js";
@@ -6,7 +7,10 @@ import { Term } from "./term.js";
 /** A panel: its heading, which is told and focused when it is come to and explained where it is a term, what can be done, and what is there. */
 export function Panel({ title, count, verbs, children }) {
   const heading = useRef(null);
-  useEffect(() => heading.current.focus({ preventScroll: true }), [title]);
+  useEffect(() => {
+    arrived();
+    heading.current.focus({ preventScroll: true });
+  }, [title]);
   return html`<section class="panel" aria-labelledby="panel">
     <header>
       <h2 id="panel" tabindex="-1" ref=${heading}><${Term} of=${title} /> ${count > 0 && html`<span class="number">${count}</span>`}</h2>
