@@ -148,10 +148,11 @@ def _of_model(files: dict[str, File]) -> dict[str, Any]:
             config = json.loads(files["config.json"].place.read_text())
             found["config"] = {"model_type": config["model_type"]} if "model_type" in config else {}
     if "model.safetensors" in files:
-        with files["model.safetensors"].place.open("rb") as file, contextlib.suppress(ValueError, struct.error):
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        content = files["model.safetensors"].place
+        with content.open("rb") as file, contextlib.suppress(ValueError, struct.error):  # a file that is none
+            length = min(struct.unpack("<Q", file.read(8))[0], content.stat().st_size)
             numbers: Counter[str] = Counter()
-            for name, tensor in header.items():
+            for name, tensor in json.loads(file.read(length)).items():
                 if name != "__metadata__":
                     numbers[tensor["dtype"]] += math.prod(tensor["shape"])
             found["safetensors"] = {"parameters": dict(numbers), "total": sum(numbers.values())}

@@ -32,10 +32,11 @@ OPERATIONS = [
     for method, operation in methods.items()
 ]
 NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
-FILLED = {"id": "1", "ref": "x", "index": "1", "name": "hf", "file": "cfg.json"}
+FILLED = {"id": "1", "ref": "x", "index": "1", "row": "1", "name": "hf", "file": "cfg.json"}
 ONLY_ASK = (
     "make_plan",
     "preview_tokens",
+    "preview_filters",
     "estimate_labels",
 )  # they change nothing; what they ask about is too large for a URL
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one studio for all

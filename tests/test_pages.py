@@ -101,7 +101,7 @@ def test_features_are_found_by_a_part_of_a_top_token(tmp_path: Path) -> None:
         assert pages.with_token(wanted) == expected, wanted
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=4) | st.text(max_size=2).map(str.encode), max_size=12), st.data())
 def test_texts_joined_are_the_exact_text(
     tmp_path_factory: pytest.TempPathFactory, tokens: list[bytes], data: st.DataObject
