@@ -9,11 +9,12 @@ ROOT=$(dirname "$(readlink -f "$0")")
 cd "$ROOT"
 . scripts/install.sh
 
-# spread VENV ARGUMENT…: pytest. Its processes share the cores with all that tests start: one thread of torch each.
+# spread VENV ARGUMENT…: pytest. Its processes share the cores with all that tests start: one thread of torch each. Files
+# come in their order: by their number of tests, the longest of them, in a browser, would be left for the end.
 spread() {
     local processes=2
     [[ " $* " != *" tests/"* ]] || processes=0
-    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$1/bin/python" -m pytest -n "$processes" --dist loadfile "${@:2}"
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$1/bin/python" -m pytest -n "$processes" --dist loadfile --no-loadscope-reorder "${@:2}"
 }
 
 if [ "${1:-}" = pythons ]; then
