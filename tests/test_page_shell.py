@@ -45,6 +45,8 @@ def test_from_an_empty_studio_to_a_training_by_keyboard_alone(studio: str, open_
         expect(page.get_by_role("heading", name={"m": "Models", "d": "Datasets"}[panel])).to_be_focused()
         keys.type("n")
         if panel == "d":
+            expect(page.get_by_role("dialog").get_by_label("Where it comes from")).to_be_focused()
+            keys.press("Shift+Tab")
             expect(page.get_by_role("radio", name="The Hub")).to_be_focused()
             keys.press("ArrowDown")  # to a file of the studio's machine
         tab_until(page, page.get_by_role("dialog").get_by_label("Where it comes from"), "where it comes from")
@@ -77,6 +79,7 @@ def test_keys_are_listed_do_what_the_list_says_and_can_be_switched_off(studio: s
     for letter, panel in (("a", "SAEs"), ("t", "Training"), ("f", "Features"), ("s", "Steering"), ("j", "Jobs")):
         keys.type(f"g{letter}")
         expect(heading).to_contain_text(panel)
+    expect(heading).to_be_focused()
     keys.type("j")
     expect(page.get_by_role("main").get_by_role("link", name="stories", exact=True)).to_be_focused()
     keys.press("Enter")
@@ -118,6 +121,7 @@ def test_in_the_list_of_features_each_key_does_one_thing_and_g_leads_out_of_it(
     for key, row in (("", 1), ("]", 2), ("]", 3), ("[", 2)):
         keys.type(key)
         expect(page).to_have_url(re.compile(rf"/pico-small/{listed[row]['index']}\?"))
+        expect(page.get_by_text(f"{row + 1} of 512 in the list")).to_be_visible()  # until then no key leads on
     page.get_by_role("link", name="All features").click()
     page.get_by_role("grid").focus()
     keys.type("gj")
@@ -201,7 +205,7 @@ def test_what_runs_is_said_in_every_panel_and_stopping_it_asks_when_much_would_b
     late += " sample.value = { ...sample.value, at: new Date(Date.now() + 60_000).toISOString() }; button.click(); })"
     bar.get_by_role("button", name="Stop what runs").evaluate(late)
     sure = page.get_by_role("dialog", name=f"Stop job {job}, Train SAE stories-l3?")
-    expect(sure).to_contain_text("Its checkpoint is kept")
+    expect(sure).to_contain_text("its checkpoint is kept")
     sure.get_by_role("button", name="Stop").click()
     until(studio, job, "stopped")
     expect(sure).to_have_count(0)

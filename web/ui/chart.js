@@ -35,7 +35,7 @@ export function Chart({ title, steps, lines, span = 0, digits = 3, logX = false,
   useEffect(() => {
     let gone = false;
     import("./plot.js").then(({ plot }) => {
-      if (gone) return;
+      if (gone || !box.current) return; // the box goes at once, this is told of it only after the next frame
       const colourOf = (at) => lines[at].colour ?? at;
       const names = lines.map(({ name }) => name || title);
       const how = { names, colourOf, smooth: span > 0, digits, logX, xWords, yWords, yRange, onCursor: setPointed };
