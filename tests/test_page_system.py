@@ -267,7 +267,7 @@ def test_the_form_for_labels_begins_as_the_settings_say_and_lists_the_models(
     call(made_studio, "/api/settings", changes, "PATCH")
     page = open_page(made_studio, "features/pico-small")
     expect(page.get_by_role("button", name="Extract again")).to_be_visible()
-    page.get_by_role("button", name="Label", exact=True).first.click()
+    page.get_by_role("button", name="Label features").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Who is asked")).to_have_value("ours")
     expect(dialog.get_by_label("Model")).to_have_value("small")

@@ -211,12 +211,16 @@ def test_an_upload_goes_when_its_job_is_done_and_not_before(tmp_path: Path, monk
     monkeypatch.setattr("mistudiod.sources.SWEEP_EVERY_S", 0.05)
     with opened(tmp_path / "data") as house:
         machine = Machine(tmp_path, house)
-        ids = {}
+        ids, jobs = {}, {}
         for name in ("fail", "slow", "ok"):
             id = ids[name] = house.create(announced("a.txt", b"text"))["id"]
             house.put(id, "a.txt", 0, b"text")
-            assert machine.submit(f"upload:{id}", name=name)[0] == 201
+            status, job = machine.submit(f"upload:{id}", name=name)
+            assert status == 201
+            jobs[name] = job["id"]
         house.until(lambda: house.call("GET", f"/api/uploads/{ids['ok']}")[0] == 404)
+        # The jobs run side by side, and any may be the first to end.
+        house.until(lambda: house.call("GET", f"/api/jobs/{jobs['fail']}")[1]["state"] == "failed")
         time.sleep(0.3)
         assert house.show(ids["fail"])["complete"], "the job may be retried"
         status, body = house.call("DELETE", f"/api/uploads/{ids['slow']}")

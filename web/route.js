@@ -24,6 +24,13 @@ export function go(panel, open = [], query = {}) {
   location.hash = place(panel, open, query);
 }
 
+/** Go where a link leads, at once: the next key may come before the browser says that the place is another. */
+export function follow(link) {
+  isNew = true;
+  location.hash = link.hash;
+  route.value = parse(location.hash);
+}
+
 /** Show the place that is shown otherwise, without a step for the browser's back. */
 export function show(query) {
   const { panel, open, query: was } = route.peek();

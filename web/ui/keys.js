@@ -1,7 +1,7 @@
 import { signal } from "@preact/signals";
 import { meaning, step } from "../lib/keys.js";
 import { kept } from "../kept.js";
-import { go } from "../route.js";
+import { follow, go } from "../route.js";
 import { html } from "./html.js";
 import { Later } from "./later.js";
 
@@ -46,8 +46,8 @@ const DOES = {
   down: () => row(1),
   up: () => row(-1),
   first: () => pressed("main .panel > header .verbs :is(button, a).first:not(:disabled)"),
-  before: () => pressed("main a[rel=prev]"),
-  after: () => pressed("main a[rel=next]"),
+  before: () => followed("main a[rel=prev]"),
+  after: () => followed("main a[rel=next]"),
   keys: () => {
     listed.value = true;
   },
@@ -73,6 +73,12 @@ function focused(selector) {
 function pressed(selector) {
   const found = document.querySelector(selector);
   found?.click();
+  return found !== null;
+}
+
+function followed(selector) {
+  const found = document.querySelector(selector);
+  if (found) follow(found);
   return found !== null;
 }
 
