@@ -153,6 +153,13 @@ def test_all_of_it_with_every_panel_visited_is_light() -> None:
     assert sum(len(gzip.compress(found.read(path)[0])) for path in loaded) <= 350 * KIB
 
 
+@needs_vendor
+def test_what_the_page_names_is_there() -> None:
+    """A module that is announced and missing would only be asked for in vain."""
+    named = re.findall(r'(?:href|src)="(/[^"]+)"', (WEB / "index.html").read_text())
+    assert len(named) > 10 and [path for path in named if not (WEB / path[1:]).is_file()] == []
+
+
 @pytest.mark.parametrize("file", [*SOURCES, WEB / "index.html"], ids=lambda file: str(file.relative_to(WEB)))
 def test_it_asks_nobody_else_and_takes_no_text_for_markup(file: Path) -> None:
     text = file.read_text()

@@ -1,6 +1,6 @@
 // The spec of a training as a form holds it, and as a line for the terminal. Pure.
 
-export const BY_L1 = new Set(["standard", "gated"]);
+const BY_L1 = new Set(["standard", "gated"]);
 export const TRANSCODERS = new Set(["transcoder", "topk_transcoder"]);
 const WORDS = new Set(["hook", "architecture"]); // lists of words
 const SWITCHES = new Set(["skip", "outliers"]);

@@ -37,7 +37,7 @@ export function Compared({ id }) {
 }
 
 /** A link to an SAE that is here, else its name. */
-export const toSae = (name) => (artifacts.sae.value.has(name) ? html`<a href=${place("saes", [name])}>${name}</a>` : name);
+const toSae = (name) => (artifacts.sae.value.has(name) ? html`<a href=${place("saes", [name])}>${name}</a>` : name);
 
 function Found({ found }) {
   const { saes, pairs, notes, verdict } = found;

@@ -35,7 +35,7 @@ export const only = (values, names) => Object.fromEntries(names.filter((name) =>
 export const useEndpoints = () => useLoaded("/api/endpoints").found?.endpoints ?? [];
 
 /** Fields for which features: those of a list, those that the panel shows, or so many. */
-export function which(sae, query, lists, total, others) {
+export function which(query, lists, total, others) {
   const narrowed = query.q || query.filter;
   const choices = [...others, ["top", "the strongest"], lists.length && ["list", "those of a list"], narrowed && ["shown", `those that are shown (${count(total)})`], ["numbers", "by number"]];
   return [

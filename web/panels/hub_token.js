@@ -1,7 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
-import { get, put, said } from "../api.js";
+import { get } from "../api.js";
 import { html } from "../ui/html.js";
 import { Linked } from "../ui/linked.js";
+import { Secret } from "../ui/secret.js";
 
 const HUB = /^[\w.-]+\/[\w.-]+(:.*)?$/;
 const CLOSED = /gated|private|stored token/; // what the studio says of a repository that a token may open
@@ -13,8 +14,6 @@ const CLOSED = /gated|private|stored token/; // what the studio says of a reposi
  */
 export function HubToken({ source = "", failed = "", page = null, onKept }) {
   const [known, setKnown] = useState(null);
-  const [value, setValue] = useState("");
-  const [told, setTold] = useState("");
   const isHub = HUB.test(source);
   const isClosed = page !== null || CLOSED.test(failed);
   useEffect(() => {
@@ -22,25 +21,16 @@ export function HubToken({ source = "", failed = "", page = null, onKept }) {
   }, [isHub]);
   if (!isHub || known === null) return null;
   if (known && !isClosed) return html`<p class="help">The studio's token of the Hub is used.</p>`;
-  const keys = (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault(); // the form around it is sent when the token is kept
-    if (value) keep();
-  };
-  const keep = () => put("/api/secrets/hf", { value }).then(() => {
+  const kept = () => {
     setKnown(true);
-    setValue("");
-    setTold("");
     onKept?.();
-  }, (error) => setTold(said(error)));
+  };
   return html`<details class="hubtoken" open=${isClosed}><summary>${known ? "Another token of the Hub" : "It is private or gated"}</summary>
     <ol class="steps">
       <li>Ask for access on its page on the Hub${page && html`: <${Linked} text=${page} />`}.</li>
       <li>Make a token with read access in your settings there.</li>
       <li>Put it here. It is kept on the studio's machine and never shown.</li>
     </ol>
-    <div class="filters"><input type="password" aria-label="Token of the Hub" autocomplete="off" value=${value} onInput=${(event) => setValue(event.target.value)} onKeyDown=${keys} />
-      <button type="button" disabled=${!value} onClick=${keep}>Keep the token</button></div>
-    ${told && html`<p class="refusal" role="alert">${told}</p>`}
+    <${Secret} name="hf" label="Token of the Hub" verb="Keep the token" kept=${kept} />
   </details>`;
 }

@@ -19,7 +19,7 @@ export function LabelFeatures({ sae, query, found, onClose }) {
     { name: "endpoint", label: "Who is asked", kind: "choice",
       choices: [["tokens", "nobody: a description from the tokens, without an LLM"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])] },
     model,
-    ...which(sae, query, lists, found.total, [["unlabeled", "those that are alive and have no label"]]),
+    ...which(query, lists, found.total, [["unlabeled", "those that are alive and have no label"]]),
     { name: "template", label: "Prompt", kind: "choice", choices: templates.map((one) => [one.name, one.name]), when: asks },
     ...limits,
     { name: "again", label: "Also those that have one", kind: "switch", folded: true, help: "a person's label is never replaced" },

@@ -28,7 +28,7 @@ export function NewTraining({ query }) {
   const failed = [schema, job, sae].map((one) => one.failed).find(Boolean);
   const ready = schema.found && (!query.from || job.found) && (!query.extends || sae.found);
   const way = html`<a href=${place("training")}>All trainings</a>`;
-  const start = ready && startOf(query, schema.found, job.found, sae.found);
+  const start = ready && startOf(schema.found, job.found, sae.found);
   return html`<${Panel} title=${sae.found ? `Train ${sae.found.name} further` : "Train an SAE"} verbs=${way}>
     ${failed ? html`<p class="refusal" role="alert">${failed}</p>`
       : !texts.length ? html`<${NoText} model=${query.model} />`
@@ -44,7 +44,7 @@ function NoText({ model }) {
 }
 
 /** What stands in the form at first: values, and whether they are another training's. */
-function startOf(query, { fields, presets }, job, sae) {
+function startOf({ fields, presets }, job, sae) {
   const values = defaultsOf(fields);
   const quick = Object.values(presets)[0]; // a first look is quick
   if (sae?.spec) return { values: { ...values, ...valuesOf(extended(sae, 2 * (sae.tokens ?? 1_000_000))) }, given: true };

@@ -5,7 +5,6 @@ import { done, isBad, isEnded, isLive, isTraining, outcome, reason, stage, wait 
 import { mean, rate } from "../lib/measures.js";
 import { go } from "../route.js";
 import { clock, jobs, metrics, paces, phase, slowClock } from "../state.js";
-import { useLoaded } from "../ui/asked.js";
 import { Bar } from "../ui/bar.js";
 import { Sure } from "../ui/dialog.js";
 import { html } from "../ui/html.js";

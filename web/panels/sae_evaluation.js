@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { submit } from "../api.js";
 import { baselines, between, figure, GROUPS } from "../lib/figures.js";
-import { ago, count, duration, known, number } from "../lib/format.js";
+import { ago, count, duration, known } from "../lib/format.js";
 import { evaluated, modelOf } from "../lib/saes.js";
 import { newest, slowClock } from "../state.js";
 import { useLoaded } from "../ui/asked.js";

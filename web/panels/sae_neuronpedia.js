@@ -7,7 +7,7 @@ import { Dialog } from "../ui/dialog.js";
 import { Following, useJob } from "../ui/followed.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
-import { Secret } from "./sae_secret.js";
+import { Secret } from "../ui/secret.js";
 
 const FIELDS = [
   { name: "labels", label: "With labels", kind: "switch", help: "what its features are called goes along" },
@@ -69,7 +69,8 @@ function Going({ sae, jobs, upload, back, onClose }) {
 function Broken({ job, sae, send, busy, isUpload }) {
   const message = job.error?.message ?? `the job is ${job.state}`;
   return html`<p class="refusal" role="alert">${message}</p>
-    ${/\bkey\b/.test(message) && html`<${Secret} name="neuronpedia" label="Key of Neuronpedia" kept=${send}>Make a key on your account’s page there.</${Secret}>`}
+    ${/\bkey\b/.test(message) && html`<p class="help">Make a key on your account’s page there. It is kept on the studio’s machine and never shown.</p>
+      <${Secret} name="neuronpedia" label="Key of Neuronpedia" kept=${send} />`}
     ${/extract/.test(message) && html`<p><a href=${place("features", [sae.name])}>Extract its features</a></p>`}
     ${isUpload && html`<p class="verbs"><button type="button" disabled=${busy} onClick=${send}>Try again</button></p>`}`;
 }

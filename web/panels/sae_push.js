@@ -7,8 +7,8 @@ import { Dialog } from "../ui/dialog.js";
 import { Following, useJob } from "../ui/followed.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
+import { Secret } from "../ui/secret.js";
 import { Table } from "../ui/table.js";
-import { Secret } from "./sae_secret.js";
 
 const FIELDS = [
   { name: "repo", label: "Repository", placeholder: "owner/name", needed: true, help: "on the Hub; made when it is missing" },
@@ -65,7 +65,8 @@ function Broken({ job, again, busy }) {
   const { field, message } = job.error ?? { message: `the job is ${job.state}` };
   const lacksToken = field === "repo" && /\btoken\b/.test(message);
   return html`<p class="refusal" role="alert">${message}</p>
-    ${lacksToken && html`<${Secret} name="hf" label="Token of the Hub that may write" kept=${() => again()}>Make a token with write access in your settings on the Hub.</${Secret}>`}
+    ${lacksToken && html`<p class="help">Make a token with write access in your settings on the Hub. It is kept on the studio’s machine and never shown.</p>
+      <${Secret} name="hf" label="Token of the Hub that may write" kept=${() => again()} />`}
     <p class="verbs">${field === "overwrite" && html`<button type="button" disabled=${busy} onClick=${() => again({ overwrite: true })}>Replace them</button>`}
       ${field !== "overwrite" && html`<button type="button" disabled=${busy} onClick=${() => again()}>Try again</button>`}</p>`;
 }

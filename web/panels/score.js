@@ -22,7 +22,7 @@ export function ScoreLabels({ sae, query, found, onClose }) {
     ...METHODS.map(([name, label]) => ({ name, label, kind: "switch" })),
     { name: "endpoint", label: "Who judges", kind: "choice", choices: [["", "choose an endpoint"], ...endpoints.map((one) => [one.name, `${one.name} (${one.url})`])], when: asks, needed: true },
     model,
-    ...which(sae, query, lists, found.total, [["all", "all that have a label"]]),
+    ...which(query, lists, found.total, [["all", "all that have a label"]]),
     ...limits,
     { name: "examples", label: "Texts in which it fires, and as many in which not", kind: "number", min: 2, max: 200, folded: true, help: "20 when left empty" },
     { name: "again", label: "Also those that have one already", kind: "switch", folded: true },

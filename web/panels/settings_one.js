@@ -4,12 +4,12 @@ import { useModels } from "../ui/endpoint.js";
 import { html } from "../ui/html.js";
 
 /** What a setting is that can only be changed elsewhere. */
-export function Pinned({ one, label }) {
+function Pinned({ one, label }) {
   return html`<p class="setting"><b>${label}</b> <span>${`${one.value}` || "—"}</span> <span class="help">set by ${one.where}: change it there.</span></p>`;
 }
 
 /** Keeping changes of settings: `{keep, failed, fields, told}`; `changed` is told when they are kept. */
-export function useKeeping(changed) {
+function useKeeping(changed) {
   const [state, setState] = useState(/** @type {{failed?: string, fields?: Record<string, string>, told?: string}} */ ({}));
   const keep = async (changes, told = "Kept.") => {
     try {

@@ -5,7 +5,7 @@ import { html } from "./html.js";
 const [HEIGHT, MIDDLE, CAP, DOT] = [20, 10, 5, 3];
 
 /** A figure as a dot, with its interval of 95 % as whiskers, on a line from `span[0]` to `span[1]`. */
-export function Interval({ figure, span, show, name, colour = "--text" }) {
+function Interval({ figure, span, show, name, colour = "--text" }) {
   if (!figure || !known(figure.value)) return null;
   const x = (value) => `${placed(value, span)}%`;
   const words = `${name}: ${show(figure.value)}${figure.interval ? `, interval ${between(figure, show)}` : ", without an interval"}`;
