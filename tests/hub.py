@@ -346,3 +346,15 @@ class Hub:
 def served_hub() -> Iterator[Hub]:
     with Hub() as hub:
         yield hub
+
+
+@pytest.fixture(name="home", autouse=True)  # of a module that imports it
+def own_home(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's Hugging Face home; the Hub is the tests' own."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("mistudiod.worker.hub.FIRST_WAIT_S", 0.05)
+    home = tmp_path / "huggingface"
+    for name, value in hub.environ(home).items():
+        monkeypatch.setenv(name, value)
+    return home

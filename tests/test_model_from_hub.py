@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub import Hub, served_hub  # noqa: F401
+from hub import Hub, own_home, served_hub  # noqa: F401
 from huggingface_hub import scan_cache_dir, snapshot_download
 from pydantic import ValidationError
 from run_job import events, folders, run_job
@@ -46,18 +46,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repo(tiny: Path, tmp_path: Path) -> Path:
     """A folder of its own for a test that changes what is in the repository."""
     return Path(shutil.copytree(tiny, tmp_path / "repo"))
-
-
-@pytest.fixture(autouse=True)
-def home(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine's Hugging Face home; the Hub is the tests' own."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("mistudiod.worker.hub.FIRST_WAIT_S", 0.05)
-    home = tmp_path / "huggingface"
-    for name, value in hub.environ(home).items():
-        monkeypatch.setenv(name, value)
-    return home
 
 
 @pytest.fixture

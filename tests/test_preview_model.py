@@ -9,7 +9,7 @@ from typing import Any
 
 import header_models
 import pytest
-from hub import Hub, served_hub  # noqa: F401
+from hub import Hub, own_home, served_hub  # noqa: F401
 from run_job import folders, run_job
 from tiny_models import tiny_model
 
@@ -28,17 +28,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_model("llama", tmp_path_factory.mktemp("models") / "tiny")
     (folder / "README.md").write_text(CARD)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def home(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("mistudiod.worker.hub.FIRST_WAIT_S", 0.05)
-    home = tmp_path / "huggingface"
-    for name, value in hub.environ(home).items():
-        monkeypatch.setenv(name, value)
-    return home
 
 
 @pytest.fixture
