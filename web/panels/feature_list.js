@@ -5,8 +5,7 @@ import { listed, rowAt } from "../lib/feature_words.js";
 import { KeptPages } from "../lib/kept_pages.js";
 import { around } from "../lib/token_runs.js";
 import { PAGE, broughtInto, inSight } from "../lib/virtual.js";
-import { place } from "../lib/route.js";
-import { show } from "../route.js";
+import { go, show } from "../route.js";
 import { labelled, phase } from "../state.js";
 import { html } from "../ui/html.js";
 import { Head, Row } from "./feature_row.js";
@@ -132,7 +131,7 @@ function moved(event, { sae, query, active, total, pages, size }) {
   }
   const feature = pages.row(active);
   if (event.key === "Enter" && event.target.closest("a, button") === null && feature) {
-    location.hash = place("features", [sae.name, feature.index], query);
+    go("features", [sae.name, feature.index], query);
   } else if (way !== undefined) {
     event.currentTarget.querySelector("[role=grid]").focus();
     show({ at: Math.min(Math.max(active < 0 ? (way < 0 ? 0 : way === total ? total - 1 : 0) : active + way, 0), total - 1) });

@@ -1,7 +1,7 @@
 import { density, spark } from "../lib/feature_words.js";
 import { number } from "../lib/format.js";
 import { place } from "../lib/route.js";
-import { show } from "../route.js";
+import { go, show } from "../route.js";
 import { html } from "../ui/html.js";
 import { Line } from "../ui/tokens.js";
 
@@ -38,7 +38,7 @@ export function Row({ at, sae, feature, query, isActive, row }) {
   const here = { ...query, at };
   const open = (event) => {
     show({ at });
-    if (!event.target.closest("a") && getSelection().isCollapsed) location.hash = place("features", [sae.name, index], here);
+    if (!event.target.closest("a") && getSelection().isCollapsed) go("features", [sae.name, index], here);
   };
   return html`<div ...${common} class=${isActive ? "feature active" : "feature"} onClick=${open}>
     <span role="gridcell" class="index"><a tabindex="-1" href=${place("features", [sae.name, index], here)}>${index}</a>${starred && html` <span role="img" aria-label="starred" title="starred">★</span>`}</span>

@@ -40,7 +40,7 @@ function Memory({ job }) {
     if (!runs) return;
     const look = () => get("/api/ps").then(({ running }) => setTaken(running.find((one) => one.job === job.id) ?? {}), () => {});
     look();
-    const timer = setInterval(look, LOOK_MS);
+    const timer = setInterval(() => document.hidden || look(), LOOK_MS);
     return () => clearInterval(timer);
   }, [job.id, runs]);
   const facts = [

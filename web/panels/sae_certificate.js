@@ -9,8 +9,7 @@ import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Empty } from "../ui/panel.js";
 import { Table } from "../ui/table.js";
-import { Time } from "./sae_compare.js";
-import { textField } from "./sae_evaluation.js";
+import { Time, textField } from "./sae_compare.js";
 import { Standing } from "./sae_rows.js";
 
 const TOKENS = 4096;

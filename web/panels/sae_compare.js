@@ -17,12 +17,18 @@ export function CompareSaes({ saes, onClose }) {
       ? { name: "other", label: "With", kind: "choice", needed: true, choices: [["", "choose an SAE"], ...others.map(({ name, hook }) => [name, `${name} · ${hook ?? "—"}`])] }
       : { name: "saes", label: "SAEs", kind: "words", needed: true, help: "two to eight of one model, with commas between; NAME@STEP is one as it was at a checkpoint" },
     { name: "tokens", label: "Held-out tokens at most", kind: "number", min: 4096, help: "more makes the intervals narrower" },
-    { name: "tokenization", label: "Text", kind: "choice", folded: true, choices: [["", "that of the first one's training, else the newest of its model"], ...texts.map(({ name }) => [name, name])] },
+    textField(texts, "the first one's"),
   ];
   const send = ({ other, ...values }) => submit({ kind: "compare", ...values, ...(other ? { saes: [...saes, other] } : {}) }).then((job) => go("saes", ["compare", job.id]));
   return html`<${Form} title="Compare SAEs" verb="Compare" fields=${fields} start=${{ saes, tokens: TOKENS }} send=${send} onClose=${onClose}>
     ${({ tokens }) => html`<${Time} kind="compare" tokens=${tokens} />`}</${Form}>`;
 }
+
+/** On which text it is measured. `whose`: training, when nobody says. */
+export const textField = (texts, whose = "its") => ({
+  name: "tokenization", label: "Text", kind: "choice", folded: true,
+  choices: [["", `that of ${whose} training, else the newest of its model`], ...texts.map(({ name }) => [name, name])],
+});
 
 /** An idea of how long a job of a kind takes. */
 export function Time({ kind, tokens }) {

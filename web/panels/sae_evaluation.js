@@ -10,7 +10,7 @@ import { Bars } from "../ui/histogram.js";
 import { html } from "../ui/html.js";
 import { Intervals } from "../ui/interval.js";
 import { Empty } from "../ui/panel.js";
-import { Time } from "./sae_compare.js";
+import { Time, textField } from "./sae_compare.js";
 import { Absorption, Probing } from "./sae_probes.js";
 
 const TOKENS = 65_536;
@@ -43,12 +43,6 @@ function Evaluate({ sae, onClose }) {
     send=${(values) => submit({ kind: "evaluate", sae: sae.name, ...values })}>
     ${({ tokens }) => html`<${Time} kind="evaluate" tokens=${tokens} />`}</${Form}>`;
 }
-
-/** On which text it is measured. */
-export const textField = (texts) => ({
-  name: "tokenization", label: "Text", kind: "choice", folded: true,
-  choices: [["", "that of its training, else the newest of its model"], ...texts.map(({ name }) => [name, name])],
-});
 
 function Found({ found, sae }) {
   const { documents, density } = found;

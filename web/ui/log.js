@@ -19,7 +19,7 @@ export function Log({ job }) {
     const tell = (one) => wanted && setFound(one);
     const look = () => get(`/api/jobs/${job.id}/log`).then(({ log }) => tell({ log, failed: "" }), (error) => tell({ log: null, failed: said(error) }));
     look();
-    const timer = isOver ? 0 : setInterval(look, LOOK_MS);
+    const timer = isOver ? 0 : setInterval(() => document.hidden || look(), LOOK_MS);
     return () => {
       wanted = false;
       clearInterval(timer);
