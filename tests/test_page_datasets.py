@@ -109,7 +109,8 @@ def test_files_of_the_browser_are_sent_in_parts_looked_at_and_taken_back(tmp_pat
         expect(page.get_by_label("What to call it")).to_have_value("stories")
         upload = call(url, "/api/uploads")["uploads"][0]
         assert upload["complete"] and upload["bytes"] == stories.stat().st_size + large.stat().st_size
-        button(page, "Take it back").click()
+        with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+            button(page, "Take it back").click()
         expect(page.get_by_label("Files")).to_be_visible()
         assert call(url, "/api/uploads")["uploads"] == []
 
@@ -152,9 +153,18 @@ def test_an_upload_goes_on_when_the_studio_was_killed_in_between_and_a_cancelled
         assert [at >> 22 for at in offsets] == [0, 1, 2, 2, 3]
         (upload,) = call(url, "/api/uploads")["uploads"]
         assert upload["complete"]
-        button(page, "Take it back").click()
-        # Taken back before the studio has answered that there is one.
+        # The same file again, while the first is still being taken back: sent anew, and not lost with the first.
         page.unroute("**/api/uploads/*?*")
+        page.route("**/api/uploads/*", lambda route: (time.sleep(route.request.method == "DELETE"), route.continue_()))
+        button(page, "Take it back").click()
+        page.get_by_label("Files").set_input_files([tmp_path / "large.txt"])
+        expect(page.get_by_text("All of it is on the studio's machine.")).to_be_visible()
+        (anew,) = call(url, "/api/uploads")["uploads"]
+        assert anew["complete"] and anew["id"] != upload["id"]
+        page.unroute("**/api/uploads/*")
+        with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+            button(page, "Take it back").click()
+        # Taken back before the studio has answered that there is one.
         page.route("**/api/uploads", lambda route: (time.sleep(route.request.method == "POST"), route.continue_()))
         with page.expect_response(lambda answer: answer.request.method == "DELETE"):
             with page.expect_request(lambda request: request.method == "POST"):

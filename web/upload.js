@@ -1,6 +1,6 @@
 // Files of this browser, sent to the studio in parts. What has come stays there for 7 days: the same files go on from it.
 
-import { ApiError, get, post, refused } from "./api.js";
+import { ApiError, get, post, refused, remove } from "./api.js";
 import { UNFINISHED } from "./lib/jobs.js";
 import { Sha256 } from "./lib/sha256.js";
 import { jobs } from "./state.js";
@@ -8,6 +8,8 @@ import { jobs } from "./state.js";
 const PART_BYTES = 4 << 20;
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000]; // between tries of a part that brought nothing further
 const MAY_PASS = new Set([409, 503]); // another offset, or a studio out of breath
+const [TRIES, AGAIN_MS] = [5, 500]; // of taking an upload back
+const leaving = new Set(); // ids of uploads that were taken back: the same files begin anew
 
 /**
  * Send files under a name; `told` hears `{stage, done, total}` in bytes, and `{upload}` as soon as there is one.
@@ -25,6 +27,7 @@ export async function send(name, files, told, signal) {
   signal.throwIfAborted();
   const upload = left ?? (await post("/api/uploads", { name, files: announced }));
   told({ upload: upload.id });
+  if (signal.aborted) takeBack(upload.id); // that was said before the studio had answered that there is one
   signal.throwIfAborted();
   const here = new Map(upload.files.map((file) => [file.path, file.received_bytes]));
   for (const file of files) {
@@ -49,11 +52,22 @@ async function digest(file, told, signal) {
   return found.hex();
 }
 
+/** Take an upload back; while the studio still reads the part that was on its way it refuses. What stays ends in 7 days. */
+export async function takeBack(id) {
+  leaving.add(id);
+  for (let tries = TRIES; tries > 0; tries--) {
+    const error = await remove(`/api/uploads/${id}`).then(() => null, (error) => error);
+    if (error?.status !== 409) return;
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
+}
+
 /** An upload of the same files that an earlier try has left, and that no job reads: with its end it goes. */
 async function begun(name, total, announced) {
   const { uploads } = await get("/api/uploads");
   const taken = new Set([...jobs.peek().values()].filter(({ state }) => UNFINISHED.includes(state)).map(({ spec }) => spec.source));
-  for (const brief of uploads.filter((one) => one.name === name && one.bytes === total && !taken.has(`upload:${one.id}`))) {
+  const free = ({ id }) => !leaving.has(id) && !taken.has(`upload:${id}`);
+  for (const brief of uploads.filter((one) => one.name === name && one.bytes === total && free(one))) {
     const upload = await get(`/api/uploads/${brief.id}`);
     const same = (file) => upload.files.some((one) => one.path === file.path && one.sha256 === file.sha256);
     if (upload.files.length === announced.length && announced.every(same)) return upload;

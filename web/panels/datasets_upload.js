@@ -1,11 +1,10 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { remove, said } from "../api.js";
+import { said } from "../api.js";
 import { count, share, size } from "../lib/format.js";
 import { Bar } from "../ui/bar.js";
 import { html } from "../ui/html.js";
-import { send } from "../upload.js";
+import { send, takeBack } from "../upload.js";
 
-const [TRIES, AGAIN_MS] = [5, 500];
 const ENDINGS = ".txt,.md,.py,.jsonl,.json,.csv,.parquet,.arrow,.gz,.zst";
 
 /**
@@ -24,7 +23,6 @@ export function Upload({ wrong, taken, onSent }) {
     const hear = (news) => {
       if (news.upload) now.upload = news.upload;
       else setNews(news);
-      if (news.upload && abort.signal.aborted) drop(news.upload); // it came after it was taken back
     };
     setFiles(chosen);
     setNews({ stage: "reading", done: 0, total: 1 });
@@ -36,14 +34,14 @@ export function Upload({ wrong, taken, onSent }) {
       if (!abort.signal.aborted) setNews({ failed: said(error) });
     }
   };
-  const takeBack = () => {
+  const leave = () => {
     going.current.abort?.abort();
-    if (going.current.upload && !taken.current) drop(going.current.upload);
+    if (going.current.upload && !taken.current) takeBack(going.current.upload);
     going.current = { abort: null, upload: null };
   };
-  useEffect(() => () => takeBack(), []);
+  useEffect(() => leave, []);
   const cancel = () => {
-    takeBack();
+    leave();
     setFiles([]);
     setNews(null);
     onSent("", "");
@@ -63,13 +61,6 @@ export function Upload({ wrong, taken, onSent }) {
     </div>
     <p class="help" id="files-help">.txt, .md, .py, .jsonl, .json, .csv, .parquet or .arrow, also as .gz or .zst. They go to the studio and nowhere else.</p>
   </div>`;
-}
-
-/** Take an upload back; while the studio still reads the part that was on its way it refuses. What stays ends in 7 days. */
-function drop(upload, tries = TRIES) {
-  remove(`/api/uploads/${upload}`).catch((error) => {
-    if (error.status === 409 && tries > 1) setTimeout(() => drop(upload, tries - 1), AGAIN_MS);
-  });
 }
 
 const nameOf = (files) => (files.length === 1 ? files[0].name : `${files[0].name} and ${files.length - 1} more`);

@@ -1,9 +1,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { remove, said } from "../api.js";
+import { said } from "../api.js";
 import { count, share, size } from "../lib/format.js";
 import { Bar } from "../ui/bar.js";
 import { html } from "../ui/html.js";
-import { send } from "../upload.js";
+import { send, takeBack } from "../upload.js";
 
 const STAGES = { reading: "Reading, so that what arrives can be checked", sending: "Sending" };
 
@@ -29,15 +29,15 @@ export function SendFiles({ taken, onSent }) {
       if (!abort.signal.aborted) setNews({ failed: said(error) });
     }
   };
-  const takeBack = () => {
+  const leave = () => {
     const { abort, upload } = going.current;
     abort?.abort();
-    if (upload && !taken.current) remove(`/api/uploads/${upload}`).catch(() => {}); // it ends by itself in 7 days
+    if (upload && !taken.current) takeBack(upload);
     going.current = { abort: null, upload: null };
   };
-  useEffect(() => takeBack, []);
+  useEffect(() => leave, []);
   const cancel = () => {
-    takeBack();
+    leave();
     setFiles([]);
     setNews({});
     onSent("", "");
