@@ -231,7 +231,7 @@ def it_is_shared(page: Page, studio: Served, hub: Hub, feature: int) -> None:
     dialog.get_by_label("Token of the Hub that may write").fill(TOKEN, timeout=A_JOB_MS)
     dialog.get_by_role("button", name="Keep and try again").click()
     expect(dialog.get_by_role("table", name="What would go")).to_contain_text(WEIGHTS, timeout=A_JOB_MS)
-    expect(dialog.get_by_role("region", name="Its card")).to_contain_text(f"{artifact(studio, 'sae', SAE)['fvu']:.3f}")
+    expect(dialog.get_by_role("region", name="Its card")).to_contain_text(f"{artifact(studio, 'sae', SAE)['fvu']:.4g}")
     assert hub.repo("models", REPO) is None
     dialog.get_by_role("button", name="Push", exact=True).click()
     expect(dialog).to_contain_text("It is at", timeout=A_JOB_MS)
