@@ -100,7 +100,7 @@ os._exit(main())
 def test_a_worker_that_runs_out_of_memory_says_so_by_its_exit_code_and_leaves_nothing(data):
     run = data / "runs" / "1"
     run.mkdir(parents=True)
-    spec = {"kind": "train", **SPEC, "width": 4_000_000}
+    spec = {"kind": "train", **SPEC, "width": 600_000}  # some 300 MB of weights, before gradients and Adam's moments
     (run / "spec.json").write_text(json.dumps({"job": 1, "data": str(data), "spec": spec}))
     command = [sys.executable, "-c", UNDER_A_LIMIT, str(run)]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
