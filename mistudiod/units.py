@@ -1,4 +1,4 @@
-"""Where the files of the systemd service lie: beside the modules when miStudio is installed, above them in a checkout."""
+"""Where the files of the systemd service lie: with an installed miStudio beside its modules, else above them."""
 
 from __future__ import annotations
 

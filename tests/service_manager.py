@@ -1,0 +1,45 @@
+"""A service manager's ear: a socket that hears what a daemon says by sd_notify."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+
+class Manager:
+    """Listens at ``address``, a path or an abstract name behind an @; ``heard`` are the messages, oldest first."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.heard: list[dict[str, str]] = []
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._door.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+
+    def close(self) -> None:
+        self._door.close()
+
+    def listen(self, limit_s: float) -> dict[str, str] | None:
+        """The next message; None when none comes."""
+        self._door.settimeout(limit_s)
+        try:
+            text = self._door.recv(65_536).decode()
+        except (TimeoutError, socket.timeout, BlockingIOError):
+            return None
+        self.heard.append(dict(line.split("=", 1) for line in text.split("\n")))
+        return self.heard[-1]
+
+    def until(self, wanted: Callable[[dict[str, str]], bool], limit_s: float = 30.0) -> dict[str, str]:
+        """The first message from now on that is wanted."""
+        end = time.monotonic() + limit_s
+        while (left := end - time.monotonic()) > 0:
+            if (found := self.listen(left)) and wanted(found):
+                return found
+        raise AssertionError(self.heard)
+
+    def drain(self) -> list[dict[str, str]]:
+        """What has been said meanwhile."""
+        before = len(self.heard)
+        while self.listen(0.0):
+            pass
+        return self.heard[before:]
