@@ -25,6 +25,7 @@ from mistudiod.jobs import now
 T = TypeVar("T")
 log = logging.getLogger("mistudiod.database")
 _READERS = 2
+_LOOK_AGAIN_MS = 500  # while another program writes
 _INTERRUPT_AGAIN_S = 0.1  # there is more than one statement in a migration
 KEPT_EVENTS = 8192
 _PRAGMAS = (
@@ -132,6 +133,8 @@ class Database:
 
     def _wait_for_others(self) -> None:
         """Until no other program writes, however long it takes: a person's sqlite3, a copy that is being made."""
+        self._connection.execute(f"pragma busy_timeout = {_LOOK_AGAIN_MS}")
+        said = False
         while not self._given_up.is_set():
             try:
                 self._connection.execute("begin immediate")
@@ -140,7 +143,9 @@ class Database:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise
+            if not said:
                 log.warning("another program writes to the database %s; waiting until it is done", self.path)
+            said = True
         raise StoreError(f"the database {self.path} was not opened: the studio is to stop")
 
     def _migrate(self) -> None:

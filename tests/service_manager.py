@@ -1,10 +1,29 @@
-"""A service manager's ear: a socket that hears what a daemon says by sd_notify."""
+"""A service manager's part: it starts a daemon, and hears what that says by sd_notify."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from test_daemon import Daemon
+
+
+@contextlib.contextmanager
+def started(data: Path, *arguments: str, **environment: str) -> Iterator[Daemon]:
+    """A daemon that is gone after the block."""
+    daemon = Daemon(data, *arguments, **environment)
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait(30)
+        assert daemon.process.stderr is not None
+        daemon.process.stderr.close()
 
 
 class Manager:
@@ -24,7 +43,7 @@ class Manager:
         self._door.settimeout(limit_s)
         try:
             text = self._door.recv(65_536).decode()
-        except (TimeoutError, socket.timeout, BlockingIOError):
+        except (TimeoutError, BlockingIOError):
             return None
         self.heard.append(dict(line.split("=", 1) for line in text.split("\n")))
         return self.heard[-1]

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import dataset
-from service_manager import Manager
-from test_daemon import Daemon, _pid, start  # noqa: F401 (a fixture)
+from service_manager import Manager, started
+from test_daemon import Daemon, _pid
 
 from mistudiod.database import Database
 from mistudiod.heartbeat import at_work, beat, patience
@@ -38,11 +36,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, 
     folder = tmp_path_factory.mktemp("service")
     with contextlib.closing(Manager(str(folder / "notify"))) as heard:
         variables = {"NOTIFY_SOCKET": heard.address, "WATCHDOG_USEC": f"{WATCHDOG_S * 1e6:.0f}"}
-        daemon = Daemon(folder / "data", **variables)
-        try:
+        with started(folder / "data", **variables) as daemon:
             yield daemon.ready(), heard
-        finally:
-            daemon.end(signal.SIGKILL)
 
 
 def test_it_is_ready_once_it_answers_and_asks_for_time_until_then(service: tuple[Daemon, Manager]) -> None:
@@ -106,9 +101,9 @@ async def test_while_the_event_loop_stands_still_it_does_not_say_that_it_is_well
         await database.close()
 
 
-def test_it_says_that_it_ends_and_asks_for_time_for_that(tmp_path: Path, start: Any, manager: Manager) -> None:
-    daemon = start(NOTIFY_SOCKET=manager.address).ready()
-    assert daemon.end() == 0
+def test_it_says_that_it_ends_and_asks_for_time_for_that(tmp_path: Path, manager: Manager) -> None:
+    with started(tmp_path / "data", NOTIFY_SOCKET=manager.address) as daemon:
+        assert daemon.ready().end() == 0
     said = manager.drain()
     stopping = said.index({"STOPPING": "1"})
     assert said[stopping + 1]["STATUS"].startswith("stopping") and "EXTEND_TIMEOUT_USEC" in said[stopping + 1]
