@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import json
 import logging
 import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mistudiod import __version__
+from mistudiod import __version__, journal
 from mistudiod.errors import StudioError
 from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS, Filter
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mistudiod")
 EXIT_CONFIG = 78
 _FILES = 65_536  # open at once, if the system lets us
+# What systemd is asked for at most: an old board migrates a large database, a training saves what it has.
+_START_LIMIT_S, _STOP_LIMIT_S = 1800.0, 600.0
 _LOG_BYTES = 5_000_000  # then it is begun anew, and the old one kept beside it
 
 
@@ -35,6 +38,8 @@ def main() -> int:
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
+        if journal.goes_there(sys.stderr, os.environ):
+            handler.setFormatter(journal.Lines())
         handler.addFilter(Filter(PROCESS))
     flags = {setting.name: getattr(options, setting.name, None) for setting in table()}
     try:
@@ -87,13 +92,19 @@ def keep_log(data: Path) -> None:
 async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from aiohttp import web
 
-    from mistudiod import listen
-    from mistudiod.api.keys import PATHS
-    from mistudiod.app import make_app
+    from mistudiod import activation, heartbeat, listen
+    from mistudiod.api.keys import DATABASE, JOBS, PATHS
+    from mistudiod.app import make_app, running
+    from mistudiod.notify import Notify
 
+    faulthandler.enable()  # systemd's watchdog ends us with SIGABRT: where we hung is in the log then
+    notify, given = Notify.take(os.environ), activation.take(os.environ)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     keep_log(settings.data)
     try:  # before anything else: a daemon that cannot be reached must not start a job
-        listener = listen.tcp(settings)
+        settings, listeners = listen.on(settings, given)
     except OSError as error:
         log.error(
             "cannot listen on %s port %s: %s; another program has it, or choose one with MISTUDIO_PORT",
@@ -113,23 +124,38 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
         auto_decompress=False,
     )  # fmt: skip
     logging.getLogger("aiohttp.server").addFilter(_no_strangers_noise)
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     with contextlib.ExitStack() as sockets:
         try:
-            await app_runner.setup()
-            if own := sockets.enter_context(listen.unix(app[PATHS].socket)):
-                await web.SockSite(app_runner, own).start()
-            await web.SockSite(app_runner, listener).start()
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            log.info("miStudio %s is at http://%s:%s, data in %s", __version__, shown, port, settings.data)
-            await ended.wait()
+            async with heartbeat.patience(notify, "starting", _START_LIMIT_S):
+                if not await _unless(ended, app_runner.setup()):
+                    return 0
+            listeners += listen.local(app[PATHS].socket, given, os.environ, sockets)
+            for listener in listeners:
+                await web.SockSite(app_runner, listener).start()
+            log.info("miStudio %s is at %s, data in %s", __version__, listen.shown(listeners[0]), settings.data)
+            notify.say(READY=1, STATUS=heartbeat.at_work([]))
+            async with running(heartbeat.beat(notify, app[DATABASE], app[JOBS])):
+                await ended.wait()
             log.info("stopping")
         finally:
-            await app_runner.cleanup()
+            notify.say(STOPPING=1)
+            async with heartbeat.patience(notify, "stopping: what is at work saves what it has", _STOP_LIMIT_S):
+                await app_runner.cleanup()
     return 0
+
+
+async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work was done before it was to end; else it has been cancelled."""
+    doing, waiting = asyncio.create_task(work), asyncio.create_task(ended.wait())
+    await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if doing.done():
+        await doing
+        return True
+    doing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await doing
+    return False
 
 
 def _no_strangers_noise(record: logging.LogRecord) -> bool:

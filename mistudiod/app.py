@@ -176,7 +176,7 @@ async def _storage(app: web.Application) -> AsyncIterator[None]:
 
 async def _recording(app: web.Application) -> AsyncIterator[None]:
     records = app[keys.RECORDS]
-    async with _running(records.run()):
+    async with running(records.run()):
         yield
     await records.flush()
 
@@ -196,19 +196,19 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async with _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])), _running(app[keys.TRASH].sweeping()):
+    async with running(sweeping(app[keys.UPLOADS], app[keys.JOBS])), running(app[keys.TRASH].sweeping()):
         yield
 
 
 async def _monitoring(app: web.Application) -> AsyncIterator[None]:
     bus = app[keys.BUS]
     watching = app[keys.MONITOR].run(lambda sample: bus.reading("system", dict(sample)))
-    async with _running(watching), _running(bus.ping()):
+    async with running(watching), running(bus.ping()):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Beside the block, and no longer than it."""
     task = asyncio.create_task(work)
     try:

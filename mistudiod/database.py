@@ -8,6 +8,7 @@ sees two writers (the WAL-reset bug of SQLite before 3.51.3 needs them).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sqlite3
@@ -24,6 +25,8 @@ from mistudiod.jobs import now
 T = TypeVar("T")
 log = logging.getLogger("mistudiod.database")
 _READERS = 2
+_LOOK_AGAIN_MS = 500  # while another program writes
+_INTERRUPT_AGAIN_S = 0.1  # there is more than one statement in a migration
 KEPT_EVENTS = 8192
 _PRAGMAS = (
     "pragma journal_mode = wal",
@@ -59,12 +62,21 @@ class Database:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
         self._local = threading.local()
+        self._given_up = threading.Event()
         self._connections: list[sqlite3.Connection] = []
 
     async def open(self) -> None:
-        """Raises StoreError when the file is damaged or newer than this program."""
+        """Raises StoreError when the file is damaged or newer than this program.
+
+        When it is cancelled, a migration that is under way is taken back.
+        """
         self._loop = asyncio.get_running_loop()
-        await self._loop.run_in_executor(self._writer, self._open)
+        opening = self._loop.run_in_executor(self._writer, self._open)
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await self._give_up(opening)
+            raise
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         future = asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, function)
@@ -73,12 +85,25 @@ class Database:
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._query, function)
 
+    async def ping(self) -> None:
+        """Have the writer begin a transaction and end it. Raises StoreError when the database refuses."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, lambda _: None)
+
     async def close(self) -> None:
         await asyncio.to_thread(self._readers.shutdown)
         for connection in self._connections:
             connection.close()
         await asyncio.get_running_loop().run_in_executor(self._writer, lambda: self._connection.close())
         self._writer.shutdown()
+
+    async def _give_up(self, opening: asyncio.Future[None]) -> None:
+        self._given_up.set()
+        while not opening.done():
+            with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):  # it is not there yet, or closed again
+                self._connection.interrupt()
+            await asyncio.wait({opening}, timeout=_INTERRUPT_AGAIN_S)
+        if opening.exception() is None:
+            await self.close()
 
     def _open(self) -> None:
         try:
@@ -96,6 +121,7 @@ class Database:
 
     def _look_over(self) -> None:
         self._connection.row_factory = sqlite3.Row
+        self._wait_for_others()
         for pragma in _PRAGMAS:
             self._connection.execute(pragma)
         problem = self._connection.execute("pragma quick_check(1)").fetchone()[0]
@@ -104,6 +130,23 @@ class Database:
         self._migrate()
         found = self._connection.execute("select seq from sqlite_sequence where name = 'events'").fetchone()
         self.newest_event = found[0] if found else 0
+
+    def _wait_for_others(self) -> None:
+        """Until no other program writes, however long it takes: a person's sqlite3, a copy that is being made."""
+        self._connection.execute(f"pragma busy_timeout = {_LOOK_AGAIN_MS}")
+        said = False
+        while not self._given_up.is_set():
+            try:
+                self._connection.execute("begin immediate")
+                self._connection.execute("rollback")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+            if not said:
+                log.warning("another program writes to the database %s; waiting until it is done", self.path)
+            said = True
+        raise StoreError(f"the database {self.path} was not opened: the studio is to stop")
 
     def _migrate(self) -> None:
         applied, known = schema.applied(self._connection), schema.known()
@@ -117,7 +160,11 @@ class Database:
         if applied:
             self.backups.mkdir(exist_ok=True)
             copy = self.backups / f"mistudio-{now().replace(':', '')}.db"
-            self._connection.execute("vacuum into ?", (str(copy),))
+            try:
+                self._connection.execute("vacuum into ?", (str(copy),))
+            except sqlite3.Error:  # no space, or no time: half a copy is none
+                copy.unlink(missing_ok=True)
+                raise
         schema.migrate(self._connection)
 
     def _transaction(self, function: Callable[[sqlite3.Connection], T]) -> T:

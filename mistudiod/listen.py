@@ -1,4 +1,7 @@
-"""Where the daemon listens: a TCP port, and a UNIX socket in the data folder for its own user."""
+"""Where the daemon listens: a TCP port, a UNIX socket in the data folder for its user, one for the group of a service.
+
+What systemd has opened for it takes the place of the first and the last.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,28 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from mistudiod.settings import Settings
+from mistudiod.settings import Settings, is_loopback
 
 log = logging.getLogger("mistudiod")
+GROUP_SOCKET = "api.sock"
 _LONGEST_PATH = 107  # bytes that the kernel has room for
+
+
+def on(settings: Settings, given: Sequence[socket.socket]) -> tuple[Settings, list[socket.socket]]:
+    """What is listened on by TCP, and the settings as they are then: who needs a token hangs on the address.
+
+    ``given``: what systemd has opened. Raises OSError when the port is taken.
+    """
+    listeners = [one for one in given if one.family != socket.AF_UNIX]
+    if not listeners:
+        return settings, [tcp(settings)]
+    # One that can be reached from elsewhere makes everybody need a token.
+    host, port = max((one.getsockname()[:2] for one in listeners), key=lambda found: not is_loopback(found[0]))
+    return replace(settings, listen=host, port=port), listeners
 
 
 def tcp(settings: Settings) -> socket.socket:
@@ -21,18 +39,37 @@ def tcp(settings: Settings) -> socket.socket:
     return socket.create_server((settings.listen, settings.port), family=family, backlog=128)
 
 
-@contextlib.contextmanager
-def unix(path: Path) -> Iterator[socket.socket | None]:
-    """Only the daemon's user can connect. None when there can be none there; the daemon does without.
+def local(
+    path: Path, given: Sequence[socket.socket], environ: Mapping[str, str], opened: contextlib.ExitStack
+) -> list[socket.socket]:
+    """The UNIX sockets: that of the daemon's user at ``path``, and that of a service's group: a ``given`` one, or
+    ``api.sock`` in the folder that systemd has made for it. The data folder must be claimed.
+    """
+    doors = [one for one in given if one.family == socket.AF_UNIX]
+    wanted = [(path, 0o600)]
+    if not doors and (folder := environ.get("RUNTIME_DIRECTORY")):
+        wanted.append((Path(folder.split(":")[0]) / GROUP_SOCKET, 0o660))
+    own = [opened.enter_context(unix(*one)) for one in wanted]
+    return doors + [one for one in own if one is not None]
 
-    The data folder must be claimed: what lies there is then a dead daemon's.
+
+def shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def unix(path: Path, mode: int = 0o600) -> Iterator[socket.socket | None]:
+    """Whoever may write to it by its ``mode`` can connect. None when there can be none there; the daemon does without.
+
+    No other daemon may be at work there: what lies at ``path`` is then a dead one's.
     """
     if len(os.fsencode(path)) > _LONGEST_PATH:
         log.warning("no UNIX socket: the path %s is longer than %d bytes", path, _LONGEST_PATH)
         yield None
         return
     listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)  # from its first moment nobody else may connect
+    before = os.umask(0o777 & ~mode)  # from its first moment nobody else may connect
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
