@@ -30,6 +30,28 @@ def is_unix(request: web.Request) -> bool:
     return _socket(request) is not None and _socket(request).family == socket.AF_UNIX
 
 
+def address(request: web.Request) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Whose address the request came from; None over a UNIX socket."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return _plain(str(peer[0])) if isinstance(peer, tuple) else None
+
+
+def named(request: web.Request) -> str:
+    """The same, for a log."""
+    return str(address(request) or "this machine")
+
+
+def network(request: web.Request) -> str | None:
+    """By what name it is counted how often somebody was wrong; None for this machine.
+
+    Whoever has one IPv6 address has a whole /64 of them.
+    """
+    found = address(request)
+    if found is None or found.is_loopback:
+        return None
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+
+
 def same_user(request: web.Request) -> bool:
     """Whether a process of the daemon's own user, on this machine, has sent the request; False when that is unsure.
 
