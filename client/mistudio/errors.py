@@ -46,3 +46,7 @@ class Unreachable(Exception):
 
 class VersionMismatch(Exception):
     """The studio is of another version than this client."""
+
+
+class NoService(Exception):
+    """A service cannot be installed, removed or looked at here, or not so."""
