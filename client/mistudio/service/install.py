@@ -112,8 +112,10 @@ def _write_files(place: Place, plan: Plan) -> None:
     for path, (_, after) in plan.files.items():
         if after is not None:
             manifest.put(place.at(path), after)
-        else:
-            place.at(path).unlink(missing_ok=True)
+            continue
+        if path == f"{place.units}/{SOCKET}":
+            place.systemctl("disable", *(["--now"] if place.live else []), SOCKET)
+        place.at(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a person may have drop-ins there too
         place.at(f"{place.units}/{UNIT}.d").rmdir()
 
@@ -127,8 +129,6 @@ def _activate(place: Place, plan: Plan, say: Say) -> None:
         run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/mistudio.conf")
         _verify(place, say)
     place.systemctl("daemon-reload")
-    if any(path.endswith(f"/{SOCKET}") and after is None for path, (_, after) in plan.files.items()):
-        place.systemctl("stop", SOCKET)
     say("starting mistudiod.service")
     try:
         if plan.choices.socket:
