@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
 
 
 def unit() -> str:
-    return "\n".join(path.read_text() for path in [UNITS / "mistudiod.service", *drop_ins()])
+    return "\n".join(path.read_text() for path in [*UNITS.glob("mistudiod.service"), *drop_ins()])
 
 
 def drop_ins() -> list[Path]:

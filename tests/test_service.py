@@ -256,6 +256,10 @@ def test_a_manifest_that_is_damaged_or_newer_is_a_sentence_and_nothing_is_touche
         assert files(root) == before
 
 
+def test_a_root_is_no_users(service: Run) -> None:
+    assert service("install", "--user").exit_code == 2
+
+
 # -- removal ---------------------------------------------------------------------------------------------------------
 
 

@@ -27,8 +27,9 @@ def service() -> None:
 def _place(user: bool, root: str | None) -> Place:
     from mistudio.service.place import Place
 
-    home = Path.home() if user else None
-    return Place(home=home) if root is None else Place(Path(root).absolute(), home, live=False)
+    if user and root is not None:
+        raise click.UsageError("--root is for the service of a machine, not for --user")
+    return Place(home=Path.home() if user else None) if root is None else Place(Path(root).absolute(), live=False)
 
 
 @service.command("install")

@@ -36,8 +36,8 @@ def checkout() -> Path | None:
 
 
 def name(python: Python) -> str:
-    """The folder of this miStudio's program: another one for other sources, or another Python."""
-    seen = hashlib.sha256(f"{python.minor} {python.torch}".encode())
+    """The folder of this miStudio's program: another one for other sources, another Python or another PyTorch."""
+    seen = hashlib.sha256(f"{python.minor} {python.torch} {torch_version()}".encode())
     root = checkout()
     if root is None:
         seen.update((distribution("mistudio").read_text("RECORD") or __version__).encode())
