@@ -68,7 +68,7 @@ def _pinned(address: Address, host: str, fingerprint: str | None) -> Address:
 def to_https(host: str) -> str:
     """The URL of a studio that is known by its certificate. Raises ValueError."""
     url = to_url(host)
-    if not url.startswith("https:") and "://" in host:
+    if url.startswith(UNIX) or ("://" in host and not url.startswith("https:")):
         raise ValueError(f"{host!r} has no certificate: give a host, or an address that begins with https://")
     return f"https:{url.partition(':')[2]}"
 
