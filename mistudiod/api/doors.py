@@ -13,7 +13,7 @@ from mistudiod.api.keys import SETTINGS, SLOWED, TOKENS
 from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
-from mistudiod.peer import is_unix
+from mistudiod.peer import is_unix, over_loopback
 from mistudiod.settings import is_loopback
 from mistudiod.tokens import Scope, allows, is_meant_for_us
 
@@ -125,7 +125,7 @@ async def authenticate(request: web.Request) -> Scope:
     Raises Unauthorized; TooOften.
     """
     given = request.headers.getall("Authorization", [])
-    needs_none = is_unix(request) or is_loopback(request.app[SETTINGS].listen)
+    needs_none = is_unix(request) or (over_loopback(request) and is_loopback(request.app[SETTINGS].listen))
     if needs_none and (not given or (is_openai(request) and _is_anybodys_key(given))):
         return Scope.ADMIN
     if not given:
