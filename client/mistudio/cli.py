@@ -46,7 +46,8 @@ Exit codes:
   4  it is not allowed          10  the job failed
   5  it is in conflict          11  the job was stopped
 130  interrupted"""
-_EXPECTED = (ApiError, Failed, Unreachable, WrongCertificate, VersionMismatch, NoService, TimeoutError, FileNotFoundError)
+_OURS = (ApiError, Failed, Unreachable, WrongCertificate, VersionMismatch, NoService)
+_EXPECTED = (*_OURS, TimeoutError, FileNotFoundError)
 _RENAMED = "; it is called "
 _OF_STATUS = {400: 6, 401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 413: 6, 415: 6, 421: 4, 429: 5}
 
