@@ -1,4 +1,4 @@
-"""``mistudiod serve | migrate | reindex | token | doctor``."""
+"""``mistudiod serve | migrate | reindex | token | certificate | doctor``."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", "run the daemon until SIGTERM")
     add("migrate", "bring the database up to date and leave")
     add("reindex", "rebuild the database's index of models, datasets, SAEs, features and jobs from their folders")
+    certificate = add("certificate", "show the certificate by which other machines know the studio")
+    certificate.add_argument("--renew", action="store_true", help="make a new one, and a new key")
     add("doctor", "say what is wrong here, and how to mend it").add_argument("--json", action="store_true")
     token = add("token", "make a token while the daemon is down; when it is up: mistudio token create")
     token.add_argument("name", help="what to call it, as the machine or program that will use it")
@@ -96,6 +98,7 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod.api.keys import DATABASE, JOBS, PATHS
     from mistudiod.app import make_app, running
     from mistudiod.notify import Notify
+    from mistudiod.reception import Reception
 
     faulthandler.enable()  # systemd's watchdog ends us with SIGABRT: where we hung is in the log then
     notify, given = Notify.take(os.environ), activation.take(os.environ)
@@ -124,22 +127,25 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
         auto_decompress=False,
     )  # fmt: skip
     logging.getLogger("aiohttp.server").addFilter(_no_strangers_noise)
+    reception = Reception(app_runner, listeners)
+    reception.check(settings)
     with contextlib.ExitStack() as sockets:
         try:
             async with heartbeat.patience(notify, "starting", _START_LIMIT_S):
                 if not await _unless(ended, app_runner.setup()):
                     return 0
-            listeners += listen.local(app[PATHS].socket, given, os.environ, sockets)
-            for listener in listeners:
-                await web.SockSite(app_runner, listener).start()
-            log.info("miStudio %s is at %s, data in %s", __version__, listen.shown(listeners[0]), settings.data)
+            for own in listen.local(app[PATHS].socket, given, os.environ, sockets):
+                await web.SockSite(app_runner, own).start()
+            log.info("miStudio %s is at %s, data in %s", __version__, await reception.open(app), settings.data)
             notify.say(READY=1, STATUS=heartbeat.at_work([]))
+            await reception.invite(app)
             async with running(heartbeat.beat(notify, app[DATABASE], app[JOBS])):
                 await ended.wait()
             log.info("stopping")
         finally:
             notify.say(STOPPING=1)
             async with heartbeat.patience(notify, "stopping: what is at work saves what it has", _STOP_LIMIT_S):
+                await reception.close()
                 await app_runner.cleanup()
     return 0
 
@@ -198,6 +204,26 @@ async def token(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+async def certificate(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod import tls
+
+    pair = tls.pair(settings)
+    if options.renew:
+        pair.renew()
+        log.info(
+            "made anew; a daemon that runs takes it when it is started again, and devices then have to be paired again"
+        )
+    elif not pair.exists():
+        pair.renew()
+    names, ends = pair.about()
+    about = {
+        "certificate": str(pair.certificate), "fingerprint": pair.fingerprint(),
+        "names": ", ".join(names), "expires": ends.date().isoformat(),
+    }  # fmt: skip
+    sys.stdout.write("".join(f"{name:<15}{value}\n" for name, value in about.items()))
+    return 0
+
+
 async def doctor(settings: Settings, options: argparse.Namespace) -> int:
     from mistudiod.doctor import as_json, as_text, examine
 
@@ -221,7 +247,14 @@ async def _opened(settings: Settings) -> AsyncIterator[Database]:
             await database.close()
 
 
-_COMMANDS = {"serve": serve, "migrate": migrate, "reindex": reindex, "token": token, "doctor": doctor}
+_COMMANDS = {
+    "serve": serve,
+    "migrate": migrate,
+    "reindex": reindex,
+    "token": token,
+    "certificate": certificate,
+    "doctor": doctor,
+}
 
 
 def run() -> None:

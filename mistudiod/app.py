@@ -19,6 +19,7 @@ from mistudiod.api import keys
 from mistudiod.api.doors import allowed_hosts, doors
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
+from mistudiod.api.slowed import Slowed
 from mistudiod.api.table import ROUTES, add
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
@@ -30,9 +31,11 @@ from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
+from mistudiod.listen import Reach
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
+from mistudiod.pairing import Pairings
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.preview import preview
@@ -42,13 +45,13 @@ from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
 from mistudiod.session import Sessions
-from mistudiod.settings import Settings, is_loopback
+from mistudiod.settings import Settings
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
 from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
-from mistudiod.tokens import Scope, Tokens
+from mistudiod.tokens import Tokens
 from mistudiod.trash import Trash
 from mistudiod.uploads import Uploads
 
@@ -70,6 +73,8 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
+    app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
+    app[keys.REACH] = Reach()
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
     app[keys.STORES] = OpenStores(paths)
@@ -117,7 +122,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
 
 def page_routes(shown: page.Page) -> Iterator[Route]:
     for path in shown.paths:
-        yield Route("GET", path, lambda asked: page.serve(asked.request), Scope.READ, "show_page", media="text/html")
+        yield Route("GET", path, lambda asked: page.serve(asked.request), None, "show_page", media="text/html")
 
 
 def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> None:
@@ -159,15 +164,10 @@ async def _environment(app: web.Application) -> AsyncIterator[None]:
 
 async def _storage(app: web.Application) -> AsyncIterator[None]:
     with claim(app[keys.PATHS]):
-        database, settings = app[keys.DATABASE], app[keys.SETTINGS]
+        database = app[keys.DATABASE]
         await database.open()
         try:
             app[keys.BUS].newest = database.newest_event
-            if not is_loopback(settings.listen) and not any(not one.expired for one in await app[keys.TOKENS].all()):
-                raise StoreError(
-                    f"to listen on {settings.listen} the studio needs a token, and it has none: "
-                    "make one with mistudiod token NAME, or listen on 127.0.0.1"
-                )
             yield
         finally:
             await app[keys.TOKENS].close()

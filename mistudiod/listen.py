@@ -1,23 +1,33 @@
-"""Where the daemon listens: a TCP port, a UNIX socket in the data folder for its user, one for the group of a service.
+"""Where the daemon listens: TCP ports, a UNIX socket in the data folder for its user, one for the group of a service.
 
-What systemd has opened for it takes the place of the first and the last.
+What systemd has opened for it takes the place of the ports and of the last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mistudiod.settings import Settings, is_loopback
+from mistudiod.settings import LAN, Settings, is_loopback
 
 log = logging.getLogger("mistudiod")
 GROUP_SOCKET = "api.sock"
+_TRIES = 20  # to find a port that is free in both families
 _LONGEST_PATH = 107  # bytes that the kernel has room for
+
+
+@dataclass
+class Reach:
+    """How other machines reach the daemon: its URL and its certificate's fingerprint. None: they do not."""
+
+    url: str | None = None
+    fingerprint: str | None = None
 
 
 def on(settings: Settings, given: Sequence[socket.socket]) -> tuple[Settings, list[socket.socket]]:
@@ -27,16 +37,32 @@ def on(settings: Settings, given: Sequence[socket.socket]) -> tuple[Settings, li
     """
     listeners = [one for one in given if one.family != socket.AF_UNIX]
     if not listeners:
-        return settings, [tcp(settings)]
+        return settings, tcp(settings)
     # One that can be reached from elsewhere makes everybody need a token.
     host, port = max((one.getsockname()[:2] for one in listeners), key=lambda found: not is_loopback(found[0]))
     return replace(settings, listen=host, port=port), listeners
 
 
-def tcp(settings: Settings) -> socket.socket:
+def tcp(settings: Settings) -> list[socket.socket]:
     """Raises OSError when the port is taken."""
-    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
-    return socket.create_server((settings.listen, settings.port), family=family, backlog=128)
+    if settings.listen != LAN:
+        return [_server(settings.listen, settings.port)]
+    for _ in range(_TRIES):
+        first = _server("0.0.0.0", settings.port)
+        try:
+            return [first, _server("::", first.getsockname()[1])]
+        except OSError as error:
+            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # a machine without IPv6
+                return [first]
+            first.close()
+            if settings.port or error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _server(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
 
 
 def local(
@@ -51,11 +77,6 @@ def local(
         wanted.append((Path(folder.split(":")[0]) / GROUP_SOCKET, 0o660))
     own = [opened.enter_context(unix(*one)) for one in wanted]
     return doors + [one for one in own if one is not None]
-
-
-def shown(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager

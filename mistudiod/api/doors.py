@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mistudiod.api.keys import SETTINGS, TOKENS
+from mistudiod.api.keys import SETTINGS, SLOWED, TOKENS
 from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
-from mistudiod.peer import is_unix
+from mistudiod.peer import is_unix, over_loopback
 from mistudiod.settings import is_loopback
 from mistudiod.tokens import Scope, allows, is_meant_for_us
 
@@ -35,10 +35,9 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         answers = request.path.startswith("/api/") or is_openai(request)
         if request.method not in _SAFE or (answers and "Sec-Fetch-Site" in request.headers):
             _refuse_foreign_page(request, host)
-        granted = await authenticate(request)
+        if route is None or route.scope is not None:
+            _refuse_lesser(await authenticate(request), route)
         if route is not None:
-            if not allows(granted, route.scope):
-                raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
             _content_type(request, route)
         elif request.match_info.http_exception is None:
             raise Forbidden("this route has no scope, so nobody may use it")
@@ -46,6 +45,11 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         return await handler(request)
 
     return middleware
+
+
+def _refuse_lesser(granted: Scope, route: Route | None) -> None:
+    if route is not None and route.scope is not None and not allows(granted, route.scope):
+        raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
 
 
 async def _continue(request: web.Request) -> None:
@@ -118,10 +122,10 @@ def _refuse_foreign_page(request: web.Request, host: str) -> None:
 async def authenticate(request: web.Request) -> Scope:
     """What the caller may do. On loopback and the UNIX socket everything, unless it brings a token of its own.
 
-    Raises Unauthorized.
+    Raises Unauthorized; TooOften.
     """
     given = request.headers.getall("Authorization", [])
-    needs_none = is_unix(request) or is_loopback(request.app[SETTINGS].listen)
+    needs_none = is_unix(request) or (over_loopback(request) and is_loopback(request.app[SETTINGS].listen))
     if needs_none and (not given or (is_openai(request) and _is_anybodys_key(given))):
         return Scope.ADMIN
     if not given:
@@ -129,6 +133,7 @@ async def authenticate(request: web.Request) -> Scope:
     kind, _, text = given[0].partition(" ")
     token = await request.app[TOKENS].check(text.strip()) if kind.lower() == "bearer" and len(given) == 1 else None
     if token is None:
+        await request.app[SLOWED].wrong_token(request)
         raise Unauthorized("this token is not known here, or no longer good (mistudio token create makes one)")
     return token.scope
 
