@@ -9,12 +9,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from mistudiod.api.caller import caller_of
 from mistudiod.api.keys import SETTINGS, TOKENS
 from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
-from mistudiod.peer import is_unix
-from mistudiod.settings import is_loopback
 from mistudiod.tokens import Scope, allows, is_meant_for_us
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,11 +76,11 @@ def allowed_hosts(listen: str, configured: str) -> frozenset[str]:
 
 
 def _host(request: web.Request, allowed: frozenset[str]) -> str:
-    """The Host header, when it is one of ours. Raises WrongHost."""
-    headers = request.headers.getall("Host", [])
+    """The host by which the caller asks, when it is one of ours. Raises WrongHost."""
+    hosts = caller_of(request).hosts
     # GET http://name/ would name another host than the header does.
-    if len(headers) == 1 and request.raw_path.startswith("/") and _is_ours(request, headers[0], allowed):
-        return headers[0]
+    if len(hosts) == 1 and request.raw_path.startswith("/") and _is_ours(request, hosts[0], allowed):
+        return hosts[0]
     raise WrongHost("this studio does not answer to that host name; add it to the setting allowed_hosts")
 
 
@@ -116,13 +115,12 @@ def _refuse_foreign_page(request: web.Request, host: str) -> None:
 
 
 async def authenticate(request: web.Request) -> Scope:
-    """What the caller may do. On loopback and the UNIX socket everything, unless it brings a token of its own.
+    """What the caller may do. Where it is local everything, unless it brings a token of its own.
 
     Raises Unauthorized.
     """
     given = request.headers.getall("Authorization", [])
-    needs_none = is_unix(request) or is_loopback(request.app[SETTINGS].listen)
-    if needs_none and (not given or (is_openai(request) and _is_anybodys_key(given))):
+    if caller_of(request).local and (not given or (is_openai(request) and _is_anybodys_key(given))):
         return Scope.ADMIN
     if not given:
         raise Unauthorized("a token is needed: send Authorization: Bearer TOKEN (mistudio token create makes one)")
