@@ -16,9 +16,11 @@ from aiohttp import web
 from mistudiod import page, runner
 from mistudiod.abilities import Abilities
 from mistudiod.api import keys
+from mistudiod.api.caller import REACH, reach_of
 from mistudiod.api.doors import allowed_hosts, doors
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
+from mistudiod.api.slowed import Slowed
 from mistudiod.api.table import ROUTES, add
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
@@ -33,6 +35,7 @@ from mistudiod.library import Library
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
+from mistudiod.pairing import Pairings
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.preview import preview
@@ -62,6 +65,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
+    app[REACH] = reach_of(settings)
     app[keys.KEPT] = kept = KeptSettings(settings, paths.settings, os.environ)
     app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
     app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
@@ -70,6 +74,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
+    app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
     app[keys.STORES] = OpenStores(paths)

@@ -37,6 +37,12 @@ def is_proxied(request: web.Request) -> bool:
     return any(header in request.headers for header in _PROXIED)
 
 
+def address(request: web.Request) -> Address | None:
+    """Whose address the request came from; None over a UNIX socket."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return plain(str(peer[0])) if isinstance(peer, tuple) else None
+
+
 def same_user(request: web.Request) -> bool:
     """Whether a process of the daemon's own user, on this machine, has sent the request; False when that is unsure.
 

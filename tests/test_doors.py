@@ -31,6 +31,7 @@ OPERATIONS = [
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 ]
+GUARDED = [one for one in OPERATIONS if one[2]["x-scope"] != "none"]
 NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
 FILLED = {"id": "1", "ref": "x", "index": "1", "row": "1", "name": "hf", "file": "cfg.json"}
 ONLY_ASK = (
@@ -41,6 +42,9 @@ ONLY_ASK = (
 )  # they change nothing; what they ask about is too large for a URL
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one studio for all
 every_operation = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
+every_guarded_operation = pytest.mark.parametrize(
+    ("method", "path", "operation"), GUARDED, ids=[operation["operationId"] for _, _, operation in GUARDED]
+)
 
 
 def url(path: str, operation: dict[str, Any]) -> str:
@@ -106,7 +110,7 @@ def code(answer: tuple[int, Any]) -> tuple[int, str]:
     return status, body["error"]["code"]
 
 
-@every_operation
+@every_guarded_operation
 async def test_without_a_good_token_nothing_is_answered(lan: Lan, method: str, path: str, operation: Any) -> None:
     made_up = f"mis_1_{'A' * 43}"
     for token in (None, "", "x", made_up, lan.tokens["revoked"], lan.tokens["expired"], lan.tokens["admin"][:-1]):
@@ -116,7 +120,7 @@ async def test_without_a_good_token_nothing_is_answered(lan: Lan, method: str, p
         assert code(answer) == (401, "unauthorized"), header
 
 
-@every_operation
+@every_guarded_operation
 async def test_a_token_of_too_small_a_scope_is_refused(lan: Lan, method: str, path: str, operation: Any) -> None:
     needed = Scope(operation["x-scope"])
     asks = method == "GET" or operation["operationId"] in ONLY_ASK
@@ -213,6 +217,10 @@ async def test_the_safe_headers_are_on_every_answer(lan: Lan, method: str, path:
             assert "default-src 'self'" in answer.headers["Content-Security-Policy"] or answer.status == 200
             assert not [name for name in answer.headers if name.lower().startswith("access-control")], "no CORS"
             assert (answer.status == 401) == (answer.headers.get("WWW-Authenticate") == "Bearer")
+
+
+async def test_one_route_alone_needs_no_token() -> None:
+    assert [path for _, path, operation in OPERATIONS if operation["x-scope"] == "none"] == ["/api/pair"]
 
 
 async def test_what_is_no_route_is_behind_the_same_doors(lan: Lan) -> None:

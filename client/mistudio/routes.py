@@ -100,6 +100,8 @@ ROUTES: dict[str, tuple[str, str]] = {
     "tokens": ("GET", "/api/tokens"),
     "create_token": ("POST", "/api/tokens"),
     "revoke_token": ("DELETE", "/api/tokens/{token}"),
+    "create_pairing": ("POST", "/api/pairings"),
+    "pair": ("POST", "/api/pair"),
     "secrets": ("GET", "/api/secrets"),
     "set_secret": ("PUT", "/api/secrets/{name}"),
     "remove_secret": ("DELETE", "/api/secrets/{name}"),

@@ -26,11 +26,12 @@ class Wire:
     def __init__(self, address: Address) -> None:
         self.address, self.url = address, address.url
         self._opened: httpx.Client | None = None
+        self._looked = False
 
     def close(self) -> None:
         if self._opened:
             self._opened.close()
-            self._opened = None
+            self._opened, self._looked = None, False
 
     def ask(self, route: str, /, query: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """The JSON of the answer; None when it has none. Options as of ``send``."""
@@ -46,13 +47,17 @@ class Wire:
         content: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         limit_s: float | None = _ANSWER_S,
+        look: bool = True,
         **parts: object,
     ) -> httpx.Response:
-        """``limit_s``: how long it may take, None: as long as it does. Raises ApiError, Unreachable, TimeoutError."""
+        """``limit_s``: how long it may take, None: as long as it does. Raises ApiError, Unreachable, TimeoutError.
+
+        ``look``: before the first use a look at who answers, which wants a token where tokens are needed.
+        """
         import httpx
 
         method, path = routes.request(route, **parts)
-        http = self._http()
+        http = self._http(look)
         options: dict[str, Any] = {"params": query, "json": body, "content": content, "headers": headers}
         options["timeout"] = httpx.Timeout(limit_s, connect=_CONNECT_S)
         try:
@@ -96,8 +101,7 @@ class Wire:
         except httpx.TransportError as error:
             raise self._unreachable() from error
 
-    def _http(self) -> httpx.Client:
-        """The connections; before the first use a look at who answers."""
+    def _http(self, look: bool = True) -> httpx.Client:
         if self._opened is None:
             import httpx
 
@@ -110,6 +114,8 @@ class Wire:
                 verify=self.url.startswith("https:"),
             )  # fmt: skip
             self._opened = http
+        if look and not self._looked:
+            self._looked = True
             try:
                 self._check(self.ask("status"))
             except BaseException:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from mistudiod.api.keys import SETTINGS
 from mistudiod.errors import Invalid
-from mistudiod.peer import is_proxied, is_unix, same_user
-from mistudiod.proxies import Address, Proxies, asker, parse, plain
-from mistudiod.settings import is_loopback
+from mistudiod.peer import address, is_proxied, is_unix, same_user
+from mistudiod.proxies import Address, Proxies, asker, parse
+from mistudiod.settings import Settings, is_loopback
 
-_GONE = "0.0.0.0"  # it has hung up meanwhile
+
+@dataclass(frozen=True)
+class Reach:
+    """``here``: only this machine can connect over TCP."""
+
+    here: bool
+    trusted: Proxies
+
+
+REACH = web.AppKey("reach", Reach)
+
+
+def reach_of(settings: Settings) -> Reach:
+    return Reach(is_loopback(settings.listen), parse(settings.trusted_proxies))
 
 
 @dataclass(frozen=True)
@@ -31,22 +44,34 @@ class Caller:
 
 def caller_of(request: web.Request) -> Caller:
     """Raises Invalid when a trusted proxy says what cannot be."""
-    trusted = parse(request.app[SETTINGS].trusted_proxies)
-    peer = None if is_unix(request) else plain(request.remote or _GONE)
-    is_proxy = trusted.trusts(peer)
+    reach, peer = request.app[REACH], address(request)
     hosts, secure = request.headers.getall("Host", []), request.secure
-    address = peer
-    if is_proxy:
-        hosts = _once(request, "X-Forwarded-Host") or hosts
-        secure = _is_https(_once(request, "X-Forwarded-Proto"), secure)
-        address = _asker(request, peer, trusted)
-    return Caller(address, hosts, secure, _is_local(request, is_proxy))
+    # A proxy that does not say that it is one looks like this machine: where one may be, the kernel has to say who.
+    local = (is_unix(request) or reach.here) and not is_proxied(request)
+    if not reach.trusted.trusts(peer):
+        return Caller(peer, hosts, secure, local)
+    return Caller(
+        _asker(request, peer, reach.trusted),
+        _once(request, "X-Forwarded-Host") or hosts,
+        _is_https(_once(request, "X-Forwarded-Proto"), secure),
+        local and same_user(request),
+    )
 
 
-def _is_local(request: web.Request, is_proxy: bool) -> bool:
-    """A proxy that does not say that it is one looks like this machine: where one may be, the kernel has to say who."""
-    here = is_unix(request) or is_loopback(request.app[SETTINGS].listen)
-    return here and not is_proxied(request) and (not is_proxy or same_user(request))
+def named(request: web.Request) -> str:
+    """Whose address asks, for a log."""
+    return str(caller_of(request).address or "this machine")
+
+
+def network(request: web.Request) -> str | None:
+    """By what name it is counted how often somebody was wrong; None for this machine.
+
+    Whoever has one IPv6 address has a whole /64 of them.
+    """
+    found = caller_of(request).address
+    if found is None or found.is_loopback:
+        return None
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def _asker(request: web.Request, peer: Address | None, trusted: Proxies) -> Address | None:

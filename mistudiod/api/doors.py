@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from mistudiod.api.caller import caller_of
-from mistudiod.api.keys import SETTINGS, TOKENS
+from mistudiod.api.keys import SETTINGS, SLOWED, TOKENS
 from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
@@ -34,10 +34,9 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         answers = request.path.startswith("/api/") or is_openai(request)
         if request.method not in _SAFE or (answers and "Sec-Fetch-Site" in request.headers):
             _refuse_foreign_page(request, host)
-        granted = await authenticate(request)
+        if route is None or route.scope is not None:
+            _refuse_lesser(await authenticate(request), route)
         if route is not None:
-            if not allows(granted, route.scope):
-                raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
             _content_type(request, route)
         elif request.match_info.http_exception is None:
             raise Forbidden("this route has no scope, so nobody may use it")
@@ -45,6 +44,11 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         return await handler(request)
 
     return middleware
+
+
+def _refuse_lesser(granted: Scope, route: Route | None) -> None:
+    if route is not None and route.scope is not None and not allows(granted, route.scope):
+        raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
 
 
 async def _continue(request: web.Request) -> None:
@@ -117,7 +121,7 @@ def _refuse_foreign_page(request: web.Request, host: str) -> None:
 async def authenticate(request: web.Request) -> Scope:
     """What the caller may do. Where it is local everything, unless it brings a token of its own.
 
-    Raises Unauthorized.
+    Raises Unauthorized; TooOften.
     """
     given = request.headers.getall("Authorization", [])
     if caller_of(request).local and (not given or (is_openai(request) and _is_anybodys_key(given))):
@@ -127,6 +131,7 @@ async def authenticate(request: web.Request) -> Scope:
     kind, _, text = given[0].partition(" ")
     token = await request.app[TOKENS].check(text.strip()) if kind.lower() == "bearer" and len(given) == 1 else None
     if token is None:
+        await request.app[SLOWED].wrong_token(request)
         raise Unauthorized("this token is not known here, or no longer good (mistudio token create makes one)")
     return token.scope
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from mistudiod.abilities import Abilities
+from mistudiod.api.slowed import Slowed
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -18,6 +19,7 @@ from mistudiod.leases import Leases
 from mistudiod.library import Library
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
+from mistudiod.pairing import Pairings
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.profiles import Profiles
@@ -58,6 +60,8 @@ RECORDS = web.AppKey("records", Records)
 SECRETS = web.AppKey("secrets", Secrets)
 UPLOADS = web.AppKey("uploads", Uploads)
 TOKENS = web.AppKey("tokens", Tokens)
+PAIRINGS = web.AppKey("pairings", Pairings)
+SLOWED = web.AppKey("slowed", Slowed)
 ABILITIES = web.AppKey("abilities", Abilities)
 PLANNING = web.AppKey("planning", Planning)
 STORES = web.AppKey("stores", OpenStores)

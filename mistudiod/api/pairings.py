@@ -1,0 +1,61 @@
+"""Pairing: a code is made by an administrator, and a device that has it gets a token."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic import Field
+
+from mistudiod import pairing
+from mistudiod.api.caller import named
+from mistudiod.api.fields import Fields
+from mistudiod.api.keys import PAIRINGS, SLOWED
+from mistudiod.api.route import Asked, route
+from mistudiod.api.tokens import NewToken
+from mistudiod.errors import Conflict, Forbidden
+from mistudiod.specs import Name
+from mistudiod.tokens import MAX_EXPIRES_IN_S, Scope
+
+
+class PairingRequest(Fields):
+    name: Name | None = Field(None, description="what to call the token; null: as the device calls itself")
+    scope: Scope = Field(Scope.WRITE, description="of the token: read, write or admin")
+    expires_in_s: int | None = Field(
+        None, ge=1, le=MAX_EXPIRES_IN_S, description="seconds, of the token, from the pairing on; null: never"
+    )
+
+
+class Pairing(Fields):
+    code: str = Field(description="8 digits, good once; shown this once")
+    scope: Scope
+    name: str | None
+    ends_in_s: int = Field(description="how long the code is open, in seconds")
+
+
+class PairRequest(Fields):
+    code: str = Field(pattern=r"^[0-9]{8}$", description="the 8 digits")
+    name: Name = Field(description="what the device calls itself; the token is named so, or name-2 when that is taken")
+
+
+@route("POST", "/api/pairings", scope=Scope.ADMIN, body=PairingRequest, answer=Pairing, status=201)
+async def create_pairing(asked: Asked[None]) -> Any:
+    """Make a code with which a device gets a token. 5 can be open; the oldest gives way to another."""
+    request: PairingRequest = asked.body
+    code = asked.app[PAIRINGS].open(request.scope, request.name, request.expires_in_s)
+    return {"code": code, "scope": request.scope.value, "name": request.name, "ends_in_s": pairing.LIFE_S}
+
+
+@route("POST", "/api/pair", scope=None, body=PairRequest, answer=NewToken, status=201, refusals=(Conflict,))
+async def pair(asked: Asked[None]) -> Any:
+    """Get a token for a code. Whoever has the code may: this needs no token. Wrong codes are slowed down."""
+    request: PairRequest = asked.body
+    slowed = asked.app[SLOWED]
+    slowed.refuse_guesser(asked.request)
+    try:
+        token, text = await asked.app[PAIRINGS].pair(request.code, request.name, named(asked.request))
+    except Forbidden:
+        slowed.guessed_wrong(asked.request)
+        await asyncio.sleep(slowed.DELAY_S)
+        raise
+    return token.row() | {"token": text}
