@@ -51,7 +51,7 @@ from mistudiod.specs import ProbeDevice
 from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
-from mistudiod.tokens import Scope, Tokens
+from mistudiod.tokens import Tokens
 from mistudiod.trash import Trash
 from mistudiod.uploads import Uploads
 
@@ -121,8 +121,9 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
 
 
 def page_routes(shown: page.Page) -> Iterator[Route]:
+    """Anybody may have them: they are the same everywhere, and a browser needs them to log in."""
     for path in shown.paths:
-        yield Route("GET", path, lambda asked: page.serve(asked.request), Scope.READ, "show_page", media="text/html")
+        yield Route("GET", path, lambda asked: page.serve(asked.request), None, "show_page", media="text/html")
 
 
 def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> None:

@@ -165,6 +165,17 @@ def test_the_browsers_own_page_may_change_things_and_no_other(front: Front) -> N
         assert http.post("/api/jobs/9999/stop", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
+def test_a_browser_that_logs_in_through_it_has_a_cookie_for_tls_alone(front: Front) -> None:
+    with front.client() as http:
+        assert http.get("/login").status_code == http.get("/").status_code == 200
+        answer = http.post("/api/login", json={"token": front.token})
+        cookie = answer.headers["Set-Cookie"]
+        assert f"mistudio-{httpx.URL(front.url).port}=" in cookie and "Secure" in cookie and "HttpOnly" in cookie
+        sent = {"Cookie": cookie.partition(";")[0]}
+        assert http.get("/api/login", headers=sent).json()["scope"] == "write"
+        assert http.post("/api/jobs/9999/stop", headers=sent | {"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
 def test_events_come_through_as_they_happen(front: Front) -> None:
     with front.let_in() as http, http.stream("GET", "/api/events?topics=job") as events:
         lines = events.iter_lines()

@@ -39,7 +39,8 @@ def test_client_and_studio_have_the_same_routes(document: dict[str, Any]) -> Non
         for method in operations
         if path.startswith("/api/") and method in ("get", "post", "put", "patch", "delete")
     }
-    assert client == studio
+    for_browsers = {("GET", "/api/login"), ("POST", "/api/login"), ("POST", "/api/logout")}
+    assert client == studio - for_browsers and for_browsers < studio
 
 
 @pytest.mark.parametrize("name", ROUTES)
@@ -56,8 +57,9 @@ def test_every_route_is_used_by_the_command_line_or_left_to_programs_on_purpose(
     through |= {name: f'export_lines\\("{name}"' for name in ("export_features", "export_labels")}  # lines as they come
     unused = {name for name in ROUTES if not re.search(rf"\.({name}\(|{through.get(name, name)})", said)}
     assert unused == {
-        "system_history", "openapi", "remove_upload", "inspect", "training_spec", "feature_window", "label_prompt", "pair",
-    }  # fmt: skip
+        *("system_history", "openapi", "remove_upload", "inspect", "training_spec", "feature_window", "label_prompt"),
+        "pair",
+    }
 
 
 def test_a_part_stays_one_part_of_the_path() -> None:
