@@ -1,4 +1,4 @@
-"""``mistudiod serve | migrate | reindex | token | doctor``."""
+"""``mistudiod serve | migrate | reindex | token | certificate | doctor``."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", "run the daemon until SIGTERM")
     add("migrate", "bring the database up to date and leave")
     add("reindex", "rebuild the database's index of models, datasets, SAEs, features and jobs from their folders")
+    certificate = add("certificate", "show the certificate by which other machines know the studio")
+    certificate.add_argument("--renew", action="store_true", help="make a new one, and a new key")
     add("doctor", "say what is wrong here, and how to mend it").add_argument("--json", action="store_true")
     token = add("token", "make a token while the daemon is down; when it is up: mistudio token create")
     token.add_argument("name", help="what to call it, as the machine or program that will use it")
@@ -90,10 +92,11 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     from mistudiod import listen
     from mistudiod.api.keys import PATHS
     from mistudiod.app import make_app
+    from mistudiod.reception import Reception
 
     keep_log(settings.data)
     try:  # before anything else: a daemon that cannot be reached must not start a job
-        listener = listen.tcp(settings)
+        listeners = listen.tcp(settings)
     except OSError as error:
         log.error(
             "cannot listen on %s port %s: %s; another program has it, or choose one with MISTUDIO_PORT",
@@ -116,18 +119,18 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    reception = Reception(app_runner, listeners)
     with contextlib.ExitStack() as sockets:
         try:
             await app_runner.setup()
             if own := sockets.enter_context(listen.unix(app[PATHS].socket)):
                 await web.SockSite(app_runner, own).start()
-            await web.SockSite(app_runner, listener).start()
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            log.info("miStudio %s is at http://%s:%s, data in %s", __version__, shown, port, settings.data)
+            log.info("miStudio %s is at %s, data in %s", __version__, await reception.open(app), settings.data)
+            await reception.invite(app)
             await ended.wait()
             log.info("stopping")
         finally:
+            await reception.close()
             await app_runner.cleanup()
     return 0
 
@@ -172,6 +175,26 @@ async def token(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+async def certificate(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod import tls
+
+    pair = tls.pair(settings)
+    if options.renew:
+        pair.renew()
+        log.info(
+            "made anew; a daemon that runs takes it when it is started again, and devices then have to be paired again"
+        )
+    else:
+        pair.ready()
+    names, ends = pair.about()
+    about = {
+        "certificate": str(pair.certificate), "fingerprint": pair.fingerprint(),
+        "names": ", ".join(names), "expires": ends.date().isoformat(),
+    }  # fmt: skip
+    sys.stdout.write("".join(f"{name:<15}{value}\n" for name, value in about.items()))
+    return 0
+
+
 async def doctor(settings: Settings, options: argparse.Namespace) -> int:
     from mistudiod.doctor import as_json, as_text, examine
 
@@ -195,7 +218,14 @@ async def _opened(settings: Settings) -> AsyncIterator[Database]:
             await database.close()
 
 
-_COMMANDS = {"serve": serve, "migrate": migrate, "reindex": reindex, "token": token, "doctor": doctor}
+_COMMANDS = {
+    "serve": serve,
+    "migrate": migrate,
+    "reindex": reindex,
+    "token": token,
+    "certificate": certificate,
+    "doctor": doctor,
+}
 
 
 def run() -> None:

@@ -16,7 +16,7 @@ from aiohttp import web
 from mistudiod import page, runner
 from mistudiod.abilities import Abilities
 from mistudiod.api import keys
-from mistudiod.api.caller import REACH, reach_of
+from mistudiod.api.caller import TRUST, trust_of
 from mistudiod.api.doors import allowed_hosts, doors
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
@@ -32,6 +32,7 @@ from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
+from mistudiod.listen import Reach
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
@@ -45,7 +46,7 @@ from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
 from mistudiod.session import Sessions
-from mistudiod.settings import Settings, is_loopback
+from mistudiod.settings import Settings
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
 from mistudiod.steerings import Steerings
@@ -65,7 +66,6 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
-    app[REACH] = reach_of(settings)
     app[keys.KEPT] = kept = KeptSettings(settings, paths.settings, os.environ)
     app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
     app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
@@ -75,6 +75,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
+    app[TRUST], app[keys.REACH] = trust_of(settings), Reach()
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
     app[keys.STORES] = OpenStores(paths)
@@ -165,15 +166,10 @@ async def _environment(app: web.Application) -> AsyncIterator[None]:
 
 async def _storage(app: web.Application) -> AsyncIterator[None]:
     with claim(app[keys.PATHS]):
-        database, settings = app[keys.DATABASE], app[keys.SETTINGS]
+        database = app[keys.DATABASE]
         await database.open()
         try:
             app[keys.BUS].newest = database.newest_event
-            if not is_loopback(settings.listen) and not any(not one.expired for one in await app[keys.TOKENS].all()):
-                raise StoreError(
-                    f"to listen on {settings.listen} the studio needs a token, and it has none: "
-                    "make one with mistudiod token NAME, or listen on 127.0.0.1"
-                )
             yield
         finally:
             await app[keys.TOKENS].close()

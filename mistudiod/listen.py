@@ -1,24 +1,51 @@
-"""Where the daemon listens: a TCP port, and a UNIX socket in the data folder for its own user."""
+"""Where the daemon listens: TCP ports, and a UNIX socket in the data folder for its own user."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from mistudiod.settings import Settings
+from mistudiod.settings import LAN, Settings
 
 log = logging.getLogger("mistudiod")
+_TRIES = 20  # to find a port that is free in both families
 _LONGEST_PATH = 107  # bytes that the kernel has room for
 
 
-def tcp(settings: Settings) -> socket.socket:
+@dataclass
+class Reach:
+    """How other machines reach the daemon: its URL and its certificate's fingerprint. None: they do not."""
+
+    url: str | None = None
+    fingerprint: str | None = None
+
+
+def tcp(settings: Settings) -> list[socket.socket]:
     """Raises OSError when the port is taken."""
-    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
-    return socket.create_server((settings.listen, settings.port), family=family, backlog=128)
+    if settings.listen != LAN:
+        return [_server(settings.listen, settings.port)]
+    for _ in range(_TRIES):
+        first = _server("0.0.0.0", settings.port)
+        try:
+            return [first, _server("::", first.getsockname()[1])]
+        except OSError as error:
+            if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # a machine without IPv6
+                return [first]
+            first.close()
+            if settings.port or error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _server(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
 
 
 @contextlib.contextmanager

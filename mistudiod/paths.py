@@ -44,6 +44,11 @@ class Paths:
         return self.data / "settings.json"
 
     @property
+    def tls(self) -> Path:
+        """The certificate that the studio has made for itself, and its key."""
+        return self.data / "tls"
+
+    @property
     def log(self) -> Path:
         """The daemon's own."""
         return self.data / "mistudiod.log"

@@ -43,6 +43,16 @@ def address(request: web.Request) -> Address | None:
     return plain(str(peer[0])) if isinstance(peer, tuple) else None
 
 
+def network_of(found: Address) -> str:
+    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def over_loopback(request: web.Request) -> bool:
+    """Whether the request came over TCP to an address that only this machine can reach."""
+    own = request.transport.get_extra_info("sockname") if request.transport else None
+    return isinstance(own, tuple) and plain(str(own[0])).is_loopback
+
+
 def same_user(request: web.Request) -> bool:
     """Whether a process of the daemon's own user, on this machine, has sent the request; False when that is unsure.
 

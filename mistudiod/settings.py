@@ -24,9 +24,11 @@ else:
     import tomli as tomllib
 
 PREFIX = "MISTUDIO_"
+LAN = "lan"  # to listen on every address of this machine
 # Variables with our prefix that other parts read: the client, and the daemon's own line to its worker.
 _OTHERS = frozenset(
-    f"{PREFIX}{name}" for name in ("HOST", "TOKEN", "CONTEXT", "CONFIG", "EVENTS_FD", "SECRETS_FD", "DAEMON_PID")
+    f"{PREFIX}{name}"
+    for name in ("HOST", "TOKEN", "CONTEXT", "CONFIG", "FINGERPRINT", "EVENTS_FD", "SECRETS_FD", "DAEMON_PID")
 )
 
 
@@ -63,7 +65,14 @@ class Settings:
         _default_data, "folder of the database, models, datasets, SAEs and runs; a service has /var/lib/mistudio"
     )
     port: int = _setting(6478, "TCP port of the API and the page; 0 takes a free one")
-    listen: str = _setting("127.0.0.1", "address to listen on")
+    listen: str = _setting(
+        "127.0.0.1", "address to listen on; lan: every one of this machine. What others can reach speaks TLS only"
+    )
+    tls_certificate: str = _setting("", "file of a certificate (PEM) in the place of the one that the studio makes")
+    tls_key: str = _setting("", "file of its key (PEM), without a password")
+    allow_public: bool = _setting(
+        False, "let machines of the internet in, with their tokens; else those of the local network alone"
+    )
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
     trusted_proxies: str = _setting(
         "",

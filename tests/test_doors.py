@@ -225,8 +225,8 @@ async def test_only_what_lets_somebody_in_or_out_needs_no_token() -> None:
 
 
 async def test_what_is_no_route_is_behind_the_same_doors(lan: Lan) -> None:
-    for method, path in (("POST", "/"), ("GET", "/data/mistudio.db"), ("GET", "/nothing"), ("OPTIONS", "/api/jobs"),
-                         ("PUT", "/api/jobs"), ("GET", "/api/"), ("HEAD", "/api/status")):  # fmt: skip
+    for method, path in (("GET", "/nothing"), ("OPTIONS", "/"), ("OPTIONS", "/api/jobs"), ("PUT", "/api/jobs"),
+                         ("GET", "/api/"), ("HEAD", "/api/status"), ("POST", "/main.js")):  # fmt: skip
         async with lan.session.request(method, lan.server.make_url(path)) as answer:
             assert answer.status == 401, (method, path)
     assert code(await lan.ask("PUT", "/api/jobs", lan.tokens["admin"])) == (405, "method")
@@ -274,13 +274,20 @@ async def test_a_stream_ends_when_its_token_is_revoked(lan: Lan) -> None:
     assert b"event:" not in rest
 
 
-async def test_beyond_loopback_the_studio_does_not_start_without_a_token(tmp_path: Path) -> None:
-    from mistudiod.errors import StoreError
+async def test_the_files_of_the_page_are_everybodys_and_say_nothing_of_the_studio(lan: Lan) -> None:
+    for path in ("/", "/main.js"):
+        async with lan.session.get(lan.server.make_url(path)) as answer:
+            assert answer.status == 200 and str(lan.data) not in await answer.text()
 
-    app = make_app(Settings(data=tmp_path, listen="0.0.0.0"), FAKE_WORKER)
-    with pytest.raises(StoreError, match="mistudiod token"):
-        await TestServer(app).start_server()
-    assert keys.BUS in app
+
+async def test_beyond_loopback_a_studio_without_a_token_lets_nobody_in(tmp_path: Path) -> None:
+    server = TestServer(make_app(Settings(data=tmp_path, listen="0.0.0.0"), FAKE_WORKER))
+    await server.start_server()
+    async with ClientSession() as session:
+        for path in ("/api/status", "/api/tokens", "/api/events"):
+            async with session.get(server.make_url(path)) as answer:
+                assert answer.status == 401, path
+    await server.close()
 
 
 async def raw(studio: Studio, request: bytes) -> bytes:

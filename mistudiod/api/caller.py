@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from mistudiod.errors import Invalid
-from mistudiod.peer import address, is_proxied, is_unix, same_user
+from mistudiod.peer import address, is_proxied, is_unix, network_of, over_loopback, same_user
 from mistudiod.proxies import Address, Proxies, asker, parse
 from mistudiod.settings import Settings, is_loopback
 
 
 @dataclass(frozen=True)
-class Reach:
-    """``here``: only this machine can connect over TCP."""
+class Trust:
+    """Who is believed beforehand. ``here``: whoever connects over loopback, for nobody else can."""
 
     here: bool
-    trusted: Proxies
+    proxies: Proxies
 
 
-REACH = web.AppKey("reach", Reach)
+TRUST = web.AppKey("trust", Trust)
 
 
-def reach_of(settings: Settings) -> Reach:
-    return Reach(is_loopback(settings.listen), parse(settings.trusted_proxies))
+def trust_of(settings: Settings) -> Trust:
+    return Trust(is_loopback(settings.listen), parse(settings.trusted_proxies))
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,14 @@ class Caller:
 
 def caller_of(request: web.Request) -> Caller:
     """Raises Invalid when a trusted proxy says what cannot be."""
-    reach, peer = request.app[REACH], address(request)
+    trust, peer = request.app[TRUST], address(request)
     hosts, secure = request.headers.getall("Host", []), request.secure
     # A proxy that does not say that it is one looks like this machine: where one may be, the kernel has to say who.
-    local = (is_unix(request) or reach.here) and not is_proxied(request)
-    if not reach.trusted.trusts(peer):
+    local = (is_unix(request) or (trust.here and over_loopback(request))) and not is_proxied(request)
+    if not trust.proxies.trusts(peer):
         return Caller(peer, hosts, secure, local)
     return Caller(
-        _asker(request, peer, reach.trusted),
+        _asker(request, peer, trust.proxies),
         _once(request, "X-Forwarded-Host") or hosts,
         _is_https(_once(request, "X-Forwarded-Proto"), secure),
         local and same_user(request),
@@ -71,7 +70,7 @@ def network(request: web.Request) -> str | None:
     found = caller_of(request).address
     if found is None or found.is_loopback:
         return None
-    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
+    return network_of(found)
 
 
 def _asker(request: web.Request, peer: Address | None, trusted: Proxies) -> Address | None:

@@ -17,6 +17,7 @@ from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
+from mistudiod.listen import Reach
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.pairing import Pairings
@@ -60,6 +61,7 @@ RECORDS = web.AppKey("records", Records)
 SECRETS = web.AppKey("secrets", Secrets)
 UPLOADS = web.AppKey("uploads", Uploads)
 TOKENS = web.AppKey("tokens", Tokens)
+REACH = web.AppKey("reach", Reach)  # as it is once the daemon listens
 PAIRINGS = web.AppKey("pairings", Pairings)
 SLOWED = web.AppKey("slowed", Slowed)
 ABILITIES = web.AppKey("abilities", Abilities)

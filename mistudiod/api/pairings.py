@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from pydantic import Field
 from mistudiod import pairing
 from mistudiod.api.caller import named
 from mistudiod.api.fields import Fields
-from mistudiod.api.keys import PAIRINGS, SLOWED
+from mistudiod.api.keys import PAIRINGS, REACH, SLOWED
 from mistudiod.api.route import Asked, route
 from mistudiod.api.tokens import NewToken
 from mistudiod.errors import Conflict, Forbidden
@@ -32,6 +33,8 @@ class Pairing(Fields):
     scope: Scope
     name: str | None
     ends_in_s: int = Field(description="how long the code is open, in seconds")
+    url: str | None = Field(description="where other machines reach the studio; null: they do not")
+    fingerprint: str | None = Field(description="sha256 of the studio's certificate, by which they know it")
 
 
 Code = Annotated[str, Field(pattern=r"^[0-9]{8}$")]
@@ -47,7 +50,13 @@ async def create_pairing(asked: Asked[None]) -> Any:
     """Make a code with which a device gets a token. 5 can be open; the oldest gives way to another."""
     request: PairingRequest = asked.body
     code = asked.app[PAIRINGS].open(request.scope, request.name, request.expires_in_s)
-    return {"code": code, "scope": request.scope.value, "name": request.name, "ends_in_s": pairing.LIFE_S}
+    return {
+        "code": code,
+        "scope": request.scope.value,
+        "name": request.name,
+        "ends_in_s": pairing.LIFE_S,
+        **asdict(asked.app[REACH]),
+    }
 
 
 @route("POST", "/api/pair", scope=None, body=PairRequest, answer=NewToken, status=201, refusals=(Conflict,))
