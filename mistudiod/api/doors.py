@@ -42,7 +42,7 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         granted = _NOBODY
         if route is None or route.scope is not None:
             granted = await authenticate(request)
-            _refuse_lesser(granted.scope, route)
+            _refuse_lesser(granted, route)
         if route is not None:
             _content_type(request, route)
         elif request.match_info.http_exception is None:
@@ -56,9 +56,15 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
     return middleware
 
 
-def _refuse_lesser(granted: Scope, route: Route | None) -> None:
-    if route is not None and route.scope is not None and not allows(granted, route.scope):
-        raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
+def _refuse_lesser(granted: Granted, route: Route | None) -> None:
+    if route is None or route.scope is None or allows(granted.scope, route.scope):
+        return
+    if granted.by_cookie:
+        raise Forbidden(
+            f"this browser was let in with the scope {granted.scope.value}, and this needs {route.scope.value}: "
+            "log in with a code or token that has it"
+        )
+    raise Forbidden(f"this token may {granted.scope.value}; {route.name} needs the scope {route.scope.value}")
 
 
 def _hang_up(request: web.Request) -> None:
