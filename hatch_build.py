@@ -65,7 +65,7 @@ class PageHook(BuildHookInterface[Any]):
 
 def page_files(web: Path) -> list[str]:
     """What is served, relative to ``web``: no tests, no package.json, nothing of npm's."""
-    found = [web / "index.html", web / "icon.svg", web / "vendor" / LICENSES]
+    found = [web / "index.html", web / "login.html", web / "icon.svg", web / "vendor" / LICENSES]
     for pattern in ("*.js", "lib/*.js", "panels/*.js", "ui/*.js", "vendor/*.js", "vendor/*.css", "css/*.css"):
         found += [file for file in sorted(web.glob(pattern)) if not file.name.endswith(".test.js")]
     return [file.relative_to(web).as_posix() for file in found]

@@ -16,6 +16,7 @@ from aiohttp import web
 from mistudiod import page, runner
 from mistudiod.abilities import Abilities
 from mistudiod.api import keys
+from mistudiod.api.caller import TRUST, trust_of
 from mistudiod.api.doors import allowed_hosts, doors
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
@@ -74,7 +75,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
-    app[keys.REACH] = Reach()
+    app[TRUST], app[keys.REACH] = trust_of(settings), Reach()
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
     app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
     app[keys.STORES] = OpenStores(paths)
@@ -121,6 +122,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
 
 
 def page_routes(shown: page.Page) -> Iterator[Route]:
+    """Anybody may have them: they are the same everywhere, and a browser needs them to log in."""
     for path in shown.paths:
         yield Route("GET", path, lambda asked: page.serve(asked.request), None, "show_page", media="text/html")
 

@@ -18,11 +18,12 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
+from mistudiod.proxies import Address, plain
+
 _ROOT = 0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _TABLES = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
-_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-IP")
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 _known: WeakKeyDictionary[asyncio.BaseTransport, bool] = WeakKeyDictionary()
 
 
@@ -31,26 +32,15 @@ def is_unix(request: web.Request) -> bool:
     return _socket(request) is not None and _socket(request).family == socket.AF_UNIX
 
 
+def is_proxied(request: web.Request) -> bool:
+    """Whether the request says of itself that somebody else has sent it on."""
+    return any(header in request.headers for header in _PROXIED)
+
+
 def address(request: web.Request) -> Address | None:
     """Whose address the request came from; None over a UNIX socket."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     return plain(str(peer[0])) if isinstance(peer, tuple) else None
-
-
-def named(request: web.Request) -> str:
-    """The same, for a log."""
-    return str(address(request) or "this machine")
-
-
-def network(request: web.Request) -> str | None:
-    """By what name it is counted how often somebody was wrong; None for this machine.
-
-    Whoever has one IPv6 address has a whole /64 of them.
-    """
-    found = address(request)
-    if found is None or found.is_loopback:
-        return None
-    return network_of(found)
 
 
 def network_of(found: Address) -> str:
@@ -69,7 +59,7 @@ def same_user(request: web.Request) -> bool:
     Root counts on the UNIX socket only: on loopback it is as likely a proxy that root runs for everybody.
     """
     transport = request.transport
-    if transport is None or any(header in request.headers for header in _PROXIED):
+    if transport is None or is_proxied(request):
         return False  # a proxy of ours speaks for somebody else
     if transport not in _known:
         _known[transport] = _is_ours(_socket(request))
@@ -106,12 +96,6 @@ def _tcp_peer(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
             if fields[1] == local and fields[2] == remote and fields[9] != "0":
                 return int(fields[7])
     return None
-
-
-def plain(text: str) -> Address:
-    """An address; an IPv4 one that is mapped into IPv6 (::ffff:127.0.0.1) as what it is."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _written(theirs: Address, port: int, ours: Address, own_port: int) -> Iterator[tuple[int, str, str]]:

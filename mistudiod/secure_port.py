@@ -17,7 +17,8 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 
-from mistudiod.peer import Address, network_of, plain
+from mistudiod.peer import network_of
+from mistudiod.proxies import Address, plain
 
 log = logging.getLogger("mistudiod.port")
 HANDSHAKE_S = 10.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mistudiod import endpoints as known_endpoints
-from mistudiod import keep_alive
+from mistudiod import keep_alive, proxies
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,6 +74,11 @@ class Settings:
         False, "let machines of the internet in, with their tokens; else those of the local network alone"
     )
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
+    trusted_proxies: str = _setting(
+        "",
+        "addresses and networks, separated by commas, of proxies whose X-Forwarded-For, -Host and -Proto are heeded; "
+        "unix: one on the UNIX socket",
+    )
     allowed_paths: str = _setting("", "folders, separated by commas, of which people elsewhere may name files to read")
     upload_limit_bytes: int = _setting(50_000_000_000, "bytes that one upload may hold")
     offline: bool = _setting(
@@ -209,6 +214,7 @@ def check(name: str, value: object, where: str) -> Any:
 
 
 _PARSED: dict[str, Callable[[str], object]] = {
+    "trusted_proxies": proxies.parse,
     "endpoints": known_endpoints.parse,
     "neuronpedia_url": known_endpoints.neuronpedia,
     "label_endpoint": known_endpoints.check_name,

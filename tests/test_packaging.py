@@ -91,7 +91,7 @@ def test_a_wheel_has_the_page_and_nothing_else_of_the_web_folder(checkout: Path)
     web = ROOT / "web"
     ours = {file.relative_to(web).as_posix() for file in web.rglob("*.*") if file.suffix in (".js", ".css", ".svg")}
     ours = {name for name in ours if not name.startswith("node_modules/") and not name.endswith(".test.js")}
-    assert inside == ours | {"index.html", "vendor/LICENSES.txt"}
+    assert inside == ours | {"index.html", "login.html", "vendor/LICENSES.txt"}
     assert {name.removeprefix("vendor/") for name in inside if name.startswith("vendor/")} == LIBRARIES
     assert not [name for name in names if name.startswith(("web/", "tests/")) or "package" in name]
 

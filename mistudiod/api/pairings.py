@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
+from aiohttp import web
 from pydantic import Field
 
 from mistudiod import pairing
+from mistudiod.api.caller import named
 from mistudiod.api.fields import Fields
 from mistudiod.api.keys import PAIRINGS, REACH, SLOWED
 from mistudiod.api.route import Asked, route
 from mistudiod.api.tokens import NewToken
 from mistudiod.errors import Conflict, Forbidden
-from mistudiod.peer import named
 from mistudiod.specs import Name
-from mistudiod.tokens import MAX_EXPIRES_IN_S, Scope
+from mistudiod.tokens import MAX_EXPIRES_IN_S, Scope, Token
 
 
 class PairingRequest(Fields):
@@ -36,8 +37,11 @@ class Pairing(Fields):
     fingerprint: str | None = Field(description="sha256 of the studio's certificate, by which they know it")
 
 
+Code = Annotated[str, Field(pattern=r"^[0-9]{8}$")]
+
+
 class PairRequest(Fields):
-    code: str = Field(pattern=r"^[0-9]{8}$", description="the 8 digits")
+    code: Code = Field(description="the 8 digits")
     name: Name = Field(description="what the device calls itself; the token is named so, or name-2 when that is taken")
 
 
@@ -58,13 +62,17 @@ async def create_pairing(asked: Asked[None]) -> Any:
 @route("POST", "/api/pair", scope=None, body=PairRequest, answer=NewToken, status=201, refusals=(Conflict,))
 async def pair(asked: Asked[None]) -> Any:
     """Get a token for a code. Whoever has the code may: this needs no token. Wrong codes are slowed down."""
-    request: PairRequest = asked.body
-    slowed = asked.app[SLOWED]
-    slowed.refuse_guesser(asked.request)
+    token, text = await paired(asked.request, asked.body.code, asked.body.name)
+    return token.row() | {"token": text}
+
+
+async def paired(request: web.Request, code: str, name: str) -> tuple[Token, str]:
+    """The token for a code, and its text. Raises Forbidden, TooOften, Conflict."""
+    slowed = request.app[SLOWED]
+    slowed.refuse_guesser(request)
     try:
-        token, text = await asked.app[PAIRINGS].pair(request.code, request.name, named(asked.request))
+        return await request.app[PAIRINGS].pair(code, name, named(request))
     except Forbidden:
-        slowed.guessed_wrong(asked.request)
+        slowed.guessed_wrong(request)
         await asyncio.sleep(slowed.DELAY_S)
         raise
-    return token.row() | {"token": text}

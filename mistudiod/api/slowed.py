@@ -7,8 +7,8 @@ import math
 
 from aiohttp import web
 
+from mistudiod.api.caller import network
 from mistudiod.errors import TooOften
-from mistudiod.peer import network
 from mistudiod.throttle import Throttle
 
 _TOKENS_PER_MINUTE, _CODES_PER_MINUTE, _CODES_IN_ALL_PER_MINUTE = 10, 5, 30
