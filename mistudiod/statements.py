@@ -211,7 +211,8 @@ def retry(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
 def finalize(db: sqlite3.Connection, job: int, trained: bool) -> Job:
     """Let a training end now, and well: one that runs is told, one that does not is queued again for that.
 
-    ``trained``: it has a checkpoint. Raises Conflict when nothing has been trained, or it can come to no such end; TooMany.
+    ``trained``: it has a checkpoint. Raises Conflict when nothing has been trained, or it can come to no such end, and
+    TooMany.
     """
     found = job_row(db, job)
     state = State(found["state"])
