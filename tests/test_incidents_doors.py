@@ -58,8 +58,8 @@ def ask(host_lines: str, target: str = "/api/status", version: str = "1.1") -> s
 
 OURS = [
     "127.0.0.1", "127.0.0.1:6478", "127.9.9.9", "localhost", "LOCALHOST", "localhost:1", "localhost:", "localhost.",
-    "localhost.:80", "[::1]", "[::1]:6478", "[0:0:0:0:0:0:0:1]", NAME, f"{NAME}.local", NAME.upper(), "lab.example", "lab.example:443",
-    "LAB.EXAMPLE.", "other.example",
+    "localhost.:80", "[::1]", "[::1]:6478", "[0:0:0:0:0:0:0:1]", NAME, f"{NAME}.local", NAME.upper(), "lab.example",
+    "lab.example:443", "LAB.EXAMPLE.", "other.example",
 ]  # fmt: skip
 NOT_OURS = [
     "evil.example", "evil.example:6478", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1.nip.io",
@@ -68,8 +68,9 @@ NOT_OURS = [
     "[fe80::1%25eth0]", "[fe80::1%eth0]", "[::1%25lo]:80:80", "[::1", "::1]", "[]", "[localhost]", "a:b",
     "localhost:6478:80", "localhost:99999", "localhost:-1", "localhost:0x50", "localhost:８０",
     "localhost, evil.example", "localhost evil.example", "localhost\tevil", "evil@localhost", "localhost@evil.example",
-    "localhost#.evil",    "localhost?evil", "localhost/evil", "localhost\\evil", "..localhost", "", " ", ".", "%6cocalhost",
-    "xn--localhost-x", "169.254.169.254", "metadata.google.internal", "*", "null", "file:", "_", "a" * 300,
+    "localhost#.evil", "localhost?evil", "localhost/evil", "localhost\\evil", "..localhost", "", " ", ".",
+    "%6cocalhost", "xn--localhost-x", "169.254.169.254", "metadata.google.internal", "*", "null", "file:", "_",
+    "a" * 300,
 ]  # fmt: skip
 
 
