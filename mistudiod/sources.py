@@ -47,11 +47,11 @@ _NEWEST = 1000  # finished jobs among which the reader of an upload is looked fo
 async def resolve(spec: S, asked_by_same_user: bool, allowed: Collection[Path], paths: Paths, uploads: Uploads) -> S:
     """The spec, when its ``source`` may be read for the caller. Raises Invalid with the field ``source``.
 
-    ``builtin:`` and ``upload:`` stay as they are, the worker knows both; so does a path of the daemon's own user. Of
-    anybody else's path the links are followed, so that what was checked is what is opened.
+    ``builtin:`` (there is no SAE of that kind) and ``upload:`` stay as they are, the worker knows both; so does a path
+    of the daemon's own user. Of anybody else's path the links are followed, so that what was checked is what is opened.
     """
     source, is_sae = getattr(spec, "source", None), isinstance(spec, AddSae | PreviewSae)
-    if source is None or source.startswith(BUILTIN):
+    if source is None or (source.startswith(BUILTIN) and not is_sae):
         return spec
     if source.startswith(UPLOAD):
         await _require_complete(sae_place(source)[0] if is_sae else source, uploads)

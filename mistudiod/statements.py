@@ -9,10 +9,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from mistudiod.database import tell
-from mistudiod.errors import Changed, Conflict, NotFound
+from mistudiod.errors import Changed, Conflict, NotFound, TooMany
 from mistudiod.jobs import ENDED, State, may_move, now
 
 Job = dict[str, Any]
+MOST_QUEUED = 1000  # jobs
 _KEY_KEPT = timedelta(days=1)
 # Reasons for which an attempt ended in order.
 _NOT_DYING = ("stopped", "paused", "restored", "out of memory", "held")
@@ -47,9 +48,17 @@ def claim_names(db: sqlite3.Connection, job: int, noun: str, names: Sequence[str
 
 
 def add_job(db: sqlite3.Connection, about: Sequence[object]) -> int:
-    """``about``: kind, lane, spec as JSON, priority."""
+    """``about``: kind, lane, spec as JSON, priority. Raises TooMany."""
+    require_room(db)
     query = "insert into jobs (kind, lane, spec, priority, state, created_at) values (?, ?, ?, ?, ?, ?)"
     return int(db.execute(query, (*about, State.QUEUED.value, now())).lastrowid or 0)
+
+
+def require_room(db: sqlite3.Connection) -> None:
+    """Raises TooMany when as many jobs wait as may, so that whoever floods the queue fills neither disk nor memory."""
+    waiting = db.execute("select count(*) from jobs where state = ?", (State.QUEUED.value,)).fetchone()[0]
+    if waiting >= MOST_QUEUED:
+        raise TooMany(f"{MOST_QUEUED:,} jobs are queued already: let some end, or stop some, then try again")
 
 
 def move(db: sqlite3.Connection, job: int, state: State, **columns: object) -> Job:
@@ -165,8 +174,9 @@ def stopped_with(db: sqlite3.Connection, job: int) -> list[int]:
 def queue_again(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
     """``finalize``: only to end it well.
 
-    Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done.
+    Raises Conflict when its name has been taken meanwhile, or it waits for a job that will not be done, and TooMany.
     """
+    require_room(db)
     row = job_row(db, job)
     if row["makes"] and State(row["state"]) in ENDED:
         refuse_taken(db, row["makes"]["noun"], row["makes"]["names"], besides=job)
@@ -178,7 +188,7 @@ def queue_again(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job
 
 
 def retry(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
-    """Queue an ended job again, and those that were stopped only because of it. Raises Conflict."""
+    """Queue an ended job again, and those that were stopped only because of it. Raises Conflict, TooMany."""
     state = job_row(db, job)["state"]
     if State(state) not in ENDED - {State.DONE}:
         raise Conflict(f"job {job} is {state}; only a failed or stopped job can be retried")
@@ -188,9 +198,9 @@ def retry(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
         one = queue.pop()
         try:
             queue_again(db, one)
-        except Conflict as conflict:
+        except (Conflict, TooMany) as refused:
             needed = hopeless_need(db, one)
-            error = waits_for(db, needed) if needed else conflict.body()["error"]
+            error = waits_for(db, needed) if needed else refused.body()["error"]
             db.execute("update jobs set error = ? where id = ?", (json.dumps(error), one))
             told(db, one)
         else:
@@ -201,7 +211,8 @@ def retry(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
 def finalize(db: sqlite3.Connection, job: int, trained: bool) -> Job:
     """Let a training end now, and well: one that runs is told, one that does not is queued again for that.
 
-    ``trained``: it has a checkpoint. Raises Conflict when nothing has been trained, or it can come to no such end.
+    ``trained``: it has a checkpoint. Raises Conflict when nothing has been trained, or it can come to no such end, and
+    TooMany.
     """
     found = job_row(db, job)
     state = State(found["state"])

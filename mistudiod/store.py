@@ -31,6 +31,7 @@ from mistudiod.statements import (
     marks,
     move,
     refuse_taken,
+    require_room,
     require_usable,
     retry,
     stalled,
@@ -196,18 +197,19 @@ class Jobs:
         return await self._database.read(lambda db: stalled(db, job, checkpoint))
 
     async def resume(self, job: int) -> Job:
-        """Queue a paused job again. Raises Conflict for any other."""
+        """Queue a paused job again. Raises Conflict for any other, and TooMany."""
 
         def again(db: sqlite3.Connection) -> Job:
             found = job_row(db, job)
             if found["state"] != State.PAUSED:
                 raise Conflict(f"job {job} is {found['state']}, not paused")
+            require_room(db)
             return move(db, job, State.QUEUED, error=None, finalize=False)
 
         return await self._database.write(again)
 
     async def retry(self, job: int) -> Job:
-        """Queue an ended job again, and those that were stopped only because of it. Raises Conflict."""
+        """Queue an ended job again, and those that were stopped only because of it. Raises Conflict, TooMany."""
         return await self._database.write(lambda db: retry(db, job))
 
     async def finalize(self, job: int, trained: bool) -> Job:

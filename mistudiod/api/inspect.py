@@ -15,7 +15,7 @@ from mistudiod.api.keys import BUS, INDEX, JOBS, SCHEDULER, SESSION, SETTINGS
 from mistudiod.api.route import Asked, route
 from mistudiod.bus import Subscription
 from mistudiod.busy import described
-from mistudiod.errors import Conflict, Invalid, NotFound, StudioError
+from mistudiod.errors import Conflict, Invalid, NotFound, StudioError, TooMany
 from mistudiod.jobs import ENDED, LIVE, State
 from mistudiod.specs import Inspect, JobRequest
 from mistudiod.statements import Job
@@ -73,7 +73,7 @@ InspectBody = create_model("InspectBody", __base__=Fields, **_ASKED)
 
 @route(
     "POST", "/api/saes/{ref}/inspect", scope=Scope.WRITE, path=RefPath, body=InspectBody, answer=Inspected,
-    refusals=(NotFound, Conflict, InspectFailed, StillInspecting),
+    refusals=(NotFound, Conflict, TooMany, InspectFailed, StillInspecting),
 )  # fmt: skip
 async def inspect_text(asked: Asked[None]) -> Any:
     """Show which features of an SAE fire on which token of a text. Only while nothing else has the GPU lane."""

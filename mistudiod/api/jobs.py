@@ -15,7 +15,7 @@ from mistudiod.api.fields import Fields
 from mistudiod.api.keys import JOBS, PATHS, SCHEDULER, SETTINGS, UPLOADS
 from mistudiod.api.route import Asked, route
 from mistudiod.checkpoints import checkpoints
-from mistudiod.errors import Changed, Conflict, Invalid, NotFound
+from mistudiod.errors import Changed, Conflict, Invalid, NotFound, TooMany
 from mistudiod.jobs import State
 from mistudiod.peer import same_user
 from mistudiod.runner import TAIL_BYTES, read_tail
@@ -56,7 +56,7 @@ class JobEdit(Fields):
 
 @route(
     "POST", "/api/jobs", scope=Scope.WRITE, body=JobRequest, answer=answers.Job, status=201,
-    refusals=(Conflict, NotFound),
+    refusals=(Conflict, NotFound, TooMany),
     headers={"Idempotency-Key": "the same key and body again give the same job (200), not another"},
 )  # fmt: skip
 async def submit_job(asked: Asked[None]) -> tuple[int, Any]:
@@ -128,21 +128,28 @@ async def pause_job(asked: Asked[None]) -> Any:
     return await asked.app[SCHEDULER].pause(asked.path.id)
 
 
-@route("POST", "/api/jobs/{id}/resume", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
+@route(
+    "POST", "/api/jobs/{id}/resume", scope=Scope.WRITE, path=_ID, answer=answers.Job,
+    refusals=(NotFound, Conflict, TooMany),
+)  # fmt: skip
 async def resume_job(asked: Asked[None]) -> Any:
     """Let a paused job go on."""
     return await asked.app[SCHEDULER].resume(asked.path.id)
 
 
 @route(
-    "POST", "/api/jobs/{id}/finalize", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict)
-)
+    "POST", "/api/jobs/{id}/finalize", scope=Scope.WRITE, path=_ID, answer=answers.Job,
+    refusals=(NotFound, Conflict, TooMany),
+)  # fmt: skip
 async def finalize_job(asked: Asked[None]) -> Any:
     """End a training now, measured and saved as if it had come to its end; also one that paused, stopped or failed."""
     return await asked.app[SCHEDULER].finalize(asked.path.id)
 
 
-@route("POST", "/api/jobs/{id}/retry", scope=Scope.WRITE, path=_ID, answer=answers.Job, refusals=(NotFound, Conflict))
+@route(
+    "POST", "/api/jobs/{id}/retry", scope=Scope.WRITE, path=_ID, answer=answers.Job,
+    refusals=(NotFound, Conflict, TooMany),
+)  # fmt: skip
 async def retry_job(asked: Asked[None]) -> Any:
     """Queue a failed or stopped job again; it goes on from its last checkpoint."""
     return await asked.app[SCHEDULER].retry(asked.path.id)

@@ -62,6 +62,15 @@ def _repo(text: str) -> str:
     return text
 
 
+_FORBIDDEN = (".", "..", ".git", ".cache")  # names in a path of a repository
+
+
+def _folder(path: str) -> str:
+    if any(name in _FORBIDDEN for name in path.split("/")) or path.startswith("/") or re.search(r"[\\\0\r\n]", path):
+        raise ValueError("must be a plain folder of the repository, as sae/blocks.8, or be left out for its top")
+    return path
+
+
 class AddSae(Spec):
     """Bring in an SAE that somebody has published, or a file of one."""
 
@@ -131,7 +140,9 @@ class Push(Spec):
     kind: Literal["push"] = "push"
     sae: Name = Field(description="name of the SAE")
     repo: Annotated[str, AfterValidator(_repo)] = Field(description="owner/name of the repository, made when missing")
-    path: str = Field("", max_length=500, description="folder in the repository; its top when empty")
+    path: Annotated[str, AfterValidator(_folder)] = Field(
+        "", max_length=500, description="folder in the repository; its top when empty"
+    )
     private: bool = Field(False, description="nobody else sees a repository that is made")
     message: str | None = Field(None, min_length=1, max_length=500, description="of the commit")
     overwrite: bool = Field(False, description="take the place of files of another content")

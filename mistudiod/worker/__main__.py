@@ -33,11 +33,13 @@ from mistudiod.worker.link import (
     take_secrets,
     tie_to_parent,
 )
+from mistudiod.worker.outbound import guard
 from mistudiod.worker.redacted import redact_output
 
 
 def main() -> int:
     tie_to_parent()
+    guard()
     secrets = take_secrets()
     if secrets:
         redact_output()

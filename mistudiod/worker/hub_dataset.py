@@ -21,6 +21,7 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from mistudiod.hub_cache import is_offline
 from mistudiod.worker.far_file import FarFiles
 from mistudiod.worker.hub import HTTP_ERROR, TIMEOUT_S, answered, endpoint, offline, page, persisted, refusal
+from mistudiod.worker.hub_only import ask_nobody_else, require_own
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.source_files import IN_WORDS, SourceFile, fault, first_line, format_of
 
@@ -72,6 +73,7 @@ class _Finder:
             raise builder
         parts: Mapping[Any, list[str]] = builder.config.data_files
         split = self._chosen([str(name) for name in parts], or_first)
+        require_own(self._id, info.sha, list(map(str, parts[split])))
         paths = [str(url).partition(f"@{info.sha}/")[2] for url in parts[split]]
         far = FarFiles(self._id, info.sha, self._link)
         return HubDataset(
@@ -109,6 +111,7 @@ class _Finder:
 
     def _builder(self, sha: str, folder: Path, gone: threading.Event) -> Any:
         """What the library makes of the repository, or a refusal."""
+        ask_nobody_else()
         token = self._token or False
         config = datasets.DownloadConfig(cache_dir=folder / "downloads", disable_tqdm=True, token=token)
         known: dict[str, Any] = {"revision": sha, "download_config": config}
@@ -125,7 +128,8 @@ class _Finder:
                 configs = list(datasets.get_dataset_config_names(self._id, **known))
             except (ValueError, RuntimeError):
                 return self._unreadable(error)
-            return self._unreadable(error) if self._config in configs else self._no_config(configs)
+            known_config = self._config in configs or (self._config is None and len(configs) == 1)
+            return self._unreadable(error) if known_config else self._no_config(configs)
 
     def _no_config(self, configs: list[str]) -> Refused:
         listed = _listed(configs)

@@ -21,8 +21,6 @@ from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.push_files import published
 from mistudiod.worker.shared import CARD
 
-_FORBIDDEN = (".", "..", ".git", ".cache")  # names in a path of a repository
-
 
 def run(spec: Push, link: Link) -> None:
     """The result says of each file whether it was new, the same or other there, and the commit that holds them all."""
@@ -33,7 +31,7 @@ def run(spec: Push, link: Link) -> None:
             "repo",
         )
     _check_repo(spec.repo)
-    top = _top(spec.path)
+    top = PurePosixPath(spec.path)
     repository = Repository(spec.repo, link)
     with published(spec.sae, link) as folder, outgoing(_named(folder, top), link) as ours:
         link.progress("ask the Hub", 0, 1)
@@ -127,10 +125,3 @@ def _check_repo(id: str) -> None:
 def _named(folder: Path, top: PurePosixPath) -> dict[str, Path]:
     """Name in the repository → file."""
     return {str(top / place.name): place for place in sorted(folder.iterdir())}
-
-
-def _top(path: str) -> PurePosixPath:
-    """The folder in the repository."""
-    if any(name in _FORBIDDEN for name in path.split("/")) or "\\" in path or "\0" in path or path.startswith("/"):
-        raise Refused("must be a plain folder of the repository, as sae/blocks.8, or be left out for its top", "path")
-    return PurePosixPath(path)
