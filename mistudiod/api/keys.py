@@ -16,6 +16,7 @@ from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
+from mistudiod.meters import Meters
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.paths import Paths
@@ -53,6 +54,7 @@ STEERINGS = web.AppKey("steerings", Steerings)
 PROFILES = web.AppKey("profiles", Profiles)
 RANGES = web.AppKey("ranges", Ranges)
 MONITOR = web.AppKey("monitor", Monitor)
+METERS = web.AppKey("meters", Meters)
 DATABASE = web.AppKey("database", Database)
 RECORDS = web.AppKey("records", Records)
 SECRETS = web.AppKey("secrets", Secrets)
