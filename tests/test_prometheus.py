@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import OpenStudio, Studio, dataset
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,6 +19,7 @@ from mistudiod.gpu import GpuReader, unknown
 from mistudiod.meters import Histogram, Meters
 from mistudiod.monitor import Monitor
 from mistudiod.prometheus import Family, gauge, text
+from mistudiod.settings import Settings
 
 Families = dict[str, Any]
 
@@ -164,3 +167,37 @@ async def test_counts_are_the_daemons_own_and_begin_with_it(open_studio: OpenStu
     studio = await open_studio()
     await studio.get("/api/status")
     assert sum(studio.app[METERS].requests.values()) == 1
+
+
+async def test_the_documentation_names_every_metric_and_its_labels(studio: Studio, tmp_path: Path) -> None:
+    done = await studio.submit(dataset("ok-1"))
+    await studio.until(done["id"], "done")
+    card = {**unknown("RTX", False), "memory_total_bytes": 1, "memory_free_bytes": 1, "share": 0.5, "celsius": 40.0,
+            "watts": 100.0}  # fmt: skip
+    sample = Monitor(tmp_path, gpus=GpuReader(lambda: [card])).read()  # type: ignore[list-item]
+    sample["cpu"]["share"], sample["temperatures"] = 0.5, [{"name": "cpu", "celsius": 40.0}]
+    await scraped(studio)  # of the first answer the count is there in the second
+    families = await scraped(studio) | parsed(text(metrics._machine(sample)))
+    told = {
+        one + ("_total" if family.type == "counter" else ""): {
+            name for name in family.samples[0].labels if name != "le"
+        }
+        for one, family in families.items()
+    }
+    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text().partition("## Watch")[2]
+    written = {}
+    for row in re.findall(r"^\| (`.*`.*?) \| .* \|$", page, re.MULTILINE):
+        shared = re.search(r"each with `\{(.+?)\}`", row)
+        for name, labels in re.findall(r"`([a-z_]+)(?:\{([a-z_,]+)\})?`", row):
+            written[name] = {one for one in (labels or (shared[1] if shared else "")).split(",") if one}
+    assert told.pop("mistudio_info") == {"version", "python", "sqlite"}
+    assert written.pop("mistudio_info") == set()
+    assert written == told
+
+
+def test_the_scrape_that_the_documentation_shows_is_yaml_and_names_our_port() -> None:
+    yaml = pytest.importorskip("yaml")
+    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+    (scrape,) = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])["scrape_configs"]
+    assert scrape["static_configs"] == [{"targets": [f"jetson.local:{Settings().port}"]}]
+    assert scrape.get("metrics_path", "/metrics") == "/metrics"  # Prometheus' own default
