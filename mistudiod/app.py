@@ -18,6 +18,7 @@ from mistudiod.abilities import Abilities
 from mistudiod.api import keys
 from mistudiod.api.caller import TRUST, trust_of
 from mistudiod.api.doors import allowed_hosts, doors
+from mistudiod.api.metrics import counting
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
 from mistudiod.api.slowed import Slowed
@@ -34,6 +35,7 @@ from mistudiod.leases import Leases
 from mistudiod.library import Library
 from mistudiod.listen import Reach
 from mistudiod.measurements import Measurements
+from mistudiod.meters import Meters
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.pairing import Pairings
@@ -61,8 +63,9 @@ _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
 
 def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.Application:
     """The daemon as an application. ``command`` starts a worker; tests give their own."""
-    shown = page.load()
-    app = web.Application(middlewares=[refusals(), doors(allowed_hosts(settings.listen, settings.allowed_hosts))])
+    shown, meters = page.load(), Meters()
+    hosts = allowed_hosts(settings.listen, settings.allowed_hosts)
+    app = web.Application(middlewares=[counting(meters), refusals(), doors(hosts)])
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
@@ -77,7 +80,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
     app[TRUST], app[keys.REACH] = trust_of(settings), Reach()
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
-    app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
+    app[keys.RECORDS], app[keys.MONITOR], app[keys.METERS] = Records(database, paths), Monitor(paths.data), meters
     app[keys.STORES] = OpenStores(paths)
     probe = functools.partial(preview, ProbeDevice(), paths, _PROBE_LIMIT_S, command)
     app[keys.ABILITIES] = Abilities(paths.data / "abilities.json", probe)
@@ -205,7 +208,7 @@ async def _sweeping(app: web.Application) -> AsyncIterator[None]:
 async def _monitoring(app: web.Application) -> AsyncIterator[None]:
     bus = app[keys.BUS]
     watching = app[keys.MONITOR].run(lambda sample: bus.reading("system", dict(sample)))
-    async with running(watching), running(bus.ping()):
+    async with running(watching), running(bus.ping()), running(app[keys.METERS].watch_loop()):
         yield
 
 

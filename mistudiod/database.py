@@ -13,6 +13,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from mistudiod import schema
 from mistudiod.errors import StoreError
 from mistudiod.jobs import now
+from mistudiod.meters import WRITE_S, Histogram
 
 T = TypeVar("T")
 log = logging.getLogger("mistudiod.database")
@@ -59,6 +61,7 @@ class Database:
         self.path, self.backups = path, backups
         self.told: Told | None = None
         self.newest_event = 0
+        self.writes = Histogram(WRITE_S)  # seconds from asking for one until it is committed
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
         self._local = threading.local()
@@ -79,7 +82,9 @@ class Database:
             raise
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        began = time.perf_counter()
         future = asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, function)
+        future.add_done_callback(lambda _: self.writes.add(time.perf_counter() - began))
         return await asyncio.shield(future)
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -88,6 +93,11 @@ class Database:
     async def ping(self) -> None:
         """Have the writer begin a transaction and end it. Raises StoreError when the database refuses."""
         await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, lambda _: None)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and of its write-ahead log."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        return self.path.stat().st_size, wal.stat().st_size if wal.exists() else 0
 
     async def close(self) -> None:
         await asyncio.to_thread(self._readers.shutdown)

@@ -264,6 +264,12 @@ class Jobs:
             lambda db: [r["id"] for r in db.execute("select id from jobs where state = ?", (state.value,)).fetchall()]
         )
 
+    async def counts(self) -> dict[tuple[str, str, str], int]:
+        """How many jobs there are, by lane, kind and state."""
+        query = "select lane, kind, state, count(*) from jobs group by 1, 2, 3"
+        rows = await self._database.read(lambda db: db.execute(query).fetchall())
+        return {(lane, kind, state): count for lane, kind, state, count in rows}
+
     async def record(
         self,
         job: int,

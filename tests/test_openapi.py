@@ -36,7 +36,7 @@ async def test_every_route_that_is_served_is_in_the_document_and_the_other_way_r
         for route in studio.app.router.routes()
         if route.method != "HEAD"
         and route.resource is not None
-        and route.resource.canonical.startswith(("/api/", "/v1/"))
+        and route.resource.canonical.startswith(("/api/", "/v1/", "/metrics"))
     }
     assert served == set(OPERATIONS)
 
@@ -68,8 +68,8 @@ def test_the_client_has_a_method_for_every_route_and_no_other() -> None:
         assert callable(getattr(Client, name)), name
         nouns = ("model", "dataset", "tokenization", "sae") if "{noun}" in template else ("",)
         covered |= {(method, _plain(template.replace("{noun}", noun))) for noun in nouns}
-    # For OpenAI's own clients, and whatever else speaks as they do; and for browsers, which have cookies.
-    theirs = ("/v1/", "/api/login", "/api/logout")
+    # For OpenAI's own clients, and whatever else speaks as they do; for browsers, which have cookies; for Prometheus.
+    theirs = ("/v1/", "/api/login", "/api/logout", "/metrics")
     assert covered == {(method, _plain(path)) for method, path in OPERATIONS if not path.startswith(theirs)}
 
 

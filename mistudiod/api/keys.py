@@ -18,6 +18,7 @@ from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
 from mistudiod.listen import Reach
+from mistudiod.meters import Meters
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
 from mistudiod.pairing import Pairings
@@ -56,6 +57,7 @@ STEERINGS = web.AppKey("steerings", Steerings)
 PROFILES = web.AppKey("profiles", Profiles)
 RANGES = web.AppKey("ranges", Ranges)
 MONITOR = web.AppKey("monitor", Monitor)
+METERS = web.AppKey("meters", Meters)
 DATABASE = web.AppKey("database", Database)
 RECORDS = web.AppKey("records", Records)
 SECRETS = web.AppKey("secrets", Secrets)

@@ -34,17 +34,17 @@ def folder(subject: Subject) -> Finding:
     if not existing.is_dir():
         return Finding(name, "problem", f"{existing} is no folder", "move it away, or choose another with --data")
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(name, "problem", f"{existing} cannot be written by user {_user(os.geteuid())}", remedy)
+        return Finding(name, "problem", f"{existing} cannot be written by user {user(os.geteuid())}", remedy)
     if existing != data:
         return Finding(name, "ok", f"{data} is made at the first start")
     found = data.stat()
     if found.st_uid != os.geteuid():
-        message = f"{data} belongs to {_user(found.st_uid)}, the studio runs as {_user(os.geteuid())}"
-        return Finding(name, "warning", message, f"run the studio as {_user(found.st_uid)}, or {remedy}")
+        message = f"{data} belongs to {user(found.st_uid)}, the studio runs as {user(os.geteuid())}"
+        return Finding(name, "warning", message, f"run the studio as {user(found.st_uid)}, or {remedy}")
     if found.st_mode & 0o022:
         message = f"other users may write to {data} (mode {found.st_mode & 0o777:o})"
         return Finding(name, "warning", message, f"run: chmod go-w {data}")
-    return Finding(name, "ok", f"{data} belongs to {_user(found.st_uid)}, mode {found.st_mode & 0o777:o}")
+    return Finding(name, "ok", f"{data} belongs to {user(found.st_uid)}, mode {found.st_mode & 0o777:o}")
 
 
 def file_system(subject: Subject) -> Finding | None:
@@ -139,7 +139,8 @@ def _existing(path: Path) -> Path:
     return next((one for one in (path, *path.parents) if one.exists()), path)
 
 
-def _user(uid: int) -> str:
+def user(uid: int) -> str:
+    """The name of a user; the number of one who has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
