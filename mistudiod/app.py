@@ -20,6 +20,7 @@ from mistudiod.api.doors import allowed_hosts, doors
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
 from mistudiod.api.table import ROUTES, add
+from mistudiod.backups import Backups
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -67,6 +68,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
     app[keys.TRASH] = Trash(database, paths)
     app[keys.CLEANING] = Cleaning(database, paths, app[keys.INDEX], app[keys.TRASH])
+    app[keys.BACKUPS] = Backups(paths, settings.backup_at, settings.backups_kept)
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
@@ -196,7 +198,11 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async with _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])), _running(app[keys.TRASH].sweeping()):
+    async with (
+        _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])),
+        _running(app[keys.TRASH].sweeping()),
+        _running(app[keys.BACKUPS].run()),
+    ):
         yield
 
 

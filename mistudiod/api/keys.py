@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from mistudiod.abilities import Abilities
+from mistudiod.backups import Backups
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -42,6 +43,7 @@ JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
 LIBRARY = web.AppKey("library", Library)
 TRASH = web.AppKey("trash", Trash)
+BACKUPS = web.AppKey("backups", Backups)
 CLEANING = web.AppKey("cleaning", Cleaning)
 LEASES = web.AppKey("leases", Leases)
 SESSION = web.AppKey("session", Sessions)
