@@ -1,4 +1,4 @@
-"""``mistudiod serve | migrate | reindex | token | doctor``."""
+"""``mistudiod serve | migrate | reindex | restore | token | doctor``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", "run the daemon until SIGTERM")
     add("migrate", "bring the database up to date and leave")
     add("reindex", "rebuild the database's index of models, datasets, SAEs, features and jobs from their folders")
+    restore = add("restore", "make an empty data folder of a backup; the studio must be down")
+    restore.add_argument("file", type=Path, nargs="?", help="what mistudio backup wrote, or one of the folder backups")
+    restore.add_argument("--database", action="store_true", help="only put its database in the place of the one there "
+                         "is; without FILE the newest copy of the folder backups")  # fmt: skip
     add("doctor", "say what is wrong here, and how to mend it").add_argument("--json", action="store_true")
     token = add("token", "make a token while the daemon is down; when it is up: mistudio token create")
     token.add_argument("name", help="what to call it, as the machine or program that will use it")
@@ -162,6 +166,47 @@ async def reindex(settings: Settings, _options: argparse.Namespace) -> int:
     return 0
 
 
+async def restore(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod import put_back
+    from mistudiod.app import claim, locked
+
+    paths = Paths(settings.data)
+    if options.database:
+        with claim(paths):
+            source, aside = put_back.restore_database(options.file, paths, _told())
+        log.info(
+            "the database is that of %s; jobs and artifacts since are read from their folders at the start", source
+        )
+        log.info("what was there: %s", ", ".join(map(str, aside)) or "nothing")
+        return 0
+    if options.file is None:
+        raise SettingsError("name the backup: mistudiod restore FILE; or say --database for the newest copy's database")
+    with locked(paths):
+        found = put_back.restore(options.file, paths, _told())
+    log.info(
+        "%s has the %d files of the backup of %s, made on %s", settings.data, found.files, found.host, found.made_at
+    )
+    if found.stopped:
+        log.info("%d jobs had not come to their end and are stopped: mistudio job retry", found.stopped)
+    for line in found.missing:
+        log.info("not in the backup: %s", line)
+    log.info("secrets are never in a backup: set them again with mistudio secret set")
+    return 0
+
+
+def _told() -> Callable[[int, int], None]:
+    """Says each tenth of the way."""
+    said = 0
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        if total and done * 10 // total > said:
+            said = done * 10 // total
+            log.info("%d %% of %.1f MB", said * 10, total / 1e6)
+
+    return told
+
+
 async def token(settings: Settings, options: argparse.Namespace) -> int:
     from mistudiod.tokens import Scope, Tokens
 
@@ -195,7 +240,14 @@ async def _opened(settings: Settings) -> AsyncIterator[Database]:
             await database.close()
 
 
-_COMMANDS = {"serve": serve, "migrate": migrate, "reindex": reindex, "token": token, "doctor": doctor}
+_COMMANDS = {
+    "serve": serve,
+    "migrate": migrate,
+    "reindex": reindex,
+    "restore": restore,
+    "token": token,
+    "doctor": doctor,
+}
 
 
 def run() -> None:

@@ -20,12 +20,11 @@ from mistudiod.arriving import in_thread
 from mistudiod.backup_file import BadBackup
 from mistudiod.errors import Conflict, StoreError, StudioError
 from mistudiod.jobs import now
-from mistudiod.kept_backups import backups_in, made_at, name_of
+from mistudiod.kept_backups import FAILED, backups_in, failed, made_at, name_of
 from mistudiod.paths import PARTIAL, DiskFull, Paths, delete_tree, sync, write_whole
 from mistudiod.snapshot import Contents, Snapshot, Stopped
 
 log = logging.getLogger("mistudiod.backups")
-FAILED = "failed.json"  # there while the nightly backup fails: when it was last tried, and why
 SHORT_BYTES = 500_000_000  # a nightly backup leaves that much of the disk to others
 _FIRST_LOOK_S = 300.0  # after the start, which has enough to do
 _LOOK_EVERY_S = 600.0  # a clock that jumps, or a machine that sleeps, is noticed then
@@ -131,14 +130,6 @@ async def _unless_cancelled(function: Callable[..., T], *args: object) -> T:
         with contextlib.suppress(Stopped, StudioError, BadBackup, OSError):
             await task
         raise
-
-
-def failed(folder: Path) -> str | None:
-    """Why the last nightly backup failed; None when it did not."""
-    try:
-        return str(json.loads((folder / FAILED).read_text("utf-8"))["message"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def write(found: Snapshot, place: Path, spare_bytes: int, stop: threading.Event) -> None:

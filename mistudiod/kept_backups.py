@@ -6,6 +6,7 @@ are made before a migration are called ``mistudio-….db``.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 
 OFF = "off"
+FAILED = "failed.json"  # there while the nightly backup fails: when it was last tried, and why
 _NAME = re.compile(r"mistudio-.+-(\d{8}-\d{4})\.tar")
 _FORM = "%Y%m%d-%H%M"
 
@@ -57,6 +59,16 @@ def newest_copy(folder: Path) -> Path | None:
     """The newest file that has the database in it: a backup, or a copy from before a migration."""
     found = [*backups_in(folder), *folder.glob("mistudio-*.db")]
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+
+
+def failed(folder: Path) -> str | None:
+    """Why the last nightly backup failed; None when it did not."""
+    try:
+        return str(json.loads((folder / FAILED).read_text("utf-8"))["message"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, LookupError, TypeError):
+        return "the reason cannot be read"
 
 
 def is_due(at: time, made: Collection[datetime], now: datetime) -> bool:

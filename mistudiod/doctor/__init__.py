@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mistudiod.doctor import machine, reach, software, storage
+from mistudiod.doctor import backups, machine, reach, software, storage
 from mistudiod.doctor.finding import Finding, Subject
 from mistudiod.settings import Settings
 
@@ -27,6 +27,7 @@ CHECKS: tuple[Callable[[Subject], Finding | None], ...] = (
     storage.speed,
     storage.sqlite,
     storage.database,
+    backups.backups,
     reach.port,
     reach.access,
     machine.memory,
