@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -64,14 +65,19 @@ async def make_backup(asked: Asked[None]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", "Cache-Control": "no-store"})
         response.content_length = size
         await response.prepare(asked.request)
+        last = b""
         try:
             while block := await asyncio.to_thread(_next, blocks):
-                await send(asked.request, response, block)
-            await response.write_eof()
+                await send(asked.request, response, last)
+                last = block
         except (BadBackup, OSError) as error:  # the answer has begun: that it ends too early says it
-            log.warning("a backup was not sent to its end: %s", error)
+            log.warning("a backup was not sent to its end: %s", error or "who asked for it has gone")
             if asked.request.transport is not None:
                 asked.request.transport.abort()
+            return response
+    with contextlib.suppress(ConnectionError):  # only now, when another one may be asked for
+        await send(asked.request, response, last)
+        await response.write_eof()
     return response
 
 
