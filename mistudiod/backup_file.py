@@ -94,7 +94,8 @@ def unpack(
     """Read a backup to its end, which must be whole, and write those of its files that are wanted below ``to``.
 
     ``to`` is None when it is only looked at. ``told`` hears how many bytes of how many were read. What it says of
-    itself is returned. Raises BadBackup, OSError; what was written until then is of no use.
+    itself is returned. What is written is on the disk only after a sync. Raises BadBackup, OSError; what
+    was written until then is of no use.
     """
     known, digest = _about(file)
     sums = hashlib.sha256(f"{digest}  {ABOUT}\n".encode())
@@ -205,8 +206,6 @@ def _written(file: BinaryIO, entry: _Entry, place: Path) -> str:
         for block in _member(file, entry):
             digest.update(block)
             out.write(block)
-        out.flush()
-        os.fsync(out.fileno())
     os.utime(place, (entry.mtime, entry.mtime))
     return digest.hexdigest()
 

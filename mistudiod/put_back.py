@@ -7,6 +7,7 @@ that folder is there no studio starts; whoever restores again begins anew.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -53,11 +54,11 @@ def restore(file: Path, paths: Paths, told: Told) -> Restored:
         missing = _set_aside(inside, known["left_out"])
         stopped = _settled(inside.database, staging / "runs", known["made_at"])
         _publish(paths)
-    except (BadBackup, OSError) as error:
-        raise StoreError(f"{file} cannot be restored: {error}") from error
-    finally:
-        if not paths.database.exists():
-            delete_tree(staging)
+    except BaseException as error:
+        _clear(paths)
+        if isinstance(error, BadBackup | OSError):
+            raise StoreError(f"{file} cannot be restored: {error}") from error
+        raise
     return Restored(known["made_at"], str(known.get("host")), known["files"], stopped, missing)
 
 
@@ -107,16 +108,19 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 def _make_empty(paths: Paths) -> None:
     """Take away what an earlier try has left. Raises StoreError when there is anything else."""
     if paths.restoring.exists():
-        for name in _PLACES:
-            delete_tree(paths.data / name)
-        for path in paths.data.glob(f"{DATABASE}*"):
-            path.unlink()
-        delete_tree(paths.restoring)
+        _clear(paths)
     if others := sorted(path.name for path in paths.data.iterdir() if path.name not in _OURS):
         raise StoreError(
             f"the data folder {paths.data} is not empty (it has {', '.join(others[:3])}): move it away first, or name "
             f"another one with --data; for the database alone say --database"
         )
+
+
+def _clear(paths: Paths) -> None:
+    """Everything in a folder that was empty before; what says that it is half comes last."""
+    for name in (*_PLACES, DATABASE):
+        delete_tree(paths.data / name)
+    delete_tree(paths.restoring)
 
 
 def _check(database: Path) -> None:
@@ -185,9 +189,7 @@ def _how(what: str, folder: Path) -> str:
 def _publish(paths: Paths) -> None:
     """Each to its place; the database comes last."""
     staging = paths.restoring
-    for folder in sorted((path for path in staging.rglob("*") if path.is_dir()), reverse=True):
-        sync(folder)
-    sync(staging / DATABASE)
+    os.sync()  # once, not for each of many small files
     for name in _PLACES:
         if (staging / name).exists():
             (staging / name).rename(paths.data / name)
