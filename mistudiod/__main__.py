@@ -1,21 +1,17 @@
-"""``mistudiod serve | migrate | reindex | token | certificate | doctor``."""
+"""``mistudiod serve | migrate | reindex | restore | token | certificate | doctor``."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
-import faulthandler
 import json
 import logging
 import os
-import resource
-import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from logging.handlers import RotatingFileHandler
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mistudiod import __version__, journal
 from mistudiod.errors import StudioError
@@ -28,10 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mistudiod")
 EXIT_CONFIG = 78
-_FILES = 65_536  # open at once, if the system lets us
-# What systemd is asked for at most: an old board migrates a large database, a training saves what it has.
-_START_LIMIT_S, _STOP_LIMIT_S = 1800.0, 600.0
-_LOG_BYTES = 5_000_000  # then it is begun anew, and the old one kept beside it
 
 
 def main() -> int:
@@ -71,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     add("reindex", "rebuild the database's index of models, datasets, SAEs, features and jobs from their folders")
     certificate = add("certificate", "show the certificate by which other machines know the studio")
     certificate.add_argument("--renew", action="store_true", help="make a new one, and a new key")
+    restore = add("restore", "make an empty data folder of a backup; the studio must be down")
+    restore.add_argument("file", type=Path, nargs="?", help="what mistudio backup wrote, or one of the folder backups")
+    restore.add_argument("--database", action="store_true", help="only put its database in the place of the one there "
+                         "is; without FILE the newest copy of the folder backups")  # fmt: skip
     add("doctor", "say what is wrong here, and how to mend it").add_argument("--json", action="store_true")
     token = add("token", "make a token while the daemon is down; when it is up: mistudio token create")
     token.add_argument("name", help="what to call it, as the machine or program that will use it")
@@ -78,97 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def keep_log(data: Path) -> None:
-    """Have the log in the data folder too, unless it goes there already: the page shows its end."""
-    path = Paths(data).log
-    with contextlib.suppress(OSError):  # whoever claims the folder says what is wrong with it
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat()):
-            return
-        kept = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        kept.addFilter(Filter(PROCESS))
-        logging.getLogger().addHandler(kept)
-
-
 async def serve(settings: Settings, _options: argparse.Namespace) -> int:
-    from aiohttp import web
+    from mistudiod import serving
 
-    from mistudiod import activation, heartbeat, listen
-    from mistudiod.api.keys import DATABASE, JOBS, PATHS
-    from mistudiod.app import make_app, running
-    from mistudiod.notify import Notify
-    from mistudiod.reception import Reception
-
-    faulthandler.enable()  # systemd's watchdog ends us with SIGABRT: where we hung is in the log then
-    notify, given = Notify.take(os.environ), activation.take(os.environ)
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    keep_log(settings.data)
-    try:  # before anything else: a daemon that cannot be reached must not start a job
-        settings, listeners = listen.on(settings, given)
-    except OSError as error:
-        log.error(
-            "cannot listen on %s port %s: %s; another program has it, or choose one with MISTUDIO_PORT",
-            settings.listen, settings.port, error.strerror,
-        )  # fmt: skip
-        return EXIT_CONFIG
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # connections that say nothing must not use them all up
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _FILES)), hard))
-    # handler_cancellation: an event stream whose reader has gone must not wait for its next message to find out.
-    app = make_app(settings)
-    app_runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        shutdown_timeout=5.0,
-        access_log=None,
-        keepalive_timeout=30.0,
-        auto_decompress=False,
-    )  # fmt: skip
-    logging.getLogger("aiohttp.server").addFilter(_no_strangers_noise)
-    reception = Reception(app_runner, listeners)
-    reception.check(settings)
-    with contextlib.ExitStack() as sockets:
-        try:
-            async with heartbeat.patience(notify, "starting", _START_LIMIT_S):
-                if not await _unless(ended, app_runner.setup()):
-                    return 0
-            for own in listen.local(app[PATHS].socket, given, os.environ, sockets):
-                await web.SockSite(app_runner, own).start()
-            log.info("miStudio %s is at %s, data in %s", __version__, await reception.open(app), settings.data)
-            notify.say(READY=1, STATUS=heartbeat.at_work([]))
-            await reception.invite(app)
-            async with running(heartbeat.beat(notify, app[DATABASE], app[JOBS])):
-                await ended.wait()
-            log.info("stopping")
-        finally:
-            notify.say(STOPPING=1)
-            async with heartbeat.patience(notify, "stopping: what is at work saves what it has", _STOP_LIMIT_S):
-                await reception.close()
-                await app_runner.cleanup()
-    return 0
-
-
-async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether the work was done before it was to end; else it has been cancelled."""
-    doing, waiting = asyncio.create_task(work), asyncio.create_task(ended.wait())
-    await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if doing.done():
-        await doing
-        return True
-    doing.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await doing
-    return False
-
-
-def _no_strangers_noise(record: logging.LogRecord) -> bool:
-    """Anybody can send what is no HTTP; it is answered, and is no error of ours."""
-    from aiohttp.http_exceptions import BadHttpMessage
-
-    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
+    return await serving.serve(settings)
 
 
 async def migrate(settings: Settings, _options: argparse.Namespace) -> int:
@@ -192,6 +101,47 @@ async def reindex(settings: Settings, _options: argparse.Namespace) -> int:
         counts = ", ".join(f"{noun} {count}" for noun, count in (await index.counts()).items())
         log.info("the index of %s: %s; jobs brought back: %d", settings.data, counts, jobs)
     return 0
+
+
+async def restore(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod import put_back
+    from mistudiod.app import claim, locked
+
+    paths = Paths(settings.data)
+    if options.database:
+        with claim(paths):
+            source, aside = put_back.restore_database(options.file, paths, _told())
+        log.info(
+            "the database is that of %s; jobs and artifacts since are read from their folders at the start", source
+        )
+        log.info("what was there: %s", ", ".join(map(str, aside)) or "nothing")
+        return 0
+    if options.file is None:
+        raise SettingsError("name the backup: mistudiod restore FILE; or say --database for the newest copy's database")
+    with locked(paths):
+        found = put_back.restore(options.file, paths, _told())
+    log.info(
+        "%s has the %d files of the backup of %s, made on %s", settings.data, found.files, found.host, found.made_at
+    )
+    if found.stopped:
+        log.info("%d jobs had not come to their end and are stopped: mistudio job retry", found.stopped)
+    for line in found.missing:
+        log.info("not in the backup: %s", line)
+    log.info("secrets are never in a backup: set them again with mistudio secret set")
+    return 0
+
+
+def _told() -> Callable[[int, int], None]:
+    """Says each tenth of the way."""
+    said = 0
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        if total and done * 10 // total > said:
+            said = done * 10 // total
+            log.info("%d %% of %.1f MB", said * 10, total / 1e6)
+
+    return told
 
 
 async def token(settings: Settings, options: argparse.Namespace) -> int:
@@ -251,6 +201,7 @@ _COMMANDS = {
     "serve": serve,
     "migrate": migrate,
     "reindex": reindex,
+    "restore": restore,
     "token": token,
     "certificate": certificate,
     "doctor": doctor,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import functools
 import os
@@ -23,6 +22,7 @@ from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
 from mistudiod.api.slowed import Slowed
 from mistudiod.api.table import ROUTES, add
+from mistudiod.backups import Backups
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -74,6 +74,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
     app[keys.TRASH] = Trash(database, paths)
     app[keys.CLEANING] = Cleaning(database, paths, app[keys.INDEX], app[keys.TRASH])
+    app[keys.BACKUPS] = Backups(paths, settings.backup_at, settings.backups_kept)
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
@@ -140,23 +141,35 @@ def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> No
 
 @contextlib.contextmanager
 def claim(paths: Paths) -> Iterator[None]:
-    """Make the data folder ours alone. Raises StoreError when it cannot be used or another daemon has it."""
+    """Make the data folder ours alone, with its folders. Raises StoreError when it cannot be used."""
+    with locked(paths):
+        if paths.restoring.exists():
+            raise StoreError(
+                f"a backup was being restored into {paths.data} and that was cut short: "
+                f"run mistudiod restore FILE --data {paths.data} again"
+            )
+        try:
+            for folder in (*map(paths.folder, NOUNS), paths.data / "runs", paths.uploads, paths.incoming):
+                folder.mkdir(exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"in the data folder {paths.data} {error.filename} is no folder: move it away") from error
+        yield
+
+
+@contextlib.contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Nobody else has the data folder. Raises StoreError when it cannot be used or another daemon has it."""
     try:
         paths.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # texts and logs are their owner's
         lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"the data folder {paths.data} cannot be used: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in (*map(paths.folder, NOUNS), paths.data / "runs", paths.uploads, paths.incoming):
-            folder.mkdir(exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise StoreError(f"another daemon uses the data folder {paths.data}; stop it, or choose another") from None
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            raise StoreError(f"in the data folder {paths.data} {error.filename} is no folder: move it away") from error
-        raise
+        yield
     finally:
         os.close(lock)
 
@@ -201,7 +214,11 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async with running(sweeping(app[keys.UPLOADS], app[keys.JOBS])), running(app[keys.TRASH].sweeping()):
+    async with (
+        running(sweeping(app[keys.UPLOADS], app[keys.JOBS])),
+        running(app[keys.TRASH].sweeping()),
+        running(app[keys.BACKUPS].run()),
+    ):
         yield
 
 

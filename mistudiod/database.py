@@ -22,7 +22,9 @@ from typing import Any, TypeVar
 from mistudiod import schema
 from mistudiod.errors import StoreError
 from mistudiod.jobs import now
+from mistudiod.kept_backups import newest_copy
 from mistudiod.meters import WRITE_S, Histogram
+from mistudiod.paths import PARTIAL, sync
 
 T = TypeVar("T")
 log = logging.getLogger("mistudiod.database")
@@ -116,6 +118,7 @@ class Database:
             await self.close()
 
     def _open(self) -> None:
+        lost = not self.path.exists() and newest_copy(self.backups) is not None
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             try:
@@ -124,10 +127,19 @@ class Database:
                 self._connection.close()
                 raise
         except sqlite3.Error as error:
-            raise StoreError(
-                f"the database {self.path} cannot be used ({error}); put back the newest copy from {self.backups}, "
-                "or move the file away and run: mistudiod reindex"
-            ) from error
+            raise StoreError(f"the database {self.path} cannot be used ({error}); {self._instead()}") from error
+        if lost:
+            log.warning("the database %s was gone: jobs and artifacts are read from their folders; labels, marks and "
+                        "what was steered are not among them; %s", self.path, self._instead())  # fmt: skip
+
+    def _instead(self) -> str:
+        """What can be done when the database is damaged or lost."""
+        copy = newest_copy(self.backups)
+        if copy is None:
+            return f"there is no copy in {self.backups}: move the file away and run mistudiod reindex, without labels"
+        return (
+            f"the newest copy is {copy}: stop the studio and run mistudiod restore --database --data {self.path.parent}"
+        )
 
     def _look_over(self) -> None:
         self._connection.row_factory = sqlite3.Row
@@ -167,15 +179,28 @@ class Database:
             )
         if not known - applied:
             return
-        if applied:
-            self.backups.mkdir(exist_ok=True)
-            copy = self.backups / f"mistudio-{now().replace(':', '')}.db"
-            try:
-                self._connection.execute("vacuum into ?", (str(copy),))
-            except sqlite3.Error:  # no space, or no time: half a copy is none
-                copy.unlink(missing_ok=True)
-                raise
-        schema.migrate(self._connection)
+        try:
+            if applied:
+                self._copy()
+            schema.migrate(self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the database {self.path} cannot be brought up to date ({error}); nothing in it was changed: mend "
+                "that and start again, or go on with the version before"
+            ) from error
+
+    def _copy(self) -> None:
+        """Into the folder of backups; what is there under its name is whole."""
+        self.backups.mkdir(exist_ok=True)
+        copy = self.backups / f"mistudio-{now().replace(':', '')}.db"
+        partial = copy.with_name(f"{PARTIAL}{copy.name}")
+        try:
+            self._connection.execute("vacuum into ?", (str(partial),))
+            sync(partial)
+            partial.rename(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync(self.backups)
 
     def _transaction(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mistudiod import endpoints as known_endpoints
-from mistudiod import keep_alive, proxies
+from mistudiod import keep_alive, kept_backups, proxies
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -107,6 +107,8 @@ class Settings:
     )
     session_grace_s: float = _setting(30.0, "seconds a session has to finish what it writes when a job needs the GPU")
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
+    backup_at: str = _setting("03:30", "local time at which a backup is made each night into the data folder, or off")
+    backups_kept: int = _setting(7, "nightly backups that stay, the newest")
     given: Mapping[str, Given] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -215,6 +217,7 @@ def check(name: str, value: object, where: str) -> Any:
 
 _PARSED: dict[str, Callable[[str], object]] = {
     "trusted_proxies": proxies.parse,
+    "backup_at": kept_backups.parse_time,
     "endpoints": known_endpoints.parse,
     "neuronpedia_url": known_endpoints.neuronpedia,
     "label_endpoint": known_endpoints.check_name,

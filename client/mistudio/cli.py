@@ -8,6 +8,7 @@ import click
 
 from mistudio import output
 from mistudio.commands import label_files, label_one, marks, sae_export, sae_keep, steer_ranges, steer_runs  # noqa: F401 - of nouns
+from mistudio.commands.backup import backup
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
@@ -118,6 +119,7 @@ for command in (
     *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
     *(trash, disk, clean, session, profile, job, context, token, secret, settings, log, completion, neuronpedia),
     service,
+    backup,
 ):
     main.add_command(command)
 

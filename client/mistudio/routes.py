@@ -45,6 +45,8 @@ ROUTES: dict[str, tuple[str, str]] = {
     "empty_trash": ("DELETE", "/api/trash"),
     "disk": ("GET", "/api/disk"),
     "clean": ("POST", "/api/clean"),
+    "backup": ("GET", "/api/backup"),
+    "make_backup": ("POST", "/api/backup"),
     "exports": ("GET", "/api/exports"),
     "remove_export": ("DELETE", "/api/exports/{export}"),
     "preview_dataset": ("POST", "/api/datasets/preview"),

@@ -86,14 +86,18 @@ class Wire:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        silence_s: float = _SILENCE_S,
         **parts: object,
     ) -> Iterator[Iterator[bytes]]:
-        """The body of the answer as it comes; who leaves it hangs up. Raises ApiError, Unreachable."""
+        """The body of the answer as it comes; who leaves it hangs up. Raises ApiError, Unreachable.
+
+        ``silence_s``: how long nothing may come.
+        """
         import httpx
 
         method, path = routes.request(route, **parts)
         http = self._http()
-        limits = httpx.Timeout(_CONNECT_S, read=_SILENCE_S)
+        limits = httpx.Timeout(_CONNECT_S, read=silence_s)
         try:
             with http.stream(method, path, params=query, headers=headers, json=body, timeout=limits) as response:
                 if not response.is_success:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from mistudiod.abilities import Abilities
 from mistudiod.api.slowed import Slowed
+from mistudiod.backups import Backups
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -46,6 +47,7 @@ JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
 LIBRARY = web.AppKey("library", Library)
 TRASH = web.AppKey("trash", Trash)
+BACKUPS = web.AppKey("backups", Backups)
 CLEANING = web.AppKey("cleaning", Cleaning)
 LEASES = web.AppKey("leases", Leases)
 SESSION = web.AppKey("session", Sessions)

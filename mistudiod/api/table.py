@@ -11,6 +11,7 @@ from aiohttp import web
 from mistudiod.api import (
     answers,
     artifacts,
+    backup,
     disk,
     doctor,
     endpoints,
@@ -71,6 +72,7 @@ ROUTES: tuple[Route, ...] = (
     *artifacts.ROUTES,
     *library.ROUTES,
     *disk.ROUTES,
+    *backup.ROUTES,
     *features.ROUTES,
     *feature_text.ROUTES,
     *labels.ROUTES,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mistudiod.doctor import gpu, machine, network, reach, service, software, storage
+from mistudiod.doctor import backups, gpu, machine, network, reach, service, software, storage
 from mistudiod.doctor.finding import Finding, Subject
 from mistudiod.settings import Settings
 
@@ -34,6 +34,7 @@ CHECKS: tuple[Callable[[Subject], Finding | None], ...] = (
     storage.speed,
     storage.sqlite,
     storage.database,
+    backups.backups,
     reach.port,
     reach.access,
     network.certificate,

@@ -104,9 +104,14 @@ def database(subject: Subject) -> Finding:
     if not paths.database.exists():
         if any((paths.data / "runs").glob("[0-9]*")):
             message = "there is none, though there are jobs' folders; the next start builds it from them"
-            return Finding("database", "warning", message, "put back a copy from the folder backups if you have one")
+            return Finding(
+                "database",
+                "warning",
+                message,
+                "stop the studio and run: mistudiod restore --database, with a backup's FILE or the newest",
+            )
         return Finding("database", "ok", "is made at the first start")
-    remedy = f"stop the daemon, then put back the newest copy from {paths.backups}, or move the file away and start"
+    remedy = f"stop the studio and run mistudiod restore --database, which takes the newest of {paths.backups}"
     try:
         with closing(sqlite3.connect(f"{paths.database.absolute().as_uri()}?mode=ro", uri=True)) as db:
             newer = schema.applied(db) - schema.known()
