@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ from mistudiod.events import (
     to_line,
 )
 from mistudiod.paths import Paths
+from mistudiod.worker import __main__ as worker
 from mistudiod.worker.link import EXIT_YIELDED, Asked, Link
 
 WINDOW = Window(value=1.5, before="im", token="port", after=" os\n")
@@ -220,3 +222,12 @@ def test_a_worker_that_nobody_hears_any_more_leaves_as_at_the_end_of_its_lifelin
     left = subprocess.run([sys.executable, "-c", program], pass_fds=(write,))
     os.close(write)
     assert left.returncode == EXIT_YIELDED
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_worker_that_may_not_write_says_where_and_what_to_do(number: int) -> None:
+    refused = OSError(number, os.strerror(number), "/data/tokens/.partial-t-1")
+    code, exit_code = worker._classify(refused)
+    assert (code, exit_code) == ("not_writable", 70)
+    said = worker._sentence(code, refused)
+    assert "/data/tokens/.partial-t-1" in said and os.strerror(number) in said and said.endswith("retry the job")

@@ -23,6 +23,9 @@ from tests.drills.arena import Arena
 from tests.drills.kinds import KINDS
 from tests.drills.work import ALL
 
+TRAININGS = ("one", "grid", "long")
+OTHERS = tuple(variant for variant in ALL if variant not in TRAININGS)
+
 
 def main() -> int:
     asked = options()
@@ -54,10 +57,13 @@ def drill(arena: Arena, kinds: list[str], end: float) -> None:
             waiting = waiting or arena.random.sample(kinds, len(kinds))
             bout.append(KINDS[waiting.pop()])
         began = time.monotonic()
-        arena.bout(bout, ALL)
+        work = [arena.random.choice(TRAININGS), *arena.random.sample(OTHERS, 2)]
+        arena.bout(bout, work)
         tried, lost = sum(one.tries for one in arena.tallies.values()), len(report.losses(arena.tallies))
         said = ", ".join(fault.kind for fault in bout)
-        print(f"{said}: {time.monotonic() - began:.0f} s; {tried} faults, {lost} lost", flush=True)
+        print(
+            f"{', '.join(work)} under {said}: {time.monotonic() - began:.0f} s; {tried} faults, {lost} lost", flush=True
+        )
 
 
 def options() -> argparse.Namespace:

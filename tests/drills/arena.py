@@ -209,6 +209,7 @@ class Arena:
         began = self._mended or time.monotonic()
         self._back()
         tally.seconds.append(time.monotonic() - began)
+        print(f"  {fault.kind}: works again after {tally.seconds[-1]:.1f} s", flush=True)
         checks.at_once(self.daemon, self.work, self.data)
         return True
 

@@ -13,7 +13,7 @@ def _fault(kind: str, strike: Callable[[Arena], None], *codes: str) -> Fault:
 
 
 MEMORY = ("out_of_memory", "does_not_fit", "died", "internal", "hung")
-DISK = ("disk_full", "internal", "not_started", "died", "invalid")
+DISK = ("disk_full", "not_writable", "not_started", "died", "internal")
 KINDS = {
     fault.kind: fault
     for fault in (

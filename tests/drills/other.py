@@ -55,21 +55,21 @@ def migration_killed(arena: Arena) -> None:
     folder = arena.home / "old"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(arena.random.choice(sorted((TESTS / "data").glob("v*"))), folder)
-    before = _rows(folder / "data" / "mistudio.db")
+    before = rows(folder / "data" / "mistudio.db")
     for _ in range(3):
         killed_at(folder / "data", arena.random.randrange(1, 90))
     try:
         Daemon(folder / "data", arena.log, arena.environ).ready().end(signal.SIGTERM)
     except NotReady as refused:
         raise Lost(f"after a kill in the middle of a migration: {refused}") from refused
-    after = _rows(folder / "data" / "mistudio.db")
+    after = rows(folder / "data" / "mistudio.db")
     if lost := [row for row in before if row not in after]:
         raise Lost(f"lost by a migration that was killed: {lost}")
     shutil.rmtree(folder)
 
 
-def killed_at(data: Path, statement: int) -> None:
-    """Migrate, and die without a word before that statement, should there be so many."""
+def killed_at(data: Path, statement: int) -> int:
+    """Migrate, and die without a word before that statement; 0 when there are not so many, else 9."""
     program = f"""
 import os, sqlite3, sys
 from pathlib import Path
@@ -89,10 +89,10 @@ sqlite3.connect = traced
 data = Path({str(data)!r})
 Database(data / "mistudio.db", data / "backups")._open()
 """
-    subprocess.run([sys.executable, "-c", program], check=False, cwd=TESTS.parent, capture_output=True)
+    return subprocess.run([sys.executable, "-c", program], cwd=TESTS.parent).returncode
 
 
-def _rows(database: Path) -> list[tuple[object, ...]]:
+def rows(database: Path) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(database)) as db:
         jobs = db.execute("select id, kind, spec, state from jobs order by id").fetchall()
         return jobs + db.execute("select noun, name from artifacts order by noun, name").fetchall()

@@ -156,7 +156,7 @@ def _short(job: dict[str, Any]) -> str:
 def asking(daemon: Callable[[], Daemon], pause_s: float = 3.0) -> Iterator[dict[str, int]]:
     """Somebody who steers all the while, and looks on: how often which answer came, and with an odd one its words."""
     over, answers = threading.Event(), dict[str, int]()
-    ways = itertools.cycle(["refuse"] * 9 + ["pause"])  # seldom: a training that is paused begins with its model again
+    ways = itertools.cycle(["refuse"] * 19 + ["pause"])  # seldom: a training that is paused begins with its model again
 
     def ask() -> None:
         while not over.wait(pause_s):
