@@ -208,7 +208,19 @@ _COMMANDS = {
 }
 
 
+def have_standard_files() -> None:
+    """Some who start programs close stdin, stdout and stderr: nothing else may get their numbers, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(number, True)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")  # noqa: SIM115 - for good
+
+
 def run() -> None:
+    have_standard_files()
     sys.exit(main())
 
 
