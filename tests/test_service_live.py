@@ -20,6 +20,7 @@ from mistudio.service.manifest import put
 from mistudio.service.place import Place
 
 STAND_IN = Path(__file__).parent / "systemctl_standin.py"
+DROP_IN = "mistudiod.service.d/listen.conf"
 Ran = subprocess.CompletedProcess[str]
 
 
@@ -79,7 +80,10 @@ class User(Machine):
         self.environ = ours | {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(folder / "run")} | self.environ
 
     def says(self, *words: str) -> Ran:
-        command = [sys.executable, "-m", "mistudio.cli", "service", *words, "--user"]
+        return self.runs_mistudio("service", *words, "--user")
+
+    def runs_mistudio(self, *words: str) -> Ran:
+        command = [sys.executable, "-m", "mistudio.cli", *words]
         return subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=120)
 
 
@@ -135,6 +139,21 @@ def test_a_service_that_does_not_start_says_where_to_look_and_the_next_installat
     assert went_on.returncode == 0, went_on.stderr
     assert went_on.stdout.splitlines()[0] == "go on with the installation that broke off"
     assert user.runs()
+
+
+def test_a_service_for_the_network_prints_a_code_with_which_another_machine_comes_in(user: User) -> None:
+    installed = user.says("install", "--listen", "lan", "--json")
+    assert installed.returncode == 0, installed.stderr
+    said = json.loads(installed.stdout)
+    assert "+Environment=MISTUDIO_LISTEN=lan" in said["files"][f"{user.home}/.config/systemd/user/{DROP_IN}"]
+    pair = ["--pair", said["code"], "--fingerprint", said["fingerprint"]]
+    url = f"https://127.0.0.1:{user.port}"
+    assert user.runs_mistudio("context", "add", "shelf", url, *pair).returncode == 0
+    found = user.runs_mistudio("-c", "shelf", "status", "--json")
+    assert json.loads(found.stdout)["data"] == said["data"]
+    shown = user.says("install").stdout.splitlines()
+    assert shown[0] == f"miStudio is running at {said['url']} (data in {said['data']})"
+    assert shown[1].startswith("code          ") and shown[2] == f"fingerprint   {said['fingerprint']}"
 
 
 @pytest.mark.parametrize("words", [("--socket",), ("--allow", "/usr"), ("--hf-cache", "/usr")])
