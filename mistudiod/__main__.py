@@ -36,6 +36,7 @@ _LOG_BYTES = 5_000_000  # then it is begun anew, and the old one kept beside it
 
 def main() -> int:
     options = _parser().parse_args()
+    _open_streams()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
         if journal.goes_there(sys.stderr, os.environ):
@@ -50,6 +51,13 @@ def main() -> int:
     except (SettingsError, StudioError) as error:
         log.error(str(error))
         return EXIT_CONFIG
+
+
+def _open_streams() -> None:
+    """Each that was closed: its number, to which libraries write, would go to the next file, say the database."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - as long as this process
 
 
 def _parser() -> argparse.ArgumentParser:
