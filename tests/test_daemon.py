@@ -142,6 +142,21 @@ def test_a_taken_port_is_one_sentence(start: Any) -> None:
     assert "cannot listen" in said and "MISTUDIO_PORT" in said and "Traceback" not in said
 
 
+def test_the_database_never_has_the_number_of_a_stream_that_was_closed(tmp_path: Path) -> None:
+    script = f"exec '{sys.executable}' -c \"$1\" --data '{tmp_path / 'data'}' --port 0 serve <&- >&- 2>&-"
+    with subprocess.Popen(["bash", "-c", script, "bash", SERVE]) as daemon:
+        try:
+            end = time.monotonic() + 30
+            while not (tmp_path / "data" / "mistudiod.sock").exists():
+                assert time.monotonic() < end and daemon.poll() is None
+                time.sleep(0.02)
+            assert [os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(30) == 0
+        finally:
+            daemon.kill()
+
+
 def test_two_daemons_do_not_share_a_data_folder(start: Any) -> None:
     first = start().ready()
     second = start()
