@@ -1,4 +1,4 @@
-"""Where the files of the systemd service lie: beside the modules of an installed miStudio, above those of a checkout."""
+"""Where the files of the systemd service lie: beside the modules when miStudio is installed, above them in a checkout."""
 
 from __future__ import annotations
 
