@@ -164,6 +164,7 @@ def _run(folder: Path, command: list[str], what: str) -> str:
     log = folder / "install.log"
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     environ = {key: value for key, value in os.environ.items() if key not in hidden}
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing of root's in a checkout; pip compiles what it installs
     environ |= {"PIP_USER": "0", "TMPDIR": str(folder / "tmp")} if (folder / "tmp").is_dir() else {}
     try:
         ran = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=_LIMIT_S)
