@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -49,6 +51,15 @@ def files(root: Path) -> dict[str, str]:
 def good(result: Result) -> Result:
     assert result.exit_code == 0, (result.output, result.exception)
     return result
+
+
+@pytest.mark.parametrize("page", ["operations.md", "jetson.md"])
+def test_every_command_of_the_service_in_the_documents_can_be_said(page: str) -> None:
+    text = (units.FOLDER.parent / "docs" / page).read_text()
+    found = re.findall(r"mistudio (service [^`#\n]+)", text)
+    assert found
+    for words in found:
+        assert CliRunner().invoke(main, [*shlex.split(words), "--help"]).exit_code == 0, words
 
 
 # -- what is written -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from mistudio import Client
+from mistudio.errors import NoService
 from mistudio.service import install, program, remove, state
 from mistudio.service.choices import Choices
 from mistudio.service.files import wanted
@@ -156,10 +157,10 @@ def test_a_service_for_the_network_prints_a_code_with_which_another_machine_come
     assert shown[1].startswith("code          ") and shown[2] == f"fingerprint   {said['fingerprint']}"
 
 
-@pytest.mark.parametrize("words", [("--socket",), ("--allow", "/usr"), ("--hf-cache", "/usr")])
-def test_what_only_the_machines_service_can_do_is_refused(user: User, words: tuple[str, ...]) -> None:
-    refused = user.says("install", *words)
-    assert refused.returncode == 1 and "are of the machine's service" in refused.stderr
+@pytest.mark.parametrize("given", [{"socket": True}, {"allow": ["/usr"]}, {"hf_cache": "/usr"}], ids=str)
+def test_what_only_the_machines_service_can_do_is_refused(tmp_path: Path, given: dict[str, object]) -> None:
+    with pytest.raises(NoService, match="are of the machine's service: one of yours sees what you see"):
+        install.plan(Place(home=tmp_path), given)
 
 
 def test_systemd_has_nothing_to_say_about_a_users_unit(tmp_path: Path) -> None:
