@@ -120,6 +120,7 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     reception = Reception(app_runner, listeners)
+    reception.check(settings)
     with contextlib.ExitStack() as sockets:
         try:
             await app_runner.setup()
@@ -184,8 +185,8 @@ async def certificate(settings: Settings, options: argparse.Namespace) -> int:
         log.info(
             "made anew; a daemon that runs takes it when it is started again, and devices then have to be paired again"
         )
-    else:
-        pair.ready()
+    elif not pair.exists():
+        pair.renew()
     names, ends = pair.about()
     about = {
         "certificate": str(pair.certificate), "fingerprint": pair.fingerprint(),

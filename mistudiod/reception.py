@@ -12,7 +12,7 @@ from aiohttp import web
 from mistudiod import own_address, pairing, tls
 from mistudiod.api.keys import PAIRINGS, REACH, SETTINGS, TOKENS
 from mistudiod.secure_port import SecurePort
-from mistudiod.settings import is_loopback
+from mistudiod.settings import Settings, is_loopback
 from mistudiod.tokens import Scope
 
 log = logging.getLogger("mistudiod")
@@ -23,23 +23,30 @@ class Reception:
     def __init__(self, runner: web.AppRunner, listeners: Sequence[socket.socket]) -> None:
         self._runner, self._listeners = runner, listeners
         self._secure: SecurePort | None = None
+        self._beyond = [one for one in listeners if not is_loopback(_host(one))]
+
+    def check(self, settings: Settings) -> None:
+        """Raises BadCertificate, before the studio starts a job: one that cannot be reached must not."""
+        if self._beyond and (pair := tls.pair(settings)).exists():
+            pair.context()
+            pair.fingerprint()
 
     async def open(self, app: web.Application) -> str:
         """Answer from now on. What is said of where: its URL. Raises BadCertificate."""
-        secure = [one for one in self._listeners if not is_loopback(_host(one))]
         for listener in self._listeners:
-            if listener not in secure:
+            if listener not in self._beyond:
                 await web.SockSite(self._runner, listener).start()
-        if not secure:
+        if not self._beyond:
             return _url("http", self._listeners[0])
         settings, server = app[SETTINGS], self._runner.server
         assert server is not None, "the application is set up"
         pair = tls.pair(settings)
-        if pair.ready():
+        if not pair.exists():
+            pair.renew()
             log.info("made a certificate for this studio: %s", pair.certificate)
         context, reach = pair.context(), app[REACH]
-        reach.url, reach.fingerprint = _url("https", secure[0]), pair.fingerprint()
-        self._secure = SecurePort(secure, server, context, settings.allow_public)
+        reach.url, reach.fingerprint = _url("https", self._beyond[0]), pair.fingerprint()
+        self._secure = SecurePort(self._beyond, server, context, settings.allow_public)
         log.info("other machines know this studio by its certificate %s", reach.fingerprint)
         return reach.url
 

@@ -84,16 +84,20 @@ class SecurePort:
             return False
         if peer.is_loopback:
             return True
-        if not self._allow_public and not is_near(peer, own):
-            self._warn(f"{peer} was refused: it is an address of the internet (see the setting allow_public)")
-            return False
+        if not is_near(peer, own):
+            self._warn(
+                f"{peer} is an address of the internet: {'let in' if self._allow_public else 'refused'} "
+                "(see the setting allow_public)"
+            )
+            if not self._allow_public:
+                return False
         self._open = {
             network: left
             for network, them in self._open.items()
             if (left := {one for one in them if one.fileno() >= 0})
         }
         theirs = self._open.setdefault(network_of(peer), set())
-        if len(theirs) >= PER_NETWORK or sum(map(len, self._open.values())) >= OPEN_AT_ONCE:
+        if len(theirs) >= PER_NETWORK or self._count() >= OPEN_AT_ONCE:
             self._warn(f"{peer} was refused: it has {len(theirs)} connections open, of {self._count()} in all")
             return False
         theirs.add(connection)

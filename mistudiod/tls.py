@@ -40,15 +40,14 @@ class Pair:
     key: Path
     own: bool
 
-    def ready(self) -> bool:
-        """Make the pair when there is none of the studio's own yet; whether that was done. Raises BadCertificate."""
+    def exists(self) -> bool:
+        """Whether it is there; False: it has to be made. Raises BadCertificate for half of one."""
         missing = [path for path in (self.certificate, self.key) if not path.exists()]
-        if not missing:
-            return False
         if len(missing) == 2 and self.own:
-            self.renew()
-            return True
-        raise BadCertificate(f"{missing[0]} is missing: {self._remedy}")
+            return False
+        if missing:
+            raise BadCertificate(f"{missing[0]} is missing: {self._remedy}")
+        return True
 
     def renew(self) -> None:
         """Make a new pair in the place of what is there. Raises BadCertificate."""

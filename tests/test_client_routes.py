@@ -57,9 +57,8 @@ def test_every_route_is_used_by_the_command_line_or_left_to_programs_on_purpose(
     through |= {name: f'export_lines\\("{name}"' for name in ("export_features", "export_labels")}  # lines as they come
     unused = {name for name in ROUTES if not re.search(rf"\.({name}\(|{through.get(name, name)})", said)}
     assert unused == {
-        *("system_history", "openapi", "remove_upload", "inspect", "training_spec", "feature_window", "label_prompt"),
-        "pair",
-    }
+        "system_history", "openapi", "remove_upload", "inspect", "training_spec", "feature_window", "label_prompt",
+    }  # fmt: skip
 
 
 def test_a_part_stays_one_part_of_the_path() -> None:

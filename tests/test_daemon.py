@@ -49,7 +49,7 @@ class Daemon:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said.append(line)
-            if "is at http://" in line:
+            if " is at http" in line:
                 self.url = line.split(" is at ")[1].split(",")[0]
                 return self
         raise AssertionError("".join(self.said))

@@ -29,7 +29,10 @@ class Access:
     def create_pairing(
         self, name: str | None = None, scope: str = "write", expires_in_s: int | None = None
     ) -> dict[str, Any]:
-        """``{"code", "scope", "name", "ends_in_s"}``: a device that types the code gets a token of that scope."""
+        """A code for a device, which gets a token of that scope for it.
+
+        ``{"code", "scope", "name", "ends_in_s", "url", "fingerprint"}``; the last two: of the studio, for others.
+        """
         return self._ask("create_pairing", body=given(name=name, scope=scope, expires_in_s=expires_in_s))
 
     def pair(self, code: str, name: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from mistudio.commands.token import token
 from mistudio.commands.tokenization import tokenization
 from mistudio.commands.train import train
 from mistudio.commands.trash import trash
-from mistudio.errors import ApiError, Unreachable, VersionMismatch
+from mistudio.errors import ApiError, Unreachable, VersionMismatch, WrongCertificate
 from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun
 from mistudio.watch import EXIT_INTERRUPTED, Failed
@@ -45,6 +45,7 @@ Exit codes:
   4  it is not allowed          10  the job failed
   5  it is in conflict          11  the job was stopped
 130  interrupted"""
+_EXPECTED = (ApiError, Failed, Unreachable, WrongCertificate, VersionMismatch, TimeoutError, FileNotFoundError)
 _RENAMED = "; it is called "
 _OF_STATUS = {400: 6, 401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 413: 6, 415: 6, 421: 4, 429: 5}
 
@@ -64,7 +65,7 @@ class Root(Noun):
             message = error.format_message()
             output.error(message, {"code": "usage", "message": message})
             raise click.exceptions.Exit(error.exit_code) from error
-        except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError, FileNotFoundError) as error:
+        except _EXPECTED as error:
             near = _near(call, error.missing, error.message) if isinstance(error, ApiError) and error.missing else ""
             exit_code, body = explained(error)
             body["message"] = f"{body['message']}{near}"
@@ -94,6 +95,7 @@ def explained(error: Exception) -> tuple[int, dict[str, object]]:
         return error.exit_code, error.body
     for kind, code, exit_code in (
         (Unreachable, "unreachable", 7),
+        (WrongCertificate, "certificate", 4),
         (TimeoutError, "timeout", 8),
         (VersionMismatch, "version", 9),
         (FileNotFoundError, "not_found", 3),

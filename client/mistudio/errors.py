@@ -44,5 +44,9 @@ class Unreachable(Exception):
     """No studio answers."""
 
 
+class WrongCertificate(Exception):
+    """Whoever answers is not the studio that was paired."""
+
+
 class VersionMismatch(Exception):
     """The studio is of another version than this client."""

@@ -12,6 +12,8 @@ from mistudio.errors import Unreachable, VersionMismatch, refusal
 from mistudiod import __version__
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 KEY = "Idempotency-Key"
@@ -72,7 +74,7 @@ class Wire:
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
             raise TimeoutError(f"the studio at {self.url} did not answer within {limit_s:.0f} s") from error
         except httpx.TransportError as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
         self._refuse(response)
         return response
 
@@ -99,7 +101,7 @@ class Wire:
                     self._refuse(response)
                 yield response.iter_bytes()
         except httpx.TransportError as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
 
     def _http(self, look: bool = True) -> httpx.Client:
         if self._opened is None:
@@ -111,7 +113,7 @@ class Wire:
             http = httpx.Client(
                 base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
-                verify=self.url.startswith("https:"),
+                verify=self._verified(),
             )  # fmt: skip
             self._opened = http
         if look and not self._looked:
@@ -122,6 +124,14 @@ class Wire:
                 self.close()
                 raise
         return self._opened
+
+    def _verified(self) -> ssl.SSLContext | bool:
+        """How TLS knows whom it talks to; without TLS nothing is loaded."""
+        if self.address.fingerprint is None:
+            return self.url.startswith("https:")
+        from mistudio.pinned import Pinned
+
+        return Pinned(self.url, self.address.fingerprint)
 
     def _check(self, status: Any) -> None:
         if not isinstance(status, dict) or status.get("name") != "mistudio":
@@ -143,6 +153,10 @@ class Wire:
     def _refuse(self, response: httpx.Response) -> None:
         if response.is_success:
             return
+        if response.headers.get("Location", "").startswith("https:"):
+            raise Unreachable(
+                f"{self.url} speaks HTTPS only: pair with it (mistudio context add NAME HOST --pair CODE)"
+            )
         try:
             error = dict(response.json()["error"])
             if response.status_code == 401:
@@ -159,7 +173,12 @@ class Wire:
     def _no_studio(self) -> Unreachable:
         return Unreachable(f"what answers at {self.url} is not a studio; is the port right?")
 
-    def _unreachable(self) -> Unreachable:
+    def _unreachable(self, error: Exception) -> Unreachable:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return Unreachable(
+                f"the certificate of {self.url} is not known here: pair with the studio (mistudio context add NAME "
+                "HOST --pair CODE), or give its fingerprint in MISTUDIO_FINGERPRINT"
+            )
         return Unreachable(f"no studio answers at {self.url}; start it with ./start-mistudio.sh")
 
 

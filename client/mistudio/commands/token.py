@@ -76,10 +76,16 @@ def pair(call: Call, name: str | None, scope: str, expires_in_s: int | None) -> 
         output.data(made)
     else:
         output.text(made["code"])
-        output.note(
-            f"good once, for {made['ends_in_s'] // 60} minutes; on the other device: "
-            f"mistudio context add NAME https://HOST:PORT --pair {made['code']}"
-        )
+        output.note(f"good once, for {made['ends_in_s'] // 60} minutes; {_where(made)}")
+
+
+def _where(made: dict[str, Any]) -> str:
+    if made["url"] is None:
+        return "no other machine can reach this studio: start it with --listen lan"
+    return (
+        f"in a browser: {made['url']}; on a command line:\n"
+        f"mistudio context add NAME {made['url']} --pair {made['code']} --fingerprint {made['fingerprint']}"
+    )
 
 
 @token.command("list")
