@@ -105,6 +105,8 @@ def api() -> Iterator[str]:
         "  every route, with at least the scope that stands beside it; `mistudio token create` makes one. The UNIX\n"
         "  socket `mistudiod.sock` in the data folder needs none: only the daemon's own user can open it; nor does\n"
         "  `/run/mistudio/api.sock` of a service, which the members of its group can open.\n"
+        "- A browser logs in at `/login`, by a pairing code or a token, and sends a cookie from then on. Whatever comes through\n"
+        "  a proxy needs a token too ([operations.md](operations.md#behind-nginx-or-caddy)).\n"
         "- A list is a page: give its `next` as `cursor` for the one that follows; null is the end.\n"
         "- What happens, as it happens: [events.md](events.md).\n"
         "- Below `/v1` the studio speaks OpenAI's API, to whatever client or front end does: [openai.md](openai.md).\n"
