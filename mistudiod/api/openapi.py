@@ -12,7 +12,16 @@ from pydantic.json_schema import models_json_schema
 from mistudiod import __version__
 from mistudiod.api.answers import Error
 from mistudiod.api.route import Route
-from mistudiod.errors import Forbidden, Invalid, StudioError, TooLarge, Unauthorized, WrongContentType, WrongHost
+from mistudiod.errors import (
+    Forbidden,
+    Invalid,
+    NotFound,
+    StudioError,
+    TooLarge,
+    Unauthorized,
+    WrongContentType,
+    WrongHost,
+)
 
 _REF = "#/components/schemas/"
 _ALWAYS: tuple[type[StudioError], ...] = (Invalid, Unauthorized, Forbidden, TooLarge, WrongContentType, WrongHost)
@@ -83,7 +92,8 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
 
 def _responses(route: Route, schemas: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
     refusals: dict[int, list[str]] = {}
-    for kind in (*_ALWAYS, *route.refusals):
+    named = (NotFound,) if route.path is not None else ()  # what can be called so by nobody is not there
+    for kind in (*_ALWAYS, *named, *route.refusals):
         refusals.setdefault(kind.status, []).append(kind.code)
     found: dict[str, Any] = {}
     if route.media != "application/json":
