@@ -1,4 +1,4 @@
-"""The build hook: brings the page's libraries into ``web/vendor``, and the page into the wheel.
+"""The build hook: brings the page's libraries into ``web/vendor``, the page and the systemd service into the wheel.
 
 Node is needed only when they are missing or older than the lock file. An npm on the PATH is used; without one, a Node
 from PyPI is asked for, for this build alone. An editable install goes on without the page when npm cannot be reached:
@@ -60,11 +60,12 @@ class PageHook(BuildHookInterface[Any]):
             return
         if self.target_name == "wheel" and version != "editable":
             build_data["force_include"] |= {str(web / name): f"mistudiod/static/{name}" for name in page_files(web)}
+            build_data["force_include"][str(Path(self.root, "systemd"))] = "mistudiod/systemd"
 
 
 def page_files(web: Path) -> list[str]:
     """What is served, relative to ``web``: no tests, no package.json, nothing of npm's."""
-    found = [web / "index.html", web / "icon.svg", web / "vendor" / LICENSES]
+    found = [web / "index.html", web / "login.html", web / "icon.svg", web / "vendor" / LICENSES]
     for pattern in ("*.js", "lib/*.js", "panels/*.js", "ui/*.js", "vendor/*.js", "vendor/*.css", "css/*.css"):
         found += [file for file in sorted(web.glob(pattern)) if not file.name.endswith(".test.js")]
     return [file.relative_to(web).as_posix() for file in found]

@@ -1,4 +1,4 @@
-"""``mistudiod serve | migrate | reindex | token | doctor``."""
+"""``mistudiod serve | migrate | reindex | restore | token | certificate | doctor``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import contextlib
 import json
 import logging
 import os
-import resource
-import signal
 import sys
-from collections.abc import AsyncIterator
-from logging.handlers import RotatingFileHandler
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mistudiod import __version__
+from mistudiod import __version__, journal
 from mistudiod.errors import StudioError
 from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS, Filter
@@ -27,14 +24,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mistudiod")
 EXIT_CONFIG = 78
-_FILES = 65_536  # open at once, if the system lets us
-_LOG_BYTES = 5_000_000  # then it is begun anew, and the old one kept beside it
 
 
 def main() -> int:
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
+        if journal.goes_there(sys.stderr, os.environ):
+            handler.setFormatter(journal.Lines())
         handler.addFilter(Filter(PROCESS))
     flags = {setting.name: getattr(options, setting.name, None) for setting in table()}
     try:
@@ -64,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", "run the daemon until SIGTERM")
     add("migrate", "bring the database up to date and leave")
     add("reindex", "rebuild the database's index of models, datasets, SAEs, features and jobs from their folders")
+    certificate = add("certificate", "show the certificate by which other machines know the studio")
+    certificate.add_argument("--renew", action="store_true", help="make a new one, and a new key")
+    restore = add("restore", "make an empty data folder of a backup; the studio must be down")
+    restore.add_argument("file", type=Path, nargs="?", help="what mistudio backup wrote, or one of the folder backups")
+    restore.add_argument("--database", action="store_true", help="only put its database in the place of the one there "
+                         "is; without FILE the newest copy of the folder backups")  # fmt: skip
     add("doctor", "say what is wrong here, and how to mend it").add_argument("--json", action="store_true")
     token = add("token", "make a token while the daemon is down; when it is up: mistudio token create")
     token.add_argument("name", help="what to call it, as the machine or program that will use it")
@@ -71,72 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def keep_log(data: Path) -> None:
-    """Have the log in the data folder too, unless it goes there already: the page shows its end."""
-    path = Paths(data).log
-    with contextlib.suppress(OSError):  # whoever claims the folder says what is wrong with it
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists() and os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat()):
-            return
-        kept = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        kept.addFilter(Filter(PROCESS))
-        logging.getLogger().addHandler(kept)
-
-
 async def serve(settings: Settings, _options: argparse.Namespace) -> int:
-    from aiohttp import web
+    from mistudiod import serving
 
-    from mistudiod import listen
-    from mistudiod.api.keys import PATHS
-    from mistudiod.app import make_app
-
-    keep_log(settings.data)
-    try:  # before anything else: a daemon that cannot be reached must not start a job
-        listener = listen.tcp(settings)
-    except OSError as error:
-        log.error(
-            "cannot listen on %s port %s: %s; another program has it, or choose one with MISTUDIO_PORT",
-            settings.listen, settings.port, error.strerror,
-        )  # fmt: skip
-        return EXIT_CONFIG
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # connections that say nothing must not use them all up
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _FILES)), hard))
-    # handler_cancellation: an event stream whose reader has gone must not wait for its next message to find out.
-    app = make_app(settings)
-    app_runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        shutdown_timeout=5.0,
-        access_log=None,
-        keepalive_timeout=30.0,
-        auto_decompress=False,
-    )  # fmt: skip
-    logging.getLogger("aiohttp.server").addFilter(_no_strangers_noise)
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    with contextlib.ExitStack() as sockets:
-        try:
-            await app_runner.setup()
-            if own := sockets.enter_context(listen.unix(app[PATHS].socket)):
-                await web.SockSite(app_runner, own).start()
-            await web.SockSite(app_runner, listener).start()
-            host, port = listener.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            log.info("miStudio %s is at http://%s:%s, data in %s", __version__, shown, port, settings.data)
-            await ended.wait()
-            log.info("stopping")
-        finally:
-            await app_runner.cleanup()
-    return 0
-
-
-def _no_strangers_noise(record: logging.LogRecord) -> bool:
-    """Anybody can send what is no HTTP; it is answered, and is no error of ours."""
-    from aiohttp.http_exceptions import BadHttpMessage
-
-    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
+    return await serving.serve(settings)
 
 
 async def migrate(settings: Settings, _options: argparse.Namespace) -> int:
@@ -162,6 +103,47 @@ async def reindex(settings: Settings, _options: argparse.Namespace) -> int:
     return 0
 
 
+async def restore(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod import put_back
+    from mistudiod.app import claim, locked
+
+    paths = Paths(settings.data)
+    if options.database:
+        with claim(paths):
+            source, aside = put_back.restore_database(options.file, paths, _told())
+        log.info(
+            "the database is that of %s; jobs and artifacts since are read from their folders at the start", source
+        )
+        log.info("what was there: %s", ", ".join(map(str, aside)) or "nothing")
+        return 0
+    if options.file is None:
+        raise SettingsError("name the backup: mistudiod restore FILE; or say --database for the newest copy's database")
+    with locked(paths):
+        found = put_back.restore(options.file, paths, _told())
+    log.info(
+        "%s has the %d files of the backup of %s, made on %s", settings.data, found.files, found.host, found.made_at
+    )
+    if found.stopped:
+        log.info("%d jobs had not come to their end and are stopped: mistudio job retry", found.stopped)
+    for line in found.missing:
+        log.info("not in the backup: %s", line)
+    log.info("secrets are never in a backup: set them again with mistudio secret set")
+    return 0
+
+
+def _told() -> Callable[[int, int], None]:
+    """Says each tenth of the way."""
+    said = 0
+
+    def told(done: int, total: int) -> None:
+        nonlocal said
+        if total and done * 10 // total > said:
+            said = done * 10 // total
+            log.info("%d %% of %.1f MB", said * 10, total / 1e6)
+
+    return told
+
+
 async def token(settings: Settings, options: argparse.Namespace) -> int:
     from mistudiod.tokens import Scope, Tokens
 
@@ -169,6 +151,26 @@ async def token(settings: Settings, options: argparse.Namespace) -> int:
         _, text = await Tokens(database).create(options.name, Scope(options.scope))
     log.info("this is the token; it is shown this once")
     sys.stdout.write(text + "\n")
+    return 0
+
+
+async def certificate(settings: Settings, options: argparse.Namespace) -> int:
+    from mistudiod import tls
+
+    pair = tls.pair(settings)
+    if options.renew:
+        pair.renew()
+        log.info(
+            "made anew; a daemon that runs takes it when it is started again, and devices then have to be paired again"
+        )
+    elif not pair.exists():
+        pair.renew()
+    names, ends = pair.about()
+    about = {
+        "certificate": str(pair.certificate), "fingerprint": pair.fingerprint(),
+        "names": ", ".join(names), "expires": ends.date().isoformat(),
+    }  # fmt: skip
+    sys.stdout.write("".join(f"{name:<15}{value}\n" for name, value in about.items()))
     return 0
 
 
@@ -195,10 +197,30 @@ async def _opened(settings: Settings) -> AsyncIterator[Database]:
             await database.close()
 
 
-_COMMANDS = {"serve": serve, "migrate": migrate, "reindex": reindex, "token": token, "doctor": doctor}
+_COMMANDS = {
+    "serve": serve,
+    "migrate": migrate,
+    "reindex": reindex,
+    "restore": restore,
+    "token": token,
+    "certificate": certificate,
+    "doctor": doctor,
+}
+
+
+def have_standard_files() -> None:
+    """Some who start programs close stdin, stdout and stderr: nothing else may get their numbers, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(number, True)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")  # noqa: SIM115 - for good
 
 
 def run() -> None:
+    have_standard_files()
     sys.exit(main())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import functools
 import os
@@ -16,10 +15,14 @@ from aiohttp import web
 from mistudiod import page, runner
 from mistudiod.abilities import Abilities
 from mistudiod.api import keys
+from mistudiod.api.caller import TRUST, trust_of
 from mistudiod.api.doors import allowed_hosts, doors
+from mistudiod.api.metrics import counting
 from mistudiod.api.refusals import refusals, safe_headers
 from mistudiod.api.route import Route
+from mistudiod.api.slowed import Slowed
 from mistudiod.api.table import ROUTES, add
+from mistudiod.backups import Backups
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -30,9 +33,12 @@ from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
+from mistudiod.listen import Reach
 from mistudiod.measurements import Measurements
+from mistudiod.meters import Meters
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
+from mistudiod.pairing import Pairings
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.preview import preview
@@ -42,13 +48,13 @@ from mistudiod.records import Records
 from mistudiod.scheduler import Scheduler
 from mistudiod.secret import Secrets
 from mistudiod.session import Sessions
-from mistudiod.settings import Settings, is_loopback
+from mistudiod.settings import Settings
 from mistudiod.sources import sweeping
 from mistudiod.specs import ProbeDevice
 from mistudiod.steerings import Steerings
 from mistudiod.store import Jobs
 from mistudiod.templates import Templates
-from mistudiod.tokens import Scope, Tokens
+from mistudiod.tokens import Tokens
 from mistudiod.trash import Trash
 from mistudiod.uploads import Uploads
 
@@ -57,8 +63,9 @@ _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
 
 def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.Application:
     """The daemon as an application. ``command`` starts a worker; tests give their own."""
-    shown = page.load()
-    app = web.Application(middlewares=[refusals(), doors(allowed_hosts(settings.listen, settings.allowed_hosts))])
+    shown, meters = page.load(), Meters()
+    hosts = allowed_hosts(settings.listen, settings.allowed_hosts)
+    app = web.Application(middlewares=[counting(meters), refusals(), doors(hosts)])
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
@@ -67,11 +74,14 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
     app[keys.TRASH] = Trash(database, paths)
     app[keys.CLEANING] = Cleaning(database, paths, app[keys.INDEX], app[keys.TRASH])
+    app[keys.BACKUPS] = Backups(paths, settings.backup_at, settings.backups_kept)
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
+    app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
+    app[TRUST], app[keys.REACH] = trust_of(settings), Reach()
     app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
-    app[keys.RECORDS], app[keys.MONITOR] = Records(database, paths), Monitor(paths.data)
+    app[keys.RECORDS], app[keys.MONITOR], app[keys.METERS] = Records(database, paths), Monitor(paths.data), meters
     app[keys.STORES] = OpenStores(paths)
     probe = functools.partial(preview, ProbeDevice(), paths, _PROBE_LIMIT_S, command)
     app[keys.ABILITIES] = Abilities(paths.data / "abilities.json", probe)
@@ -116,8 +126,9 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
 
 
 def page_routes(shown: page.Page) -> Iterator[Route]:
+    """Anybody may have them: they are the same everywhere, and a browser needs them to log in."""
     for path in shown.paths:
-        yield Route("GET", path, lambda asked: page.serve(asked.request), Scope.READ, "show_page", media="text/html")
+        yield Route("GET", path, lambda asked: page.serve(asked.request), None, "show_page", media="text/html")
 
 
 def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> None:
@@ -130,23 +141,35 @@ def _tell(app: web.Application, id: int, topic: str, data: dict[str, Any]) -> No
 
 @contextlib.contextmanager
 def claim(paths: Paths) -> Iterator[None]:
-    """Make the data folder ours alone. Raises StoreError when it cannot be used or another daemon has it."""
+    """Make the data folder ours alone, with its folders. Raises StoreError when it cannot be used."""
+    with locked(paths):
+        if paths.restoring.exists():
+            raise StoreError(
+                f"a backup was being restored into {paths.data} and that was cut short: "
+                f"run mistudiod restore FILE --data {paths.data} again"
+            )
+        try:
+            for folder in (*map(paths.folder, NOUNS), paths.data / "runs", paths.uploads, paths.incoming):
+                folder.mkdir(exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"in the data folder {paths.data} {error.filename} is no folder: move it away") from error
+        yield
+
+
+@contextlib.contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Nobody else has the data folder. Raises StoreError when it cannot be used or another daemon has it."""
     try:
         paths.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # texts and logs are their owner's
         lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"the data folder {paths.data} cannot be used: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in (*map(paths.folder, NOUNS), paths.data / "runs", paths.uploads, paths.incoming):
-            folder.mkdir(exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise StoreError(f"another daemon uses the data folder {paths.data}; stop it, or choose another") from None
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            raise StoreError(f"in the data folder {paths.data} {error.filename} is no folder: move it away") from error
-        raise
+        yield
     finally:
         os.close(lock)
 
@@ -159,15 +182,10 @@ async def _environment(app: web.Application) -> AsyncIterator[None]:
 
 async def _storage(app: web.Application) -> AsyncIterator[None]:
     with claim(app[keys.PATHS]):
-        database, settings = app[keys.DATABASE], app[keys.SETTINGS]
+        database = app[keys.DATABASE]
         await database.open()
         try:
             app[keys.BUS].newest = database.newest_event
-            if not is_loopback(settings.listen) and not any(not one.expired for one in await app[keys.TOKENS].all()):
-                raise StoreError(
-                    f"to listen on {settings.listen} the studio needs a token, and it has none: "
-                    "make one with mistudiod token NAME, or listen on 127.0.0.1"
-                )
             yield
         finally:
             await app[keys.TOKENS].close()
@@ -176,7 +194,7 @@ async def _storage(app: web.Application) -> AsyncIterator[None]:
 
 async def _recording(app: web.Application) -> AsyncIterator[None]:
     records = app[keys.RECORDS]
-    async with _running(records.run()):
+    async with running(records.run()):
         yield
     await records.flush()
 
@@ -196,19 +214,23 @@ async def _scheduling(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async with _running(sweeping(app[keys.UPLOADS], app[keys.JOBS])), _running(app[keys.TRASH].sweeping()):
+    async with (
+        running(sweeping(app[keys.UPLOADS], app[keys.JOBS])),
+        running(app[keys.TRASH].sweeping()),
+        running(app[keys.BACKUPS].run()),
+    ):
         yield
 
 
 async def _monitoring(app: web.Application) -> AsyncIterator[None]:
     bus = app[keys.BUS]
     watching = app[keys.MONITOR].run(lambda sample: bus.reading("system", dict(sample)))
-    async with _running(watching), _running(bus.ping()):
+    async with running(watching), running(bus.ping()), running(app[keys.METERS].watch_loop()):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Beside the block, and no longer than it."""
     task = asyncio.create_task(work)
     try:

@@ -16,6 +16,7 @@ from mistudiod.database import Database
 from mistudiod.disk import bytes_of
 from mistudiod.index import Index, read_object
 from mistudiod.jobs import ENDED, State
+from mistudiod.kept_backups import backups_in
 from mistudiod.moving import FORMATS
 from mistudiod.paths import PARTIAL, Paths, delete_tree, set_aside
 from mistudiod.statements import marks, values
@@ -32,7 +33,7 @@ LOST: dict[What, str] = {
     "activations": "activations that were kept for later trainings, which then run the model again",
     "maxima": "largest activations for steering: found again when they are needed, unless an extraction has them",
     "logs": "what the workers of jobs said that ended over 30 days ago; their records and metrics stay",
-    "backups": "copies of the database from before it was brought up to date; the newest one stays",
+    "backups": "older backups, and copies of the database from before it was brought up to date; the newest stay",
 }
 LOGS_KEPT = timedelta(days=30)
 Clock = Callable[[], datetime]
@@ -100,7 +101,7 @@ class Cleaning:
             "activations": lambda: _activations(db, self._paths),
             "maxima": lambda: (self._paths.data / "steering").glob("*.json"),
             "logs": lambda: _logs(db, self._paths, self._clock()),
-            "backups": lambda: iter(sorted(self._paths.backups.glob("*.db"))[:-1]),
+            "backups": lambda: _backups(self._paths.backups),
         }
         return [
             one if isinstance(one, Thing) else Thing(group, one)
@@ -197,6 +198,11 @@ def _activations(db: sqlite3.Connection, paths: Paths) -> Iterator[Path]:
         hook = belongs_to.get("hook") if isinstance(belongs_to, dict) else None
         if folder.is_dir() and not folder.name.startswith(PARTIAL) and (not hooks or hook not in {None, *hooks}):
             yield folder
+
+
+def _backups(folder: Path) -> Iterator[Path]:
+    yield from backups_in(folder)[:-1]
+    yield from sorted(folder.glob("*.db"))[:-1]
 
 
 def _logs(db: sqlite3.Connection, paths: Paths, at: datetime) -> Iterator[Path]:

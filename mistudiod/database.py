@@ -8,10 +8,12 @@ sees two writers (the WAL-reset bug of SQLite before 3.51.3 needs them).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +22,15 @@ from typing import Any, TypeVar
 from mistudiod import schema
 from mistudiod.errors import StoreError
 from mistudiod.jobs import now
+from mistudiod.kept_backups import newest_copy
+from mistudiod.meters import WRITE_S, Histogram
+from mistudiod.paths import PARTIAL, sync
 
 T = TypeVar("T")
 log = logging.getLogger("mistudiod.database")
 _READERS = 2
+_LOOK_AGAIN_MS = 500  # while another program writes
+_INTERRUPT_AGAIN_S = 0.1  # there is more than one statement in a migration
 KEPT_EVENTS = 8192
 _PRAGMAS = (
     "pragma journal_mode = wal",
@@ -56,22 +63,43 @@ class Database:
         self.path, self.backups = path, backups
         self.told: Told | None = None
         self.newest_event = 0
+        self.writes = Histogram(WRITE_S)  # seconds from asking for one until it is committed
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="db-write")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="db-read")
         self._local = threading.local()
+        self._given_up = threading.Event()
         self._connections: list[sqlite3.Connection] = []
 
     async def open(self) -> None:
-        """Raises StoreError when the file is damaged or newer than this program."""
+        """Raises StoreError when the file is damaged or newer than this program.
+
+        When it is cancelled, a migration that is under way is taken back.
+        """
         self._loop = asyncio.get_running_loop()
-        await self._loop.run_in_executor(self._writer, self._open)
+        opening = self._loop.run_in_executor(self._writer, self._open)
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await self._give_up(opening)
+            raise
 
     async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        began = time.perf_counter()
         future = asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, function)
+        future.add_done_callback(lambda _: self.writes.add(time.perf_counter() - began))
         return await asyncio.shield(future)
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._query, function)
+
+    async def ping(self) -> None:
+        """Have the writer begin a transaction and end it. Raises StoreError when the database refuses."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, lambda _: None)
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and of its write-ahead log."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        return self.path.stat().st_size, wal.stat().st_size if wal.exists() else 0
 
     async def close(self) -> None:
         await asyncio.to_thread(self._readers.shutdown)
@@ -80,7 +108,17 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._writer, lambda: self._connection.close())
         self._writer.shutdown()
 
+    async def _give_up(self, opening: asyncio.Future[None]) -> None:
+        self._given_up.set()
+        while not opening.done():
+            with contextlib.suppress(AttributeError, sqlite3.ProgrammingError):  # it is not there yet, or closed again
+                self._connection.interrupt()
+            await asyncio.wait({opening}, timeout=_INTERRUPT_AGAIN_S)
+        if opening.exception() is None:
+            await self.close()
+
     def _open(self) -> None:
+        lost = not self.path.exists() and newest_copy(self.backups) is not None
         try:
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             try:
@@ -89,13 +127,23 @@ class Database:
                 self._connection.close()
                 raise
         except sqlite3.Error as error:
-            raise StoreError(
-                f"the database {self.path} cannot be used ({error}); put back the newest copy from {self.backups}, "
-                "or move the file away and run: mistudiod reindex"
-            ) from error
+            raise StoreError(f"the database {self.path} cannot be used ({error}); {self._instead()}") from error
+        if lost:
+            log.warning("the database %s was gone: jobs and artifacts are read from their folders; labels, marks and "
+                        "what was steered are not among them; %s", self.path, self._instead())  # fmt: skip
+
+    def _instead(self) -> str:
+        """What can be done when the database is damaged or lost."""
+        copy = newest_copy(self.backups)
+        if copy is None:
+            return f"there is no copy in {self.backups}: move the file away and run mistudiod reindex, without labels"
+        return (
+            f"the newest copy is {copy}: stop the studio and run mistudiod restore --database --data {self.path.parent}"
+        )
 
     def _look_over(self) -> None:
         self._connection.row_factory = sqlite3.Row
+        self._wait_for_others()
         for pragma in _PRAGMAS:
             self._connection.execute(pragma)
         problem = self._connection.execute("pragma quick_check(1)").fetchone()[0]
@@ -104,6 +152,23 @@ class Database:
         self._migrate()
         found = self._connection.execute("select seq from sqlite_sequence where name = 'events'").fetchone()
         self.newest_event = found[0] if found else 0
+
+    def _wait_for_others(self) -> None:
+        """Until no other program writes, however long it takes: a person's sqlite3, a copy that is being made."""
+        self._connection.execute(f"pragma busy_timeout = {_LOOK_AGAIN_MS}")
+        said = False
+        while not self._given_up.is_set():
+            try:
+                self._connection.execute("begin immediate")
+                self._connection.execute("rollback")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+            if not said:
+                log.warning("another program writes to the database %s; waiting until it is done", self.path)
+            said = True
+        raise StoreError(f"the database {self.path} was not opened: the studio is to stop")
 
     def _migrate(self) -> None:
         applied, known = schema.applied(self._connection), schema.known()
@@ -114,11 +179,28 @@ class Database:
             )
         if not known - applied:
             return
-        if applied:
-            self.backups.mkdir(exist_ok=True)
-            copy = self.backups / f"mistudio-{now().replace(':', '')}.db"
-            self._connection.execute("vacuum into ?", (str(copy),))
-        schema.migrate(self._connection)
+        try:
+            if applied:
+                self._copy()
+            schema.migrate(self._connection)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the database {self.path} cannot be brought up to date ({error}); nothing in it was changed: mend "
+                "that and start again, or go on with the version before"
+            ) from error
+
+    def _copy(self) -> None:
+        """Into the folder of backups; what is there under its name is whole."""
+        self.backups.mkdir(exist_ok=True)
+        copy = self.backups / f"mistudio-{now().replace(':', '')}.db"
+        partial = copy.with_name(f"{PARTIAL}{copy.name}")
+        try:
+            self._connection.execute("vacuum into ?", (str(partial),))
+            sync(partial)
+            partial.rename(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync(self.backups)
 
     def _transaction(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:

@@ -100,6 +100,16 @@ class TooMany(StudioError):
     status, code = 429, "too_many"
 
 
+class TooOften(StudioError):
+    """Whoever asks has been wrong too often, and has to wait ``retry_after_s`` seconds."""
+
+    status, code = 429, "too_often"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class StoreError(StudioError):
     """The database cannot be used: too new, damaged, or the disk is full."""
 

@@ -84,7 +84,7 @@ def load() -> Page:
 def load_from(folder: Path) -> Page:
     files = {f"/{file.relative_to(folder).as_posix()}": file for file in _served(folder)}
     try:
-        files = {"/": folder / "index.html", **files}
+        files = {"/": folder / "index.html", "/login": folder / "login.html", **files}
         page = Page(files, {path: _content(file) for path, file in files.items()})
     except FileNotFoundError:
         return _without(folder)

@@ -35,6 +35,16 @@ class Paths:
         return self.data / "backups"
 
     @property
+    def restoring(self) -> Path:
+        """What of a backup is not at its place yet; there only while one is restored, or when that was cut short."""
+        return self.data / f"{PARTIAL}restoring"
+
+    @property
+    def incomplete(self) -> Path:
+        """Of artifacts that were in a backup without their large files, what there was; nothing reads it."""
+        return self.data / "incomplete"
+
+    @property
     def lock(self) -> Path:
         return self.data / "mistudiod.lock"
 
@@ -42,6 +52,11 @@ class Paths:
     def settings(self) -> Path:
         """Those that a person changes while the studio runs."""
         return self.data / "settings.json"
+
+    @property
+    def tls(self) -> Path:
+        """The certificate that the studio has made for itself, and its key."""
+        return self.data / "tls"
 
     @property
     def log(self) -> Path:

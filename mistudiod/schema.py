@@ -175,7 +175,10 @@ def applied(connection: sqlite3.Connection) -> set[str]:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    migrations.apply(_wrap(connection))
+    """All of them or, whatever comes between, none: an older version can go on with what it wrote."""
+    database = _wrap(connection)
+    with database.atomic():
+        migrations.apply(database)
 
 
 def _wrap(connection: sqlite3.Connection) -> Database:

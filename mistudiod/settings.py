@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mistudiod import endpoints as known_endpoints
-from mistudiod import keep_alive
+from mistudiod import keep_alive, kept_backups, proxies
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,9 +24,11 @@ else:
     import tomli as tomllib
 
 PREFIX = "MISTUDIO_"
+LAN = "lan"  # to listen on every address of this machine
 # Variables with our prefix that other parts read: the client, and the daemon's own line to its worker.
 _OTHERS = frozenset(
-    f"{PREFIX}{name}" for name in ("HOST", "TOKEN", "CONTEXT", "CONFIG", "EVENTS_FD", "SECRETS_FD", "DAEMON_PID")
+    f"{PREFIX}{name}"
+    for name in ("HOST", "TOKEN", "CONTEXT", "CONFIG", "FINGERPRINT", "EVENTS_FD", "SECRETS_FD", "DAEMON_PID")
 )
 
 
@@ -63,8 +65,20 @@ class Settings:
         _default_data, "folder of the database, models, datasets, SAEs and runs; a service has /var/lib/mistudio"
     )
     port: int = _setting(6478, "TCP port of the API and the page; 0 takes a free one")
-    listen: str = _setting("127.0.0.1", "address to listen on")
+    listen: str = _setting(
+        "127.0.0.1", "address to listen on; lan: every one of this machine. What others can reach speaks TLS only"
+    )
+    tls_certificate: str = _setting("", "file of a certificate (PEM) in the place of the one that the studio makes")
+    tls_key: str = _setting("", "file of its key (PEM), without a password")
+    allow_public: bool = _setting(
+        False, "let machines of the internet in, with their tokens; else those of the local network alone"
+    )
     allowed_hosts: str = _setting("", "more host names, separated by commas, by which the daemon may be called")
+    trusted_proxies: str = _setting(
+        "",
+        "addresses and networks, separated by commas, of proxies whose X-Forwarded-For, -Host and -Proto are heeded; "
+        "unix: one on the UNIX socket",
+    )
     allowed_paths: str = _setting("", "folders, separated by commas, of which people elsewhere may name files to read")
     upload_limit_bytes: int = _setting(50_000_000_000, "bytes that one upload may hold")
     offline: bool = _setting(
@@ -93,6 +107,8 @@ class Settings:
     )
     session_grace_s: float = _setting(30.0, "seconds a session has to finish what it writes when a job needs the GPU")
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
+    backup_at: str = _setting("03:30", "local time at which a backup is made each night into the data folder, or off")
+    backups_kept: int = _setting(7, "nightly backups that stay, the newest")
     given: Mapping[str, Given] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -200,6 +216,8 @@ def check(name: str, value: object, where: str) -> Any:
 
 
 _PARSED: dict[str, Callable[[str], object]] = {
+    "trusted_proxies": proxies.parse,
+    "backup_at": kept_backups.parse_time,
     "endpoints": known_endpoints.parse,
     "neuronpedia_url": known_endpoints.neuronpedia,
     "label_endpoint": known_endpoints.check_name,

@@ -252,10 +252,23 @@ class Jobs:
 
         return await self._database.read(select)
 
+    async def at_work(self) -> list[Job]:
+        """The jobs that have a worker, those of the GPU first."""
+        query = f"select id from jobs where state in ({marks(LIVE)}) order by lane = 'gpu' desc, id"
+        return await self._database.read(
+            lambda db: [job_row(db, row["id"]) for row in db.execute(query, values(LIVE)).fetchall()]
+        )
+
     async def in_state(self, state: State) -> list[int]:
         return await self._database.read(
             lambda db: [r["id"] for r in db.execute("select id from jobs where state = ?", (state.value,)).fetchall()]
         )
+
+    async def counts(self) -> dict[tuple[str, str, str], int]:
+        """How many jobs there are, by lane, kind and state."""
+        query = "select lane, kind, state, count(*) from jobs group by 1, 2, 3"
+        rows = await self._database.read(lambda db: db.execute(query).fetchall())
+        return {(lane, kind, state): count for lane, kind, state, count in rows}
 
     async def record(
         self,

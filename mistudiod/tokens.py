@@ -6,6 +6,7 @@ A token has 256 random bits, so a plain hash keeps it, and nobody can guess one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -27,6 +28,7 @@ log = logging.getLogger("mistudiod.tokens")
 MAX_EXPIRES_IN_S = 10 * 366 * 86_400
 _TEXT = re.compile(r"mis_([1-9][0-9]{0,17})_[A-Za-z0-9_-]{43}", re.ASCII)
 _USE_NOTED_EVERY_S = 60.0
+_EXPIRY_SEEN_AFTER_S = 2.0  # the clock may be set meanwhile, so it is looked at
 
 
 class Scope(str, Enum):
@@ -78,6 +80,7 @@ class Tokens:
         self._database = database
         self._copy: dict[int, tuple[Token, str]] | None = None  # with its hash
         self._changing = asyncio.Lock()
+        self._gone: dict[int, asyncio.Event] = {}  # of those for whose end somebody waits
         self._noted: dict[int, float] = {}
         self._noting: set[asyncio.Task[None]] = set()
 
@@ -123,6 +126,19 @@ class Tokens:
                 copy[id] = known  # it is still there, and must be seen to be
                 raise
         self._noted.pop(id, None)
+        if id in self._gone:
+            self._gone.pop(id).set()
+
+    async def until_over(self, token: Token) -> None:
+        """Until the token is revoked, or has expired for a few seconds at most."""
+        copy = await self._loaded()
+        if token.id not in copy:
+            return
+        gone = self._gone.setdefault(token.id, asyncio.Event())
+        look_after_s = None if token.expires_at is None else _EXPIRY_SEEN_AFTER_S
+        while not (gone.is_set() or token.expired):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(gone.wait(), look_after_s)
 
     async def check(self, text: str) -> Token | None:
         """The token of that text; None when there is none, or it has expired."""

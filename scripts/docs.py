@@ -38,8 +38,8 @@ def settings() -> Iterator[str]:
         shown = f"`{default}`" if default else "none"
         yield f"| `{name}` | `{flag}` | `{variable}` | {shown} | {setting.metadata['help']} |"
     yield (
-        "\nThe client has settings of its own: `MISTUDIO_HOST`, `MISTUDIO_CONTEXT` and `MISTUDIO_TOKEN`; the daemon ignores"
-        "\nthem. See [the command line](cli.md)."
+        "\nThe client has settings of its own: `MISTUDIO_HOST`, `MISTUDIO_FINGERPRINT`, `MISTUDIO_CONTEXT` and `MISTUDIO_TOKEN`;"
+        "\nthe daemon ignores them. See [the command line](cli.md)."
     )
 
 

@@ -22,6 +22,7 @@ class Served:
     url: str
     data: Path
     environ: dict[str, str]  # for whoever talks to it
+    pid: int
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def served(home: Path, hub: Hub, **more: str) -> Iterator[Served]:
         raise AssertionError(log.read_text())
     url = match[1]
     try:
-        yield Served(url, data, environ | {"MISTUDIO_HOST": url})
+        yield Served(url, data, environ | {"MISTUDIO_HOST": url}, process.pid)
     finally:
         process.terminate()
         process.wait(30)

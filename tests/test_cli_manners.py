@@ -26,7 +26,9 @@ Run = Callable[..., Result]
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A studio with one of everything."""
-    with running(tmp_path_factory.mktemp("studio") / "data", "telling_worker.py") as url:
+    with running(
+        tmp_path_factory.mktemp("studio") / "data", "telling_worker.py", environ={"HF_HUB_OFFLINE": "1"}
+    ) as url:
         with Client(url) as client:
             client.add_model("builtin:pico", "pico")
             client.add_dataset("builtin:python", "python")

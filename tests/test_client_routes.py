@@ -39,7 +39,8 @@ def test_client_and_studio_have_the_same_routes(document: dict[str, Any]) -> Non
         for method in operations
         if path.startswith("/api/") and method in ("get", "post", "put", "patch", "delete")
     }
-    assert client == studio
+    for_browsers = {("GET", "/api/login"), ("POST", "/api/login"), ("POST", "/api/logout")}
+    assert client == studio - for_browsers and for_browsers < studio
 
 
 @pytest.mark.parametrize("name", ROUTES)

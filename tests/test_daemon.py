@@ -49,7 +49,7 @@ class Daemon:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said.append(line)
-            if "is at http://" in line:
+            if " is at http" in line:
                 self.url = line.split(" is at ")[1].split(",")[0]
                 return self
         raise AssertionError("".join(self.said))
@@ -114,6 +114,24 @@ def test_the_daemon_loads_neither_torch_nor_numpy(tmp_path: Path) -> None:
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_daemon_without_stdin_stdout_and_stderr_works_and_its_data_holds_no_log(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    serve = [sys.executable, "-c", SERVE, "--data", str(data), "--port", "0", "serve"]
+    daemon = Daemon.__new__(Daemon)
+    daemon.data, daemon.said = data, []
+    daemon.process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *serve])
+    try:
+        end = time.monotonic() + 20
+        while not (log := data / "mistudiod.log").exists() or " is at " not in log.read_text():
+            assert time.monotonic() < end and daemon.process.poll() is None
+            time.sleep(0.05)
+        daemon.url = log.read_text().split(" is at ")[1].split(",")[0]
+        assert daemon.until(daemon.call("/api/jobs", {"spec": dataset("ok")})["id"], "done")
+        assert {os.readlink(f"/proc/{daemon.process.pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+    finally:
+        assert daemon.end() == 0
 
 
 def test_a_taken_port_is_one_sentence(start: Any) -> None:

@@ -29,7 +29,13 @@ from mistudiod.settings import Settings
 
 REPO = Path(__file__).parent.parent
 NAMES = ["python", "mistudio", "packages", "torch", "data folder", "file system", "disk space", "disk speed", "sqlite",
-         "database", "port", "access", "memory", "clock", "settings"]  # fmt: skip
+         "database", "port", "access", "hub", "memory", "open files", "clock", "settings"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody outside is asked: nothing listens on port 1."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
 
 
 def subject(data: Path, root: Path = Path("/"), **settings: object) -> Subject:

@@ -31,6 +31,7 @@ OPERATIONS = [
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 ]
+GUARDED = [one for one in OPERATIONS if one[2]["x-scope"] != "none"]
 NAMES = [operation["operationId"] for _, _, operation in OPERATIONS]
 FILLED = {"id": "1", "ref": "x", "index": "1", "row": "1", "name": "hf", "file": "cfg.json"}
 ONLY_ASK = (
@@ -41,6 +42,9 @@ ONLY_ASK = (
 )  # they change nothing; what they ask about is too large for a URL
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # one studio for all
 every_operation = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
+every_guarded_operation = pytest.mark.parametrize(
+    ("method", "path", "operation"), GUARDED, ids=[operation["operationId"] for _, _, operation in GUARDED]
+)
 
 
 def url(path: str, operation: dict[str, Any]) -> str:
@@ -106,7 +110,7 @@ def code(answer: tuple[int, Any]) -> tuple[int, str]:
     return status, body["error"]["code"]
 
 
-@every_operation
+@every_guarded_operation
 async def test_without_a_good_token_nothing_is_answered(lan: Lan, method: str, path: str, operation: Any) -> None:
     made_up = f"mis_1_{'A' * 43}"
     for token in (None, "", "x", made_up, lan.tokens["revoked"], lan.tokens["expired"], lan.tokens["admin"][:-1]):
@@ -116,7 +120,7 @@ async def test_without_a_good_token_nothing_is_answered(lan: Lan, method: str, p
         assert code(answer) == (401, "unauthorized"), header
 
 
-@every_operation
+@every_guarded_operation
 async def test_a_token_of_too_small_a_scope_is_refused(lan: Lan, method: str, path: str, operation: Any) -> None:
     needed = Scope(operation["x-scope"])
     asks = method == "GET" or operation["operationId"] in ONLY_ASK
@@ -215,9 +219,14 @@ async def test_the_safe_headers_are_on_every_answer(lan: Lan, method: str, path:
             assert (answer.status == 401) == (answer.headers.get("WWW-Authenticate") == "Bearer")
 
 
+async def test_only_what_lets_somebody_in_or_out_needs_no_token() -> None:
+    free = {(method, path) for method, path, operation in OPERATIONS if operation["x-scope"] == "none"}
+    assert free == {("POST", "/api/pair"), ("POST", "/api/login"), ("POST", "/api/logout")}
+
+
 async def test_what_is_no_route_is_behind_the_same_doors(lan: Lan) -> None:
-    for method, path in (("GET", "/"), ("GET", "/main.js"), ("GET", "/nothing"), ("OPTIONS", "/api/jobs"),
-                         ("PUT", "/api/jobs"), ("GET", "/api/"), ("HEAD", "/api/status")):  # fmt: skip
+    for method, path in (("GET", "/nothing"), ("OPTIONS", "/"), ("OPTIONS", "/api/jobs"), ("PUT", "/api/jobs"),
+                         ("GET", "/api/"), ("HEAD", "/api/status"), ("POST", "/main.js")):  # fmt: skip
         async with lan.session.request(method, lan.server.make_url(path)) as answer:
             assert answer.status == 401, (method, path)
     assert code(await lan.ask("PUT", "/api/jobs", lan.tokens["admin"])) == (405, "method")
@@ -265,13 +274,20 @@ async def test_a_stream_ends_when_its_token_is_revoked(lan: Lan) -> None:
     assert b"event:" not in rest
 
 
-async def test_beyond_loopback_the_studio_does_not_start_without_a_token(tmp_path: Path) -> None:
-    from mistudiod.errors import StoreError
+async def test_the_files_of_the_page_are_everybodys_and_say_nothing_of_the_studio(lan: Lan) -> None:
+    for path in ("/", "/main.js"):
+        async with lan.session.get(lan.server.make_url(path)) as answer:
+            assert answer.status == 200 and str(lan.data) not in await answer.text()
 
-    app = make_app(Settings(data=tmp_path, listen="0.0.0.0"), FAKE_WORKER)
-    with pytest.raises(StoreError, match="mistudiod token"):
-        await TestServer(app).start_server()
-    assert keys.BUS in app
+
+async def test_beyond_loopback_a_studio_without_a_token_lets_nobody_in(tmp_path: Path) -> None:
+    server = TestServer(make_app(Settings(data=tmp_path, listen="0.0.0.0"), FAKE_WORKER))
+    await server.start_server()
+    async with ClientSession() as session:
+        for path in ("/api/status", "/api/tokens", "/api/events"):
+            async with session.get(server.make_url(path)) as answer:
+                assert answer.status == 401, path
+    await server.close()
 
 
 async def raw(studio: Studio, request: bytes) -> bytes:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +35,8 @@ from mistudiod.events import (
     to_line,
 )
 from mistudiod.paths import Paths
-from mistudiod.worker.link import Asked, Link
+from mistudiod.worker import __main__ as worker
+from mistudiod.worker.link import EXIT_YIELDED, Asked, Link
 
 WINDOW = Window(value=1.5, before="im", token="port", after=" os\n")
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -205,3 +210,24 @@ def test_any_number_of_labels_is_said_in_lines_that_are_taken(tmp_path: Path, te
 def test_a_worker_reads_what_it_is_given(tmp_path: Path) -> None:
     (tmp_path / "given.json").write_text('{"extraction": "3", "features": []}')
     assert Link(tmp_path, Paths(tmp_path)).given() == {"extraction": "3", "features": []}
+
+
+def test_a_worker_that_nobody_hears_any_more_leaves_as_at_the_end_of_its_lifeline() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    program = (
+        "from pathlib import Path; from mistudiod.paths import Paths; from mistudiod.worker.link import Link; "
+        f"Link(Path('.'), Paths(Path('.')), {write}).result({{}})"
+    )
+    left = subprocess.run([sys.executable, "-c", program], pass_fds=(write,))
+    os.close(write)
+    assert left.returncode == EXIT_YIELDED
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_worker_that_may_not_write_says_where_and_what_to_do(number: int) -> None:
+    refused = OSError(number, os.strerror(number), "/data/tokens/.partial-t-1")
+    code, exit_code = worker._classify(refused)
+    assert (code, exit_code) == ("not_writable", 70)
+    said = worker._sentence(code, refused)
+    assert "/data/tokens/.partial-t-1" in said and os.strerror(number) in said and said.endswith("retry the job")

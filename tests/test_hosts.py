@@ -13,6 +13,13 @@ async def test_on_loopback_no_token_is_needed_but_a_wrong_one_is_refused(studio:
     assert (await studio.call("GET", "/api/status", headers={"Authorization": "Bearer mis_1_x"}))[0] == 401
 
 
+async def test_on_this_machine_a_cookie_is_not_read(studio: Studio) -> None:
+    """Nobody is shut out by a log-in that has ended where none is needed."""
+    cookie = {"Cookie": f"mistudio-{studio.server.port}=mis_1_{'A' * 43}"}
+    status, login = await studio.call("GET", "/api/login", headers=cookie)
+    assert status == 200 and login == {"scope": "admin", "token": None, "browser": False}
+
+
 async def raw(studio: Studio, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", studio.server.port)
     writer.write(request)

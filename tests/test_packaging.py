@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-INPUTS = ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "hatch_build.py", "mistudiod", "client", "web")
+INPUTS = (
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    ".gitignore",
+    "hatch_build.py",
+    "mistudiod",
+    "client",
+    "web",
+    "systemd",
+)
 LIBRARIES = {
     "preact.js",
     "preact-hooks.js",
@@ -81,9 +91,19 @@ def test_a_wheel_has_the_page_and_nothing_else_of_the_web_folder(checkout: Path)
     web = ROOT / "web"
     ours = {file.relative_to(web).as_posix() for file in web.rglob("*.*") if file.suffix in (".js", ".css", ".svg")}
     ours = {name for name in ours if not name.startswith("node_modules/") and not name.endswith(".test.js")}
-    assert inside == ours | {"index.html", "vendor/LICENSES.txt"}
+    assert inside == ours | {"index.html", "login.html", "vendor/LICENSES.txt"}
     assert {name.removeprefix("vendor/") for name in inside if name.startswith("vendor/")} == LIBRARIES
     assert not [name for name in names if name.startswith(("web/", "tests/")) or "package" in name]
+
+
+@needs_vendor
+def test_a_wheel_has_the_files_of_the_service(checkout: Path) -> None:
+    assert build(checkout, "wheel").returncode == 0
+    with zipfile.ZipFile(the(checkout / "dist", "*.whl")) as wheel:
+        packed = [name for name in wheel.namelist() if name.startswith("mistudiod/systemd/")]
+        inside = {name.removeprefix("mistudiod/systemd/"): wheel.read(name) for name in packed}
+    ours = [file for file in (ROOT / "systemd").rglob("*") if file.is_file()]
+    assert inside == {file.relative_to(ROOT / "systemd").as_posix(): file.read_bytes() for file in ours}
 
 
 @needs_vendor

@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     top = tmp_path / "web"
     for name in ("vendor", "lib", "node_modules/preact"):
         (top / name).mkdir(parents=True)
+    (top / "login.html").write_text("<!doctype html>")
     imports = '{"imports": {"preact": "/vendor/preact.js"}}'
     (top / "index.html").write_text(f'<!doctype html><script type="importmap">{imports}</script>')
     for name in ("main.js", "lib/a.js", "lib/a.test.js", "vendor/preact.js", "node_modules/preact/x.js"):
@@ -47,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_only_what_belongs_to_the_page_is_listed(folder: Path) -> None:
-    assert set(page.load_from(folder).paths) == {"/", "/main.js", "/lib/a.js", "/vendor/preact.js"}
+    assert set(page.load_from(folder).paths) == {"/", "/login", "/main.js", "/lib/a.js", "/vendor/preact.js"}
 
 
 def test_the_policy_lets_in_the_one_inline_script_and_nothing_else(folder: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_file_that_is_edited_is_served_anew_and_one_that_vanishes_as_it_was(fo
     assert found.read("/main.js") == after
 
 
-@pytest.mark.parametrize("missing", ["vendor/preact.js", "index.html"])
+@pytest.mark.parametrize("missing", ["vendor/preact.js", "index.html", "login.html"])
 def test_a_page_that_is_not_built_says_how_to_build_it(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
     found = page.load_from(folder)
@@ -88,7 +89,7 @@ def test_what_is_not_listed_cannot_be_read(folder: Path) -> None:
 
 @needs_vendor
 async def test_the_page_and_all_that_it_imports_are_served(studio: Studio) -> None:
-    asked, seen = ["/"], set()
+    asked, seen = ["/", "/login"], set()
     while asked:
         path = asked.pop()
         seen.add(path)
@@ -97,7 +98,7 @@ async def test_the_page_and_all_that_it_imports_are_served(studio: Studio) -> No
             text = await response.text()
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Content-Security-Policy"] == page.load().csp
-        if path.endswith((".js", "/")):
+        if path.endswith((".js", "/", "/login")):
             named = re.findall(r'(?:from ?|import ?|src=|href=|: )"([./][^"]*)"', text)
             asked += {resolved(path, one) for one in named} - seen
     assert len(seen) > 20
@@ -156,11 +157,15 @@ def test_all_of_it_with_every_panel_visited_is_light() -> None:
 @needs_vendor
 def test_what_the_page_names_is_there() -> None:
     """A module that is announced and missing would only be asked for in vain."""
-    named = re.findall(r'(?:href|src)="(/[^"]+)"', (WEB / "index.html").read_text())
+    named = [
+        one
+        for page in ("index", "login")
+        for one in re.findall(r'(?:href|src)="(/[^"]+)"', (WEB / f"{page}.html").read_text())
+    ]
     assert len(named) > 10 and [path for path in named if not (WEB / path[1:]).is_file()] == []
 
 
-@pytest.mark.parametrize("file", [*SOURCES, WEB / "index.html"], ids=lambda file: str(file.relative_to(WEB)))
+@pytest.mark.parametrize("file", [*SOURCES, *WEB.glob("*.html")], ids=lambda file: str(file.relative_to(WEB)))
 def test_it_asks_nobody_else_and_takes_no_text_for_markup(file: Path) -> None:
     text = file.read_text()
     assert not re.search(r"(https?:)?//[\w-]+\.[\w.-]+/", text)

@@ -19,12 +19,12 @@ from studio import ROOT, running
 from test_labels_jobs import Shop
 
 from mistudiod import settings
-from mistudiod.__main__ import keep_log
 from mistudiod.api.keys import GIVING, KEPT, PATHS
 from mistudiod.api.settings import SettingsChange
 from mistudiod.errors import Conflict, Invalid
 from mistudiod.kept_settings import LIVE, KeptSettings
 from mistudiod.redact import PROCESS
+from mistudiod.serving import keep_log
 from mistudiod.settings import Settings, SettingsError
 
 SECRET = "sk-canary-0123456789abcdef0123456789"
@@ -238,7 +238,7 @@ def test_the_daemon_writes_its_log_into_the_data_folder(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_in_the_data_folder_already_is_not_written_twice(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from mistudiod.__main__ import keep_log; keep_log(Path({str(tmp_path)!r}))"
+    code = f"from pathlib import Path; from mistudiod.serving import keep_log; keep_log(Path({str(tmp_path)!r}))"
     code += "; import logging; print(len(logging.getLogger().handlers))"
     with open(tmp_path / "mistudiod.log", "w") as log:
         environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientError, ClientResponse
 from conftest import Studio, put_artifact, train
 from steered_runs import SHA, found
 
@@ -184,6 +184,30 @@ async def test_hanging_up_stops_the_writing_at_the_next_token_and_keeps_nothing(
     assert studio.app[SESSION].shown()["pid"] == pid
     assert await kept(studio) == []
     assert (await heard(studio, request()))[-1][0] == "result"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_token_that_is_revoked_ends_what_is_written_for_it(studio: Studio, stream: bool) -> None:
+    await studio.call("POST", "/api/session", json={"saes": ["s"]})
+    _, made = await studio.call("POST", "/api/tokens", json={"name": "guest", "scope": "write"})
+    url, headers = studio.server.make_url("/api/steer"), {"Authorization": f"Bearer {made['token']}"}
+
+    async def guest() -> None:
+        body = request("slow", max_tokens=1000, stream=stream)
+        async with studio.session.post(url, json=body, headers=headers) as response:
+            await response.read()
+
+    asking_for = asyncio.create_task(guest())
+    for _ in range(500):
+        if studio.app[SESSION].shown()["state"] == "busy":
+            break
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert (await studio.call("DELETE", f"/api/tokens/{made['id']}"))[0] == 204
+    with pytest.raises(ClientError):
+        await asyncio.wait_for(asking_for, 10)  # 1,000 tokens would take 20 s
+    await idle(studio, 2.0)
+    assert await kept(studio) == []
 
 
 async def test_hanging_up_in_the_line_costs_the_others_nothing(studio: Studio) -> None:

@@ -48,6 +48,7 @@ export const said = (error) =>
 
 /** The error that an answer's text tells of; what stands between us and the studio may answer something else. */
 export function refused(status, text) {
+  if (status === 401) location.replace(`/login${location.hash}`); // and back to where this is
   let error = {};
   try {
     error = JSON.parse(text).error ?? {};

@@ -7,7 +7,7 @@ import { batch } from "@preact/signals";
 import { ApiError, get, pages } from "./api.js";
 import { delayMs } from "./lib/backoff.js";
 import { UNFINISHED, metricsAfter } from "./lib/jobs.js";
-import { artifacts, connections, heardOf, jobs, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
+import { artifacts, connections, heardOf, jobs, login, loss, metrics, older, phase, replaceArtifacts, replaceJobs, sample, session, take } from "./state.js";
 
 const TOPICS = ["job", "progress", "metric", "artifact", "labels", "system", "session"];
 const CHECK_MS = 5000;
@@ -79,11 +79,13 @@ async function connected(turn) {
   try {
     const nouns = Object.keys(artifacts);
     const asked = nouns.map((noun) => pages(`/api/${noun}s?limit=1000`, `${noun}s`));
-    const [everything, reading, kept, ...lists] = await Promise.all([everyJob(), get("/api/system"), get("/api/session"), ...asked]);
+    const others = ["/api/login", "/api/system", "/api/session"].map((path) => get(path));
+    const [everything, as, reading, kept, ...lists] = await Promise.all([everyJob(), ...others, ...asked]);
     if (turn !== loading) return;
     batch(() => {
       replaceJobs(everything);
       nouns.forEach((noun, at) => replaceArtifacts(noun, lists[at]));
+      login.value = as;
       sample.value = reading;
       session.value = kept.session;
       take(held);

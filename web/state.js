@@ -29,6 +29,9 @@ export const artifacts = {
 export const sample = signal(null);
 /** What is kept in memory for steering; null when nothing is. */
 export const session = signal(null);
+/** As whom the studio lets this browser in (GET /api/login); null until that is known. */
+export const login = signal(/** @type {any} */ (null));
+export const mayWrite = computed(() => login.value?.scope !== "read");
 /** Id of a job → why the studio did not do what was asked of it. */
 export const refusals = signal(new Map());
 

@@ -26,6 +26,19 @@ class Access:
         """By its id. Whoever has it is refused from now on."""
         self._ask("revoke_token", token=token)
 
+    def create_pairing(
+        self, name: str | None = None, scope: str = "write", expires_in_s: int | None = None
+    ) -> dict[str, Any]:
+        """A code for a device, which gets a token of that scope for it.
+
+        ``{"code", "scope", "name", "ends_in_s", "url", "fingerprint"}``; the last two: of the studio, for others.
+        """
+        return self._ask("create_pairing", body=given(name=name, scope=scope, expires_in_s=expires_in_s))
+
+    def pair(self, code: str, name: str) -> dict[str, Any]:
+        """A token for a code, without one; as ``create_token`` answers. ``name``: what this machine is called."""
+        return self._ask("pair", body={"code": code, "name": name}, look=False)
+
     def secrets(self) -> list[dict[str, Any]]:
         """``[{"name", "source", "set_at"}]``; their values never leave the studio."""
         found: list[dict[str, Any]] = self._ask("secrets")["secrets"]

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,23 +19,29 @@ _ACCEPT_S = 1.0
 
 @dataclass(frozen=True)
 class Address:
-    """``url`` is ``http://host:port``, ``https://…`` or ``unix:/path``; ``said_by`` tells who named it."""
+    """``url`` is ``http://host:port``, ``https://…`` or ``unix:/path``; ``said_by`` tells who named it.
+
+    ``fingerprint``: of the one certificate that is accepted there; None: those that an authority has signed.
+    """
 
     url: str
     said_by: str
     token: str | None = field(default=None, repr=False)
+    fingerprint: str | None = None
 
 
-def find(host: str | None, context: str | None, environ: Mapping[str, str]) -> Address:
+def find(host: str | None, context: str | None, environ: Mapping[str, str], fingerprint: str | None = None) -> Address:
     """The studio of a call. Raises ValueError with a sentence when there is no such host or context.
 
-    A token belongs to its context: it is sent nowhere else. MISTUDIO_TOKEN goes before it.
+    A token belongs to its context: it is sent nowhere else. MISTUDIO_TOKEN goes before it. ``fingerprint``, else
+    MISTUDIO_FINGERPRINT, is of a host that was given, or of MISTUDIO_HOST.
     """
     given = environ.get("MISTUDIO_TOKEN")
+    pinned = fingerprint or environ.get("MISTUDIO_FINGERPRINT")
     if host:
-        return Address(to_url(host), "the host given", given)
+        return _pinned(Address(to_url(host), "the host given", given), host, pinned)
     if not context and (host := environ.get("MISTUDIO_HOST")):
-        return Address(to_url(host), "MISTUDIO_HOST", given)
+        return _pinned(Address(to_url(host), "MISTUDIO_HOST", given), host, pinned)
     known = contexts.read(environ)
     for name, said_by in (
         (context, "the context given"),
@@ -46,8 +52,25 @@ def find(host: str | None, context: str | None, environ: Mapping[str, str]) -> A
             break
         if name:
             found = known.get(name)
-            return Address(to_url(found.host), f"{said_by}: {name}", given or found.token)
+            about = Address(to_url(found.host), f"{said_by}: {name}", given or found.token)
+            return _pinned(about, found.host, found.fingerprint)
     return Address(_local(environ), "this machine", given)
+
+
+def _pinned(address: Address, host: str, fingerprint: str | None) -> Address:
+    if not fingerprint or address.url.startswith(UNIX):
+        return address
+    from mistudio.pinned import parse
+
+    return replace(address, url=to_https(host), fingerprint=parse(fingerprint))
+
+
+def to_https(host: str) -> str:
+    """The URL of a studio that is known by its certificate. Raises ValueError."""
+    url = to_url(host)
+    if url.startswith(UNIX) or ("://" in host and not url.startswith("https:")):
+        raise ValueError(f"{host!r} has no certificate: give a host, or an address that begins with https://")
+    return f"https:{url.partition(':')[2]}"
 
 
 def to_url(host: str) -> str:

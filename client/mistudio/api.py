@@ -34,14 +34,16 @@ class Client(Access, Trainings, Features, Labellings, Library, Steerings, Sessio
     """A studio: the one at ``host`` ("10.0.0.7", "jetson:6478", a URL, "unix:/path"), or of a named ``context``.
 
     Else MISTUDIO_HOST, MISTUDIO_CONTEXT, the context chosen by ``mistudio context use``, the one on this machine.
-    Its token is MISTUDIO_TOKEN, else the context's.
+    Its token is MISTUDIO_TOKEN, else the context's. ``fingerprint``, else MISTUDIO_FINGERPRINT, is of the only
+    certificate that is accepted at a host that was given, or at MISTUDIO_HOST; a context has its own.
 
     Methods raise ApiError when the studio refuses, Unreachable when none answers, TimeoutError when it takes too
-    long; the first use raises VersionMismatch when client and studio are too far apart. ValueError: no such host.
+    long; the first use raises VersionMismatch when client and studio are too far apart. WrongCertificate: somebody else
+    answers. ValueError: no such host.
     """
 
-    def __init__(self, host: str | None = None, context: str | None = None) -> None:
-        self._wire = Wire(address.find(host, context, os.environ))
+    def __init__(self, host: str | None = None, context: str | None = None, fingerprint: str | None = None) -> None:
+        self._wire = Wire(address.find(host, context, os.environ, fingerprint))
         self.url = self._wire.url
         self._ask: Callable[..., dict[str, Any]] = self._wire.ask
 

@@ -8,6 +8,7 @@ import click
 
 from mistudio import output
 from mistudio.commands import label_files, label_one, marks, sae_export, sae_keep, steer_ranges, steer_runs  # noqa: F401 - of nouns
+from mistudio.commands.backup import backup
 from mistudio.commands.completion import completion
 from mistudio.commands.context import context
 from mistudio.commands.dataset import dataset
@@ -22,6 +23,7 @@ from mistudio.commands.plan import plan
 from mistudio.commands.profile import profile
 from mistudio.commands.sae import sae
 from mistudio.commands.secret import secret
+from mistudio.commands.service import service
 from mistudio.commands.session import session
 from mistudio.commands.settings import log, settings
 from mistudio.commands.steer import steer
@@ -30,7 +32,7 @@ from mistudio.commands.token import token
 from mistudio.commands.tokenization import tokenization
 from mistudio.commands.train import train
 from mistudio.commands.trash import trash
-from mistudio.errors import ApiError, Unreachable, VersionMismatch
+from mistudio.errors import ApiError, NoService, Unreachable, VersionMismatch, WrongCertificate
 from mistudio.near import did_you_mean
 from mistudio.options import Call, Noun
 from mistudio.watch import EXIT_INTERRUPTED, Failed
@@ -45,6 +47,8 @@ Exit codes:
   4  it is not allowed          10  the job failed
   5  it is in conflict          11  the job was stopped
 130  interrupted"""
+_OURS = (ApiError, Failed, Unreachable, WrongCertificate, VersionMismatch, NoService)
+_EXPECTED = (*_OURS, TimeoutError, FileNotFoundError)
 _RENAMED = "; it is called "
 _OF_STATUS = {400: 6, 401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 413: 6, 415: 6, 421: 4, 429: 5}
 
@@ -64,7 +68,7 @@ class Root(Noun):
             message = error.format_message()
             output.error(message, {"code": "usage", "message": message})
             raise click.exceptions.Exit(error.exit_code) from error
-        except (ApiError, Failed, Unreachable, VersionMismatch, TimeoutError, FileNotFoundError) as error:
+        except _EXPECTED as error:
             near = _near(call, error.missing, error.message) if isinstance(error, ApiError) and error.missing else ""
             exit_code, body = explained(error)
             body["message"] = f"{body['message']}{near}"
@@ -94,8 +98,10 @@ def explained(error: Exception) -> tuple[int, dict[str, object]]:
         return error.exit_code, error.body
     for kind, code, exit_code in (
         (Unreachable, "unreachable", 7),
+        (WrongCertificate, "certificate", 4),
         (TimeoutError, "timeout", 8),
         (VersionMismatch, "version", 9),
+        (NoService, "service", 1),
         (FileNotFoundError, "not_found", 3),
     ):
         if isinstance(error, kind):
@@ -112,6 +118,8 @@ def main() -> None:
 for command in (
     *(status, ps, doctor, monitor, demo, model, dataset, tokenization, train, plan, sae, feature, label, steer),
     *(trash, disk, clean, session, profile, job, context, token, secret, settings, log, completion, neuronpedia),
+    service,
+    backup,
 ):
     main.add_command(command)
 

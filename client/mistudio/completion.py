@@ -19,8 +19,10 @@ from click.shell_completion import CompletionItem
 
 from mistudio import contexts, routes
 from mistudio.address import UNIX, Address, find
+from mistudio.errors import WrongCertificate
 
 BUDGET_S = 0.3
+_NOTHING_OFFERED = (OSError, ValueError, KeyError, TypeError, WrongCertificate)
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -62,7 +64,7 @@ def _asked(context: click.Context, path: str, what: str) -> list[dict[str, Any]]
         from http.client import HTTPException
 
         # Nothing is offered then; what is wrong will be said when the command is run.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, HTTPException):
+        with contextlib.suppress(*_NOTHING_OFFERED, HTTPException):
             found.extend(_get(find(call.host, call.context, os.environ), path)[what])
 
     asking = threading.Thread(target=ask, daemon=True)  # does not keep the process when time is up
@@ -81,8 +83,15 @@ def _get(address: Address, path: str) -> Any:
         connection.sock.settimeout(BUDGET_S)
         connection.sock.connect(url.path)
     else:
-        kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-        connection = kind(url.hostname or "", url.port, timeout=BUDGET_S)
+        host, port = url.hostname or "", url.port
+        if address.fingerprint:
+            from mistudio.pinned import Pinned
+
+            pinned = Pinned(address.url, address.fingerprint)
+            connection = HTTPSConnection(host, port, timeout=BUDGET_S, context=pinned)
+        else:
+            kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+            connection = kind(host, port, timeout=BUDGET_S)
         path = url.path + path
     headers = {"Authorization": f"Bearer {address.token}"} if address.token else {}
     try:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mistudio.near import did_you_mean
@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Context:
     host: str
     token: str | None = field(default=None, repr=False)
+    fingerprint: str | None = None  # of the only certificate that is accepted
 
 
 @dataclass
@@ -60,7 +61,10 @@ def read(environ: Mapping[str, str]) -> Contexts:
     file = path(environ)
     try:
         held = json.loads(file.read_text())
-        known = {name: Context(str(one["host"]), one.get("token")) for name, one in held["contexts"].items()}
+        known = {
+            name: Context(str(one["host"]), one.get("token"), one.get("fingerprint"))
+            for name, one in held["contexts"].items()
+        }
         return Contexts(known, held.get("chosen"))
     except FileNotFoundError:
         return Contexts({})
@@ -75,7 +79,7 @@ def write(contexts: Contexts, environ: Mapping[str, str]) -> None:
     import tempfile
 
     file = path(environ)
-    known = {name: {"host": one.host, "token": one.token} for name, one in contexts.known.items()}
+    known = {name: asdict(one) for name, one in contexts.known.items()}
     text = json.dumps({"chosen": contexts.chosen, "contexts": known}, indent=1, ensure_ascii=False) + "\n"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -44,5 +44,13 @@ class Unreachable(Exception):
     """No studio answers."""
 
 
+class WrongCertificate(Exception):
+    """Whoever answers is not the studio that was paired."""
+
+
 class VersionMismatch(Exception):
     """The studio is of another version than this client."""
+
+
+class NoService(Exception):
+    """A service cannot be installed, removed or looked at here, or not so."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from mistudio.pages import given
+from mistudio.wire import Wire
 
 Artifact = dict[str, Any]
+_DATABASE_S = 1800.0  # until the studio has copied its database, on a slow disk
 
 
 class Keeping:
@@ -15,6 +18,7 @@ class Keeping:
 
     _ask: Callable[..., dict[str, Any]]
     _named: Callable[..., dict[str, Any]]
+    _wire: Wire
 
     def edit_sae(
         self, sae: str | int, add_tags: Iterable[str] = (), remove_tags: Iterable[str] = (), note: str | None = None
@@ -58,3 +62,14 @@ class Keeping:
     def clean(self, what: Iterable[str] = (), dry_run: bool = True) -> dict[str, Any]:
         """``{"dry_run", "groups", "bytes"}``: what of these groups was deleted, or would be; none named: of all."""
         return self._ask("clean", body={"what": list(what), "dry_run": dry_run})
+
+    def backup(self, saes: bool = False) -> dict[str, Any]:
+        """What a backup would hold: ``{"name", "files", "bytes", "left_out": [{"what", "bytes"}], "nightly"}``.
+
+        ``saes``: with SAEs' weights and what extractions have found.
+        """
+        return self._ask("backup", {"saes": str(saes).lower()})
+
+    def make_backup(self, saes: bool = False) -> AbstractContextManager[Iterator[bytes]]:
+        """A backup as it is made, a tar file; ``mistudio.backing_up.fetch`` writes and checks it."""
+        return self._wire.stream("make_backup", body={"saes": saes}, silence_s=_DATABASE_S)

@@ -12,6 +12,8 @@ from mistudio.errors import Unreachable, VersionMismatch, refusal
 from mistudiod import __version__
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 KEY = "Idempotency-Key"
@@ -26,11 +28,12 @@ class Wire:
     def __init__(self, address: Address) -> None:
         self.address, self.url = address, address.url
         self._opened: httpx.Client | None = None
+        self._looked = False
 
     def close(self) -> None:
         if self._opened:
             self._opened.close()
-            self._opened = None
+            self._opened, self._looked = None, False
 
     def ask(self, route: str, /, query: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """The JSON of the answer; None when it has none. Options as of ``send``."""
@@ -46,13 +49,17 @@ class Wire:
         content: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         limit_s: float | None = _ANSWER_S,
+        look: bool = True,
         **parts: object,
     ) -> httpx.Response:
-        """``limit_s``: how long it may take, None: as long as it does. Raises ApiError, Unreachable, TimeoutError."""
+        """``limit_s``: how long it may take, None: as long as it does. Raises ApiError, Unreachable, TimeoutError.
+
+        ``look``: before the first use a look at who answers, which wants a token where tokens are needed.
+        """
         import httpx
 
         method, path = routes.request(route, **parts)
-        http = self._http()
+        http = self._http(look)
         options: dict[str, Any] = {"params": query, "json": body, "content": content, "headers": headers}
         options["timeout"] = httpx.Timeout(limit_s, connect=_CONNECT_S)
         try:
@@ -67,7 +74,7 @@ class Wire:
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
             raise TimeoutError(f"the studio at {self.url} did not answer within {limit_s:.0f} s") from error
         except httpx.TransportError as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
         self._refuse(response)
         return response
 
@@ -79,14 +86,18 @@ class Wire:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        silence_s: float = _SILENCE_S,
         **parts: object,
     ) -> Iterator[Iterator[bytes]]:
-        """The body of the answer as it comes; who leaves it hangs up. Raises ApiError, Unreachable."""
+        """The body of the answer as it comes; who leaves it hangs up. Raises ApiError, Unreachable.
+
+        ``silence_s``: how long nothing may come.
+        """
         import httpx
 
         method, path = routes.request(route, **parts)
         http = self._http()
-        limits = httpx.Timeout(_CONNECT_S, read=_SILENCE_S)
+        limits = httpx.Timeout(_CONNECT_S, read=silence_s)
         try:
             with http.stream(method, path, params=query, headers=headers, json=body, timeout=limits) as response:
                 if not response.is_success:
@@ -94,10 +105,9 @@ class Wire:
                     self._refuse(response)
                 yield response.iter_bytes()
         except httpx.TransportError as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
 
-    def _http(self) -> httpx.Client:
-        """The connections; before the first use a look at who answers."""
+    def _http(self, look: bool = True) -> httpx.Client:
         if self._opened is None:
             import httpx
 
@@ -107,15 +117,25 @@ class Wire:
             http = httpx.Client(
                 base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
-                verify=self.url.startswith("https:"),
+                verify=self._verified(),
             )  # fmt: skip
             self._opened = http
+        if look and not self._looked:
+            self._looked = True
             try:
                 self._check(self.ask("status"))
             except BaseException:
                 self.close()
                 raise
         return self._opened
+
+    def _verified(self) -> ssl.SSLContext | bool:
+        """How TLS knows whom it talks to; without TLS nothing is loaded."""
+        if self.address.fingerprint is None:
+            return self.url.startswith("https:")
+        from mistudio.pinned import Pinned
+
+        return Pinned(self.url, self.address.fingerprint)
 
     def _check(self, status: Any) -> None:
         if not isinstance(status, dict) or status.get("name") != "mistudio":
@@ -137,6 +157,10 @@ class Wire:
     def _refuse(self, response: httpx.Response) -> None:
         if response.is_success:
             return
+        if response.headers.get("Location", "").startswith("https:"):
+            raise Unreachable(
+                f"{self.url} speaks HTTPS only: pair with it (mistudio context add NAME HOST --pair CODE)"
+            )
         try:
             error = dict(response.json()["error"])
             if response.status_code == 401:
@@ -153,7 +177,12 @@ class Wire:
     def _no_studio(self) -> Unreachable:
         return Unreachable(f"what answers at {self.url} is not a studio; is the port right?")
 
-    def _unreachable(self) -> Unreachable:
+    def _unreachable(self, error: Exception) -> Unreachable:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return Unreachable(
+                f"the certificate of {self.url} is not known here: pair with the studio (mistudio context add NAME "
+                "HOST --pair CODE), or give its fingerprint in MISTUDIO_FINGERPRINT"
+            )
         return Unreachable(f"no studio answers at {self.url}; start it with ./start-mistudio.sh")
 
 

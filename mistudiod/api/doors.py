@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mistudiod.api.keys import SETTINGS, TOKENS
+from mistudiod.api import cookies
+from mistudiod.api.caller import caller_of
+from mistudiod.api.keys import SETTINGS, SLOWED, TOKENS
 from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
-from mistudiod.peer import is_unix
-from mistudiod.settings import is_loopback
-from mistudiod.tokens import Scope, allows, is_meant_for_us
+from mistudiod.tokens import Scope, Token, allows, is_meant_for_us
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTE = "mistudio_route"  # attribute of a handler: its Route
@@ -35,17 +39,38 @@ def doors(allowed: frozenset[str]) -> Callable[..., Awaitable[web.StreamResponse
         answers = request.path.startswith("/api/") or is_openai(request)
         if request.method not in _SAFE or (answers and "Sec-Fetch-Site" in request.headers):
             _refuse_foreign_page(request, host)
-        granted = await authenticate(request)
+        granted = _NOBODY
+        if route is None or route.scope is not None:
+            granted = await authenticate(request)
+            _refuse_lesser(granted, route)
         if route is not None:
-            if not allows(granted, route.scope):
-                raise Forbidden(f"this token may {granted.value}; {route.name} needs the scope {route.scope.value}")
             _content_type(request, route)
         elif request.match_info.http_exception is None:
             raise Forbidden("this route has no scope, so nobody may use it")
         await _continue(request)
-        return await handler(request)
+        if route is None or not route.streams:
+            return await handler(request)
+        with while_good(request.app, granted, functools.partial(_hang_up, request)):
+            return await handler(request)
 
     return middleware
+
+
+def _refuse_lesser(granted: Granted, route: Route | None) -> None:
+    if route is None or route.scope is None or allows(granted.scope, route.scope):
+        return
+    if granted.by_cookie:
+        raise Forbidden(
+            f"this browser was let in with the scope {granted.scope.value}, and this needs {route.scope.value}: "
+            "log in with a code or token that has it"
+        )
+    raise Forbidden(f"this token may {granted.scope.value}; {route.name} needs the scope {route.scope.value}")
+
+
+def _hang_up(request: web.Request) -> None:
+    """Whoever writes an answer finds that its reader has gone."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _continue(request: web.Request) -> None:
@@ -77,11 +102,11 @@ def allowed_hosts(listen: str, configured: str) -> frozenset[str]:
 
 
 def _host(request: web.Request, allowed: frozenset[str]) -> str:
-    """The Host header, when it is one of ours. Raises WrongHost."""
-    headers = request.headers.getall("Host", [])
+    """The host by which the caller asks, when it is one of ours. Raises WrongHost."""
+    hosts = caller_of(request).hosts
     # GET http://name/ would name another host than the header does.
-    if len(headers) == 1 and request.raw_path.startswith("/") and _is_ours(request, headers[0], allowed):
-        return headers[0]
+    if len(hosts) == 1 and request.raw_path.startswith("/") and _is_ours(request, hosts[0], allowed):
+        return hosts[0]
     raise WrongHost("this studio does not answer to that host name; add it to the setting allowed_hosts")
 
 
@@ -115,22 +140,58 @@ def _refuse_foreign_page(request: web.Request, host: str) -> None:
         raise Forbidden("another site's page may not ask anything here")
 
 
-async def authenticate(request: web.Request) -> Scope:
-    """What the caller may do. On loopback and the UNIX socket everything, unless it brings a token of its own.
+@dataclass(frozen=True)
+class Granted:
+    """What a caller may do, and by which token; None: it needs none."""
 
-    Raises Unauthorized.
+    scope: Scope
+    token: Token | None = None
+    by_cookie: bool = False
+
+
+_NOBODY = Granted(Scope.READ)  # where anybody may ask
+
+
+@contextlib.contextmanager
+def while_good(app: web.Application, granted: Granted, end: Callable[[], object]) -> Iterator[None]:
+    """For what goes on for long: ``end`` is called when the token that let it in is revoked or has expired."""
+    if granted.token is None:
+        yield
+        return
+    waiting = asyncio.create_task(app[TOKENS].until_over(granted.token))
+    waiting.add_done_callback(lambda done: done.cancelled() or end())
+    try:
+        yield
+    finally:
+        waiting.cancel()
+
+
+async def authenticate(request: web.Request) -> Granted:
+    """What the caller may do. Where it is local everything, unless it brings a token of its own.
+
+    Raises Unauthorized; TooOften.
     """
     given = request.headers.getall("Authorization", [])
-    needs_none = is_unix(request) or is_loopback(request.app[SETTINGS].listen)
-    if needs_none and (not given or (is_openai(request) and _is_anybodys_key(given))):
-        return Scope.ADMIN
+    if caller_of(request).local and (not given or (is_openai(request) and _is_anybodys_key(given))):
+        return Granted(Scope.ADMIN)
+    if not given and (text := cookies.token_in(request)):
+        return await _by_cookie(request, text)
     if not given:
         raise Unauthorized("a token is needed: send Authorization: Bearer TOKEN (mistudio token create makes one)")
     kind, _, text = given[0].partition(" ")
     token = await request.app[TOKENS].check(text.strip()) if kind.lower() == "bearer" and len(given) == 1 else None
     if token is None:
+        await request.app[SLOWED].wrong_token(request)
         raise Unauthorized("this token is not known here, or no longer good (mistudio token create makes one)")
-    return token.scope
+    return Granted(token.scope, token)
+
+
+async def _by_cookie(request: web.Request, text: str) -> Granted:
+    """A wrong one is not slowed down: a page that was open when it was logged out asks for much at once."""
+    token = await request.app[TOKENS].check(text)
+    if token is None:
+        raise Unauthorized("this browser is not logged in any more: log in at /login")
+    return Granted(token.scope, token, by_cookie=True)
 
 
 def _is_anybodys_key(given: list[str]) -> bool:

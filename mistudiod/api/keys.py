@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from mistudiod.abilities import Abilities
+from mistudiod.api.slowed import Slowed
+from mistudiod.backups import Backups
 from mistudiod.bus import Bus
 from mistudiod.cleaning import Cleaning
 from mistudiod.database import Database
@@ -16,8 +18,11 @@ from mistudiod.kept_settings import KeptSettings
 from mistudiod.labels import Labels
 from mistudiod.leases import Leases
 from mistudiod.library import Library
+from mistudiod.listen import Reach
+from mistudiod.meters import Meters
 from mistudiod.monitor import Monitor
 from mistudiod.open_stores import OpenStores
+from mistudiod.pairing import Pairings
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.profiles import Profiles
@@ -42,6 +47,7 @@ JOBS = web.AppKey("jobs", Jobs)
 INDEX = web.AppKey("index", Index)
 LIBRARY = web.AppKey("library", Library)
 TRASH = web.AppKey("trash", Trash)
+BACKUPS = web.AppKey("backups", Backups)
 CLEANING = web.AppKey("cleaning", Cleaning)
 LEASES = web.AppKey("leases", Leases)
 SESSION = web.AppKey("session", Sessions)
@@ -53,11 +59,15 @@ STEERINGS = web.AppKey("steerings", Steerings)
 PROFILES = web.AppKey("profiles", Profiles)
 RANGES = web.AppKey("ranges", Ranges)
 MONITOR = web.AppKey("monitor", Monitor)
+METERS = web.AppKey("meters", Meters)
 DATABASE = web.AppKey("database", Database)
 RECORDS = web.AppKey("records", Records)
 SECRETS = web.AppKey("secrets", Secrets)
 UPLOADS = web.AppKey("uploads", Uploads)
 TOKENS = web.AppKey("tokens", Tokens)
+REACH = web.AppKey("reach", Reach)  # as it is once the daemon listens
+PAIRINGS = web.AppKey("pairings", Pairings)
+SLOWED = web.AppKey("slowed", Slowed)
 ABILITIES = web.AppKey("abilities", Abilities)
 PLANNING = web.AppKey("planning", Planning)
 STORES = web.AppKey("stores", OpenStores)

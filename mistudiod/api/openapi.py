@@ -18,18 +18,21 @@ from mistudiod.errors import (
     NotFound,
     StudioError,
     TooLarge,
+    TooOften,
     Unauthorized,
     WrongContentType,
     WrongHost,
 )
 
 _REF = "#/components/schemas/"
-_ALWAYS: tuple[type[StudioError], ...] = (Invalid, Unauthorized, Forbidden, TooLarge, WrongContentType, WrongHost)
+_ALWAYS: tuple[type[StudioError], ...] = (
+    *(Invalid, Unauthorized, Forbidden, TooLarge, WrongContentType, WrongHost, TooOften),
+)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
-    """The whole description; ``x-scope`` of an operation is the scope that a token must have."""
+    """The whole description; ``x-scope`` of an operation: the scope that a token must have, "none" without a token."""
     routes = list(routes)
     schemas, definitions = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -66,7 +69,8 @@ def _operation(route: Route, schemas: dict[type[BaseModel], dict[str, Any]]) -> 
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.about.split("\n\n")[0].replace("\n", " "),
-        "x-scope": route.scope.value,
+        "x-scope": route.scope.value if route.scope else "none",
+        **({} if route.scope else {"security": []}),
         "parameters": [*_parameters(route)],
         "responses": _responses(route, schemas),
     }

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from mistudiod.api.body import encoded
 from mistudiod.api.openai_errors import is_openai, openai_body, openai_headers
-from mistudiod.errors import NotFound, StudioError, TooLarge, Unauthorized, WrongMethod
+from mistudiod.errors import NotFound, StudioError, TooLarge, TooOften, Unauthorized, WrongMethod
 from mistudiod.redact import PROCESS
 
 log = logging.getLogger("mistudiod.api")
@@ -77,6 +77,8 @@ def _refusal(request: web.Request, error: StudioError) -> web.Response:
     response = web.Response(body=text, status=error.status, content_type="application/json")
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooOften):
+        response.headers["Retry-After"] = str(error.retry_after_s)
     if is_openai(request):
         response.headers.update(openai_headers(error))
     return response

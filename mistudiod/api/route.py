@@ -40,6 +40,8 @@ class Asked(Generic[Q]):
 class Route:
     """``path``, ``query``, ``body`` and ``answer`` are pydantic models; a route without an answer gives 204.
 
+    ``scope``: of the token that it needs; None: anybody may ask.
+
     ``media`` other than JSON: the handler makes the response itself. ``raw``: it reads the body itself, up to a limit
     of its own; otherwise a body has ``body_bytes`` at most. ``tagged``: the answer has an ETag. ``streams``: a body
     that asks for it is answered with events instead, as they come. ``also``: the media type of another form of the
@@ -49,7 +51,7 @@ class Route:
     method: str
     template: str
     handler: Handler
-    scope: Scope
+    scope: Scope | None
     name: str
     answer: type[BaseModel] | None = None
     status: int = 200
@@ -108,7 +110,7 @@ class Route:
         return None
 
 
-def route(method: str, template: str, *, scope: Scope, **about: Any) -> Callable[[Handler], Route]:
+def route(method: str, template: str, *, scope: Scope | None, **about: Any) -> Callable[[Handler], Route]:
     """Make a handler a Route; its name is the operation's, its docstring the description."""
 
     def declare(handler: Handler) -> Route:

@@ -10,12 +10,12 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from mistudiod.api import answers, measured
-from mistudiod.api.doors import authenticate
+from mistudiod.api.doors import authenticate, while_good
 from mistudiod.api.fields import Fields
 from mistudiod.api.keys import BUS, DATABASE, INDEX, JOBS
 from mistudiod.api.route import Asked, route
-from mistudiod.bus import PING, Bus, Message, Subscription
-from mistudiod.errors import Invalid, TooMany, Unauthorized
+from mistudiod.bus import Bus, Message, Subscription
+from mistudiod.errors import Invalid, TooMany
 from mistudiod.index import NOUNS
 from mistudiod.jobs import ENDED, State
 from mistudiod.missed import missed
@@ -93,7 +93,8 @@ async def events(asked: Asked[EventsQuery]) -> web.StreamResponse:
     if len(bus) >= _STREAMS:
         raise TooMany(f"{_STREAMS} event streams are open already; close one")
     response = web.StreamResponse(headers=HEADERS)
-    with bus.subscribe(topics) as subscription:
+    granted = await authenticate(asked.request)
+    with bus.subscribe(topics) as subscription, while_good(asked.app, granted, subscription.close):
         await response.prepare(asked.request)
         try:
             await send(asked.request, response, b"retry: 2000\n\n")
@@ -105,16 +106,14 @@ async def events(asked: Asked[EventsQuery]) -> web.StreamResponse:
                     await send(asked.request, response, message.record)
                     last = message.id or last
             await _follow(asked.request, response, subscription, last)
-        except (ConnectionError, Unauthorized):
-            pass  # the reader has gone, or is to go
+        except ConnectionError:
+            pass  # the reader has gone
     return response
 
 
 async def _follow(request: web.Request, response: web.StreamResponse, subscription: Subscription, last: int) -> None:
     """``last`` is the newest state event that the reader has: what has been queued meanwhile may be older."""
     while messages := await subscription.take():
-        if PING in messages:
-            await authenticate(request)  # its token may have been revoked
         records = [message.record for message in messages if message.id is None or message.id > last]
         if records:
             await send(request, response, b"".join(records))

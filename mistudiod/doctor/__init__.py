@@ -1,35 +1,48 @@
 """Looks at everything the studio needs on this machine, and says what is wrong and how to mend it.
 
 Nothing is changed, and nothing heavy is loaded: torch is looked at from outside. It works with the daemon up or down.
-A check is a function from a Subject to a Finding, or to None where there is nothing to say; it may raise OSError.
+A check is a function from a Subject to a Finding, or to None where there is nothing to say. One that raises is told of,
+and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mistudiod.doctor import machine, reach, software, storage
+from mistudiod.doctor import backups, gpu, machine, network, reach, service, software, storage
 from mistudiod.doctor.finding import Finding, Subject
 from mistudiod.settings import Settings
 
+log = logging.getLogger(__name__)
 CHECKS: tuple[Callable[[Subject], Finding | None], ...] = (
     software.python,
     software.mistudio,
     software.packages,
     software.torch,
+    gpu.driver,
+    gpu.devices,
+    gpu.readings,
+    gpu.kernels,
     storage.folder,
     storage.file_system,
     storage.space,
     storage.speed,
     storage.sqlite,
     storage.database,
+    backups.backups,
     reach.port,
     reach.access,
+    network.certificate,
+    network.hub,
+    service.unit,
+    service.allowed,
     machine.memory,
+    machine.files,
     machine.clock,
     machine.settings,
 )
@@ -65,6 +78,10 @@ def _examine(subject: Subject) -> list[Finding]:
         except OSError as error:
             message = f"could not be looked at: {error}"
             finding = Finding(check.__name__.replace("_", " "), "warning", message, "see whether that path can be read")
+        except Exception as error:
+            log.exception("the check %s failed", check.__name__)
+            message = f"the check itself failed: {type(error).__name__}: {error}"
+            finding = Finding(check.__name__.replace("_", " "), "warning", message, "tell its makers, with this line")
         if finding is not None:
             findings.append(finding)
     return findings

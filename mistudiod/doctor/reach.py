@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sqlite3
+import ssl
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from mistudiod.doctor.finding import Finding, Subject
 from mistudiod.host import text
 from mistudiod.jobs import now
 from mistudiod.paths import Paths
-from mistudiod.settings import Settings, is_loopback
+from mistudiod.settings import LAN, Settings, is_loopback
 
 _LIMIT_S = 2.0
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1", LAN: "127.0.0.1"}
 
 
 def port(subject: Subject) -> Finding:
@@ -51,8 +52,8 @@ def access(subject: Subject) -> Finding:
         return Finding("access", "ok", f"listens on {listen}: only this machine can reach it")
     count = _tokens(Paths(subject.settings.data).database)
     if not count:
-        message = f"to listen on {listen} the studio needs a token, and it has none: it will not start"
-        return Finding("access", "problem", message, "run: mistudiod token NAME, or listen on 127.0.0.1")
+        message = f"listens on {listen}, but no other machine has a token: none can use the studio"
+        return Finding("access", "problem", message, "run: mistudio token pair, or listen on 127.0.0.1")
     return Finding("access", "ok", f"listens on {listen}: {count} token{'s' if count > 1 else ''} can open it")
 
 
@@ -71,11 +72,12 @@ def _holder(root: Path, lock: Path) -> int | None:
 
 def _refused(settings: Settings) -> int | None:
     """Why one cannot listen there, as an errno; None when one can. Bound for a moment only, and never listened on."""
-    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+    host = "0.0.0.0" if settings.listen == LAN else settings.listen
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind((settings.listen, settings.port))
+            one.bind((host, settings.port))
         except socket.gaierror:
             return errno.EADDRNOTAVAIL
         except OSError as error:
@@ -86,7 +88,7 @@ def _refused(settings: Settings) -> int | None:
 def _whose(settings: Settings) -> str | None:
     """The data folder of the studio that answers there; "" when it wants a token first; None when it is no studio."""
     host = _ANY.get(settings.listen, settings.listen)
-    with closing(http.client.HTTPConnection(host, settings.port, timeout=_LIMIT_S)) as connection:
+    with closing(_connection(settings, host)) as connection:
         try:
             connection.request("GET", "/api/status")
             answer = connection.getresponse()
@@ -99,6 +101,15 @@ def _whose(settings: Settings) -> str | None:
     if isinstance(error, dict) and error.get("code") == "unauthorized":
         return ""
     return str(said.get("data")) if said.get("name") == "mistudio" else None
+
+
+def _connection(settings: Settings, host: str) -> http.client.HTTPConnection:
+    """Only asked what it is, and told nothing: whose certificate it has does not matter."""
+    if is_loopback(settings.listen):
+        return http.client.HTTPConnection(host, settings.port, timeout=_LIMIT_S)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, settings.port, timeout=_LIMIT_S, context=context)
 
 
 def _tokens(path: Path) -> int:

@@ -86,6 +86,13 @@ def torch(subject: Subject) -> Finding | None:
     return Finding("torch", "ok", f"torch {version} ({built_for}) on {', '.join(gpus)}")
 
 
+def cuda_of_torch() -> int | None:
+    """The first number of the CUDA that torch is built for; None of another build, or without torch."""
+    spec = importlib.util.find_spec("torch")
+    found = re.match(r"CUDA (\d+)", _built_for(Path(spec.origin).parent)) if spec and spec.origin else None
+    return int(found[1]) if found else None
+
+
 def _version(name: str) -> str | None:
     """None when it cannot be imported; "?" when it does not tell."""
     try:

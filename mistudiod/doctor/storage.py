@@ -34,17 +34,17 @@ def folder(subject: Subject) -> Finding:
     if not existing.is_dir():
         return Finding(name, "problem", f"{existing} is no folder", "move it away, or choose another with --data")
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(name, "problem", f"{existing} cannot be written by user {_user(os.geteuid())}", remedy)
+        return Finding(name, "problem", f"{existing} cannot be written by user {user(os.geteuid())}", remedy)
     if existing != data:
         return Finding(name, "ok", f"{data} is made at the first start")
     found = data.stat()
     if found.st_uid != os.geteuid():
-        message = f"{data} belongs to {_user(found.st_uid)}, the studio runs as {_user(os.geteuid())}"
-        return Finding(name, "warning", message, f"run the studio as {_user(found.st_uid)}, or {remedy}")
+        message = f"{data} belongs to {user(found.st_uid)}, the studio runs as {user(os.geteuid())}"
+        return Finding(name, "warning", message, f"run the studio as {user(found.st_uid)}, or {remedy}")
     if found.st_mode & 0o022:
         message = f"other users may write to {data} (mode {found.st_mode & 0o777:o})"
         return Finding(name, "warning", message, f"run: chmod go-w {data}")
-    return Finding(name, "ok", f"{data} belongs to {_user(found.st_uid)}, mode {found.st_mode & 0o777:o}")
+    return Finding(name, "ok", f"{data} belongs to {user(found.st_uid)}, mode {found.st_mode & 0o777:o}")
 
 
 def file_system(subject: Subject) -> Finding | None:
@@ -104,9 +104,14 @@ def database(subject: Subject) -> Finding:
     if not paths.database.exists():
         if any((paths.data / "runs").glob("[0-9]*")):
             message = "there is none, though there are jobs' folders; the next start builds it from them"
-            return Finding("database", "warning", message, "put back a copy from the folder backups if you have one")
+            return Finding(
+                "database",
+                "warning",
+                message,
+                "stop the studio and run: mistudiod restore --database, with a backup's FILE or the newest",
+            )
         return Finding("database", "ok", "is made at the first start")
-    remedy = f"stop the daemon, then put back the newest copy from {paths.backups}, or move the file away and start"
+    remedy = f"stop the studio and run mistudiod restore --database, which takes the newest of {paths.backups}"
     try:
         with closing(sqlite3.connect(f"{paths.database.absolute().as_uri()}?mode=ro", uri=True)) as db:
             newer = schema.applied(db) - schema.known()
@@ -139,7 +144,8 @@ def _existing(path: Path) -> Path:
     return next((one for one in (path, *path.parents) if one.exists()), path)
 
 
-def _user(uid: int) -> str:
+def user(uid: int) -> str:
+    """The name of a user; the number of one who has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import importlib
 import json
@@ -96,6 +97,8 @@ def _spec(kind: str, given: Any) -> Spec:
 def _classify(error: Exception) -> tuple[str, int]:
     if is_disk_full(error):
         return "disk_full", EXIT_DISK
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "not_writable", EXIT_INTERNAL
     if classify(f"{type(error).__name__}: {error}"):
         return "out_of_memory", EXIT_MEMORY
     return "internal", EXIT_INTERNAL
@@ -106,6 +109,11 @@ def _sentence(code: str, error: Exception) -> str:
         return "the disk is full: free some space and retry the job"
     if code == "out_of_memory":
         return f"there was not enough memory ({error}); close other programs or ask for less, then retry the job"
+    if code == "not_writable" and isinstance(error, OSError):
+        return (
+            f"{error.filename} cannot be made, changed or read here ({error.strerror}): see to its rights, or to why its "
+            "disk is read-only, then retry the job"
+        )
     return str(error) if code == "disk_full" else f"{type(error).__name__}: {error}"
 
 

@@ -216,8 +216,11 @@ class Link:
         with self._lock:
             if self._pipe is None:
                 sys.stderr.write(line.decode())
-            else:
+                return
+            try:
                 self._pipe.write(line)
+            except BrokenPipeError:  # nobody hears: as at the end of stdin
+                os._exit(EXIT_YIELDED)
 
     def listen(self) -> None:
         """Follow stdin in a thread; its end ends this process."""

@@ -2,6 +2,7 @@ import { useRef, useState } from "preact/hooks";
 import { post, said, submit } from "../api.js";
 import { datasetName, freeName } from "../lib/names.js";
 import { artifacts } from "../state.js";
+import { Act } from "../ui/act.js";
 import { Dialog } from "../ui/dialog.js";
 import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
@@ -95,7 +96,7 @@ export function Add({ onClose }) {
       ${wrong[""] && html`<p class="refusal" role="alert">${wrong[""]}</p>`}
       <footer class="verbs">
         <button type="button" onClick=${onClose}>Cancel</button>
-        <button type="submit" class="first" disabled=${busy || !values.source}>${busy ? "Sending…" : "Add"}</button>
+        <${Act} type="submit" class="first" disabled=${busy || !values.source}>${busy ? "Sending…" : "Add"}</${Act}>
       </footer>
     </form>
   </${Dialog}>`;

@@ -3,6 +3,7 @@ import { post, put, said } from "../api.js";
 import { sayer } from "../lib/feature_words.js";
 import { ago, count, number, share } from "../lib/format.js";
 import { slowClock } from "../state.js";
+import { Act } from "../ui/act.js";
 import { useLoaded } from "../ui/asked.js";
 import { focusFirst, useFocusBack } from "../ui/focus.js";
 import { html } from "../ui/html.js";
@@ -60,7 +61,7 @@ function Edit({ edited, set, keep }) {
   return html`<form onSubmit=${keep} onKeyDown=${keys}>
     <label class="field">Label <input maxlength="200" required ref=${focusFirst} value=${edited.text} onInput=${typed("text")} /></label>
     <label class="field">Explanation <textarea rows="3" maxlength="2000" value=${edited.explanation} onInput=${typed("explanation")}></textarea></label>
-    <p class="verbs"><button type="submit" class="first">Keep</button><button type="button" onClick=${() => set(null)}>Cancel</button></p></form>`;
+    <p class="verbs"><${Act} type="submit" class="first">Keep</${Act}><button type="button" onClick=${() => set(null)}>Cancel</button></p></form>`;
 }
 
 /** Who said it, when, by which prompt, how sure, and what a person thinks of it. */

@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { patch, said } from "../api.js";
 import { named } from "../lib/names.js";
 import { place } from "../lib/route.js";
+import { Act } from "../ui/act.js";
 import { useLoaded } from "../ui/asked.js";
 import { focusFirst, useFocusBack } from "../ui/focus.js";
 import { html } from "../ui/html.js";
@@ -24,7 +25,7 @@ export function Marks({ sae, feature, changed }) {
         <p class="verbs"><button aria-pressed=${marks.starred} onClick=${() => mark({ starred: !marks.starred }).catch(() => {})}>${marks.starred ? "★ Starred" : "☆ Star"}</button>
         <button ref=${write} onClick=${() => setNote(marks.note ?? "")}>${marks.note ? "Change the note" : "Write a note"}</button></p>`
       : html`<form onSubmit=${keep}><label class="field">Note <textarea rows="3" ref=${focusFirst} value=${note} onInput=${(event) => setNote(event.target.value)}></textarea></label>
-        <p class="verbs"><button type="submit" class="first">Keep</button><button type="button" onClick=${() => setNote(null)}>Cancel</button></p></form>`}
+        <p class="verbs"><${Act} type="submit" class="first">Keep</${Act}><button type="button" onClick=${() => setNote(null)}>Cancel</button></p></form>`}
     <${Lists} sae=${sae} lists=${marks.lists} mark=${mark} />
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
   </section>`;
@@ -44,5 +45,5 @@ function Lists({ sae, lists, mark }) {
       <a href=${place("features", [sae.name], { filter: `list:${JSON.stringify(one)}` })}>${one}</a>
       <button class="quiet" aria-label=${`Take out of the list ${one}`} onClick=${() => mark({ lists: lists.filter((other) => other !== one) }).catch(() => {})}>✕</button></li>`)}</ul>`}
     <form class="joined" onSubmit=${add}><input aria-label="Put into the list" placeholder="name of a list" list="lists" maxlength="64" value=${name} onInput=${(event) => setName(event.target.value)} />
-      <datalist id="lists">${others.map((one) => html`<option value=${one} key=${one} />`)}</datalist><button type="submit" disabled=${!name.trim()}>Add to list</button></form></div>`;
+      <datalist id="lists">${others.map((one) => html`<option value=${one} key=${one} />`)}</datalist><${Act} type="submit" disabled=${!name.trim()}>Add to list</${Act}></form></div>`;
 }

@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { said, submit } from "../api.js";
 import { go } from "../route.js";
 import { artifacts } from "../state.js";
+import { Act } from "../ui/act.js";
 import { Command } from "../ui/command.js";
 import { html } from "../ui/html.js";
 import { Term } from "../ui/term.js";
@@ -26,7 +27,7 @@ export function FirstVisit() {
     <p>A sparse autoencoder (<${Term} of="SAE" />) takes a model's <${Term} of="activations" /> apart into <${Term} of="features" /> that
     a person can read. The bundled model goes the whole way in a few minutes, without a download: a text,
     its <${Term} of="tokenization" />, an SAE, its features and their labels; <${Term} of="steering" /> with them is next.</p>
-    <p class="verbs"><button class="first" disabled=${busy} onClick=${begin}>Try it on the bundled model</button></p>
+    <p class="verbs"><${Act} class="first" disabled=${busy} onClick=${begin}>Try it on the bundled model</${Act}></p>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     <${Command} line="mistudio demo" />
   </section>`;

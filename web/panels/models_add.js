@@ -3,6 +3,7 @@ import { get, post, said, submit } from "../api.js";
 import { size } from "../lib/format.js";
 import { freeName, modelName } from "../lib/names.js";
 import { artifacts } from "../state.js";
+import { Act } from "../ui/act.js";
 import { Dialog } from "../ui/dialog.js";
 import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
@@ -76,7 +77,7 @@ export function Add({ onClose }) {
       ${wrong[""] && html`<p class="refusal" role="alert">${wrong[""]}</p>`}
       <footer class="verbs">
         <button type="button" onClick=${onClose}>Cancel</button>
-        <button type="submit" class="first" disabled=${busy}>${busy ? "Sending…" : "Add"}</button>
+        <${Act} type="submit" class="first" disabled=${busy}>${busy ? "Sending…" : "Add"}</${Act}>
       </footer>
     </form>
   </${Dialog}>`;

@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 import { patch, post, said } from "../api.js";
 import { tagged } from "../lib/saes.js";
 import { go } from "../route.js";
+import { Act } from "../ui/act.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Tags } from "./sae_rows.js";
@@ -26,7 +27,7 @@ export function About({ sae }) {
       <p class="help">words, with blanks between; the list of SAEs is filtered by them</p></div>
     <div class="field"><label for="note">Note</label><textarea id="note" rows="4" value=${draft.note} onInput=${set("note")}></textarea></div>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
-    <p class="verbs"><button type="submit" class="first">Keep</button><button type="button" onClick=${() => setDraft(null) ?? setFailed("")}>Cancel</button></p>
+    <p class="verbs"><${Act} type="submit" class="first">Keep</${Act}><button type="button" onClick=${() => setDraft(null) ?? setFailed("")}>Cancel</button></p>
   </form></section>`;
 }
 

@@ -3,6 +3,7 @@ import { useLoaded } from "../ui/asked.js";
 import { html } from "../ui/html.js";
 import { Panel } from "../ui/panel.js";
 import { Table } from "../ui/table.js";
+import { Devices, ThisBrowser } from "./settings_devices.js";
 import { Endpoints } from "./settings_endpoints.js";
 import { Keys } from "./settings_keys.js";
 import { Labels, Offline, TextSetting } from "./settings_one.js";
@@ -29,6 +30,7 @@ export function Settings() {
     <p class="help">What is changed here is kept in the data folder and holds for jobs and sessions that start from then on.</p>
     <${Endpoints} setting=${of.endpoints} defaults=${of.label_endpoint} endpoints=${endpoints} secrets=${secrets?.secrets} changed=${changed} />
     <${Keys} endpoints=${endpoints} secrets=${secrets?.secrets} failed=${hidden} changed=${changed} />
+    <${ThisBrowser} /><${Devices} />
     <section aria-labelledby="labels"><h3 id="labels">Labels begin with</h3>
       <${Labels} endpoint=${of.label_endpoint} model=${of.label_model} endpoints=${endpoints} changed=${again} /></section>
     <section aria-labelledby="reach"><h3 id="reach">Elsewhere</h3>

@@ -2,6 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { get, said } from "../api.js";
 import { number } from "../lib/format.js";
 import { compared } from "../lib/words.js";
+import { Act } from "../ui/act.js";
 import { html } from "../ui/html.js";
 import { sent } from "./steered_desk.js";
 import { Sampling, Tokens } from "./steered_sampling.js";
@@ -63,7 +64,7 @@ export function Chat({ desk, ranges, model, query, kept }) {
       <div class="field"><label for="message">Message</label><textarea id="message" rows="2" value=${text} placeholder="Say something" title="Enter sends, Shift+Enter makes a line"
         onInput=${({ target }) => setText(target.value)} onKeyDown=${keys}></textarea>${errors.messages && html`<p class="refusal" role="alert">${errors.messages}</p>`}</div>
       <div class="doing">
-        <p class="verbs"><button type="submit" class="first" disabled=${!desk.ready || !text.trim() || run.busy}>${run.failed ? "Send again" : "Send"}</button>
+        <p class="verbs"><${Act} type="submit" class="first" disabled=${!desk.ready || !text.trim() || run.busy}>${run.failed ? "Send again" : "Send"}</${Act}>
           ${run.busy && html`<button type="button" onClick=${stop}>Stop</button>`}
           ${turns.length > 0 && !run.busy && html`<button type="button" onClick=${back}>Take back the last turn</button><button type="button" onClick=${clear}>Clear</button>`}
           <${Stage} run=${run} wanting=${wanting(desk, text).replace("the beginning of a text", "a message")} /></p>

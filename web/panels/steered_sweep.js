@@ -3,6 +3,7 @@ import { ladder } from "../lib/bands.js";
 import { deed, keyOf, saidEdits } from "../lib/edits.js";
 import { number, share } from "../lib/format.js";
 import { compared } from "../lib/words.js";
+import { Act } from "../ui/act.js";
 import { Chart } from "../ui/chart.js";
 import { html } from "../ui/html.js";
 import { numbers, sent } from "./steered_desk.js";
@@ -57,7 +58,7 @@ export function Sweep({ desk, ranges, model, kept }) {
         <label class="wide-field">${one ? "Strengths" : "Strengths, times those of the sliders"} <input type="text" autocomplete="off" value=${strengths} aria-invalid=${errors.sweep ? "true" : undefined}
           onInput=${({ target }) => setTyped(target.value)} />${errors.sweep && html`<span class="refusal" role="alert">${errors.sweep}</span>`}</label>
       </div>
-      <div class="doing"><p class="verbs"><button type="submit" class="first" disabled=${!ready || run.busy}>Write the sweep</button>
+      <div class="doing"><p class="verbs"><${Act} type="submit" class="first" disabled=${!ready || run.busy}>Write the sweep</${Act}>
         ${run.busy && html`<button type="button" onClick=${stop}>Stop</button>`}
         <${Stage} run=${run} wanting=${able.length || !edits.length ? wanting(desk) : "Ablating has no strength: choose another feature, or add this one."} /></p>
         <${Tokens} desk=${desk} error=${errors.max_tokens} />

@@ -1,4 +1,5 @@
 import { lineOf } from "../lib/edits.js";
+import { Act } from "../ui/act.js";
 import { Command } from "../ui/command.js";
 import { html } from "../ui/html.js";
 import { DEFAULTS, numbers, sent } from "./steered_desk.js";
@@ -34,7 +35,7 @@ export function Write({ desk, writing, ranges, model, kept }) {
           onInput=${({ target }) => setPrompt(target.value)} onKeyDown=${keys}></textarea>
         ${errors.prompt && html`<p class="refusal" role="alert">${errors.prompt}</p>`}</div>
       <div class="doing">
-        <p class="verbs"><button type="submit" class="first" disabled=${!ready || !prompt || run.busy}>${!run.busy && (run.failed || run.stopped) ? "Write again" : "Write"}</button>
+        <p class="verbs"><${Act} type="submit" class="first" disabled=${!ready || !prompt || run.busy}>${!run.busy && (run.failed || run.stopped) ? "Write again" : "Write"}</${Act}>
           ${run.busy && html`<button type="button" onClick=${stop}>Stop</button>`}
           <${Stage} run=${run} wanting=${wanting(desk)} /></p>
         <${Tokens} desk=${desk} error=${errors.max_tokens} />

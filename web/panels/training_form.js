@@ -6,6 +6,7 @@ import { freeName, saeName } from "../lib/names.js";
 import { TRANSCODERS, defaultsOf, lacking, numbersOf, isOpen, numbersText, presetOf, specOf, valuesOf } from "../lib/training_spec.js";
 import { go } from "../route.js";
 import { artifacts } from "../state.js";
+import { Act } from "../ui/act.js";
 import { useAsked } from "../ui/asked.js";
 import { Field } from "../ui/form.js";
 import { html } from "../ui/html.js";
@@ -68,7 +69,7 @@ export function TrainingForm({ schema, start, texts, hook, wanted }) {
     </div>
     <div class="beside-form"><${Plan} answer=${plan} lacks=${lacks} use=${(field, value) => change({ [field]: value })} />
       ${failed && html`<p class="refusal" role="alert">${failed.message}</p>`}
-      <p class="verbs"><button type="submit" class="first" disabled=${busy || lacks !== ""}>${busy ? "Sending…" : "Train"}</button></p></div>
+      <p class="verbs"><${Act} type="submit" class="first" disabled=${busy || lacks !== ""}>${busy ? "Sending…" : "Train"}</${Act}></p></div>
   </form>`;
 }
 

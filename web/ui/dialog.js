@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
+import { Act } from "./act.js";
 import { html } from "./html.js";
 
 /** Where somebody was before the dialog, or before the one in whose place it stands: with that nothing has the focus. */
@@ -32,7 +33,7 @@ export function Sure({ title, verb, loses, failed, onYes, onClose }) {
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}
     <footer class="verbs">
       <button type="button" data-first onClick=${onClose}>Keep</button>
-      <button type="button" class="bad" onClick=${onYes}>${verb}</button>
+      <${Act} class="bad" onClick=${onYes}>${verb}</${Act}>
     </footer>
   </${Dialog}>`;
 }

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { said, submit } from "../api.js";
+import { Act } from "./act.js";
 import { html } from "./html.js";
 
 /** A button that queues one job, as it stands; why that could not be done stands beside it. */
@@ -11,6 +12,6 @@ export function Do({ verb, spec }) {
     setFailed("");
     submit(spec).catch((error) => setFailed(said(error))).finally(() => setBusy(false));
   };
-  return html`<button type="button" disabled=${busy} onClick=${go}>${verb}</button>
+  return html`<${Act} disabled=${busy} onClick=${go}>${verb}</${Act}>
     ${failed && html` <span class="refusal" role="alert">${failed}</span>`}`;
 }

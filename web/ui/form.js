@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { said } from "../api.js";
+import { Act } from "./act.js";
 import { Dialog } from "./dialog.js";
 import { html } from "./html.js";
 
@@ -36,7 +37,7 @@ export function Form({ title, verb, fields, start = {}, send, onClose, children 
       ${failed && !placed && html`<p class="refusal" role="alert">${failed.message}</p>`}
       <footer class="verbs">
         <button type="button" onClick=${onClose}>Cancel</button>
-        <button type="submit" class="first" disabled=${busy}>${busy ? "Sending…" : verb}</button>
+        <${Act} type="submit" class="first" disabled=${busy}>${busy ? "Sending…" : verb}</${Act}>
       </footer>
     </form>
   </${Dialog}>`;

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { put, said } from "../api.js";
+import { Act } from "./act.js";
 import { html } from "./html.js";
 
 /** A place for a secret within a form. `name`: what the studio calls it; `label`: what it is; `kept`: told when it is there. */
@@ -27,6 +28,6 @@ export function Secret({ name, label, verb = "Keep and try again", kept }) {
   };
   return html`<div class="filters"><input type="password" aria-label=${label} placeholder=${label} autocomplete="off" value=${value}
       onInput=${({ target }) => setValue(target.value)} onKeyDown=${keys} />
-      <button type="button" disabled=${!value || busy} onClick=${keep}>${verb}</button></div>
+      <${Act} disabled=${!value || busy} onClick=${keep}>${verb}</${Act}></div>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}`;
 }

@@ -1,9 +1,11 @@
 import { effect, signal } from "@preact/signals";
 import { open } from "../events.js";
 import { timeOfDay } from "../lib/format.js";
+import { place } from "../lib/route.js";
 import { readings } from "../lib/system.js";
 import { route } from "../route.js";
 import { heardOf, loss, phase, sample, see, unseen } from "../state.js";
+import { MayOnlyRead } from "./act.js";
 import { Theme } from "./colour.js";
 import { html } from "./html.js";
 import { Sign } from "./icon.js";
@@ -66,6 +68,7 @@ export function Studio() {
     <a class="skip" href="#main" onClick=${skip}>Skip to what is shown</a>
     <header class="top">
       <h1><${Sign} /> miStudio</h1>
+      <${MayOnlyRead} hash=${hashOf(route.value)} />
       <${Strip} />
       <p class="verbs"><${Keys} /><${Theme} /></p>
     </header>
@@ -78,6 +81,8 @@ export function Studio() {
     ${heardOf.value && html`<${JobBar} />`}
   </div>`;
 }
+
+const hashOf = ({ panel, open: opened, query }) => place(panel, opened, query);
 
 /** The machine, as of a second ago. */
 function Strip() {

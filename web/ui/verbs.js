@@ -3,6 +3,7 @@ import { ApiError, post } from "../api.js";
 import { between } from "../lib/format.js";
 import { isLive, title, verbs } from "../lib/jobs.js";
 import { clock, phase, refusals, refuse } from "../state.js";
+import { Act } from "./act.js";
 import { Sure } from "./dialog.js";
 import { html } from "./html.js";
 
@@ -40,7 +41,7 @@ export function Verb({ job, verb, label, onRefused }) {
     onRefused?.();
   };
   const press = () => (verb === "stop" && isMuch(job) ? setDoubted(true) : go());
-  return html`<button disabled=${phase.value !== "live" || asked} aria-label=${label} onClick=${press}>${word(verb)}</button>
+  return html`<${Act} disabled=${phase.value !== "live" || asked} aria-label=${label} onClick=${press}>${word(verb)}</${Act}>
     ${doubted && html`<${Sure} title=${`Stop job ${job.id}, ${title(job).join(" ")}?`} verb="Stop" loses=${loses(job)} onYes=${go} onClose=${() => setDoubted(false)} />`}`;
 }
 

@@ -40,13 +40,19 @@ def _span(context: click.Context, option: click.Parameter, given: str | None) ->
     return int(found[1]) * _SECONDS[found[2]]
 
 
-@token.command("create")
-@click.argument("name")
-@click.option(
+_scope = click.option(
     "--scope", type=click.Choice(["read", "write", "admin"]), default="write", show_default=True,
     help="read: look; write: start jobs and delete things too; admin: tokens and secrets too",
 )  # fmt: skip
-@click.option("--expires", "expires_in_s", callback=_span, metavar="SPAN", help="30d, 12h, 45m  [default: never]")
+_expires = click.option(
+    "--expires", "expires_in_s", callback=_span, metavar="SPAN", help="30d, 12h, 45m  [default: never]"
+)
+
+
+@token.command("create")
+@click.argument("name")
+@_scope
+@_expires
 @pass_call
 def create(call: Call, name: str, scope: str, expires_in_s: int | None) -> None:
     """Make a token. It is printed once and can not be asked for again."""
@@ -56,6 +62,30 @@ def create(call: Call, name: str, scope: str, expires_in_s: int | None) -> None:
     else:
         output.text(made["token"])
         output.note("this is the only time that the token is shown; where it is used: mistudio context add NAME HOST")
+
+
+@token.command("pair")
+@click.option("--name", help="what to call the token  [default: as the device calls itself]")
+@_scope
+@_expires
+@pass_call
+def pair(call: Call, name: str | None, scope: str, expires_in_s: int | None) -> None:
+    """Make a code of 8 digits, with which another device gets a token: once, within 5 minutes."""
+    made = call.client.create_pairing(name, scope, expires_in_s)
+    if call.json:
+        output.data(made)
+    else:
+        output.text(made["code"])
+        output.note(f"good once, for {made['ends_in_s'] // 60} minutes; {_where(made)}")
+
+
+def _where(made: dict[str, Any]) -> str:
+    if made["url"] is None:
+        return "no other machine can reach this studio: start it with --listen lan"
+    return (
+        f"in a browser: {made['url']}; on a command line:\n"
+        f"mistudio context add NAME {made['url']} --pair {made['code']} --fingerprint {made['fingerprint']}"
+    )
 
 
 @token.command("list")
