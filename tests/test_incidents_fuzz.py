@@ -1,4 +1,4 @@
-"""Rows 1, 12 and 13 of the incident table: whatever fits the OpenAPI document, and whatever does not, is answered as
+"""Row 12 of the incident table: whatever fits the OpenAPI document, and whatever does not, is answered as
 the document says, and never with a 500.
 
 ``FUZZ_EXAMPLES=2000 pytest tests/test_incidents_fuzz.py`` looks for longer.
