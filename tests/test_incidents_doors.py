@@ -1,4 +1,4 @@
-"""Rows 2, 3 and 4 of the incident table: names of other hosts (DNS rebinding), other sites' pages (CSRF), strangers.
+"""Rows 2 and 3 of the incident table: names of other hosts (DNS rebinding), other sites' pages (CSRF).
 
 What every route of the OpenAPI document answers beyond loopback without a token is in test_doors, and over TLS in
 test_lan.

@@ -15,6 +15,7 @@ from mistudiod.api.route import Route
 from mistudiod.errors import (
     Forbidden,
     Invalid,
+    NotFound,
     StudioError,
     TooLarge,
     TooOften,
@@ -95,7 +96,8 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
 
 def _responses(route: Route, schemas: dict[type[BaseModel], dict[str, Any]]) -> dict[str, Any]:
     refusals: dict[int, list[str]] = {}
-    for kind in (*_ALWAYS, *route.refusals):
+    named = (NotFound,) if route.path is not None else ()  # what can be called so by nobody is not there
+    for kind in (*_ALWAYS, *named, *route.refusals):
         refusals.setdefault(kind.status, []).append(kind.code)
     found: dict[str, Any] = {}
     if route.media != "application/json":
