@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-RING = 4096  # state events kept for those who resume
+RING = 512  # state events kept for those who resume, 8 kB each; the database has the 8,192 newest
 _QUEUE = 1024  # state events a subscriber may be behind
 _EVERY_S = 0.1
 PING_S = 15.0
