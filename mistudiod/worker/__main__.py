@@ -111,14 +111,17 @@ def _sentence(code: str, error: Exception) -> str:
         return f"there was not enough memory ({error}); close other programs or ask for less, then retry the job"
     if code == "not_writable" and isinstance(error, OSError):
         return (
-            f"{error.filename} cannot be made, changed or read here ({error.strerror}): see to its rights, or to why its "
-            "disk is read-only, then retry the job"
+            f"{error.filename} cannot be made, changed or read here ({error.strerror}): see to its rights, or to why "
+            "its disk is read-only, then retry the job"
         )
     return str(error) if code == "disk_full" else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except MemoryError:  # not even for saying so was there enough
+        code = EXIT_MEMORY
     sys.stdout.close()  # not only flushed: the last line may have no end
     sys.stderr.close()
     os._exit(code)  # torch's own clean-up takes seconds and has nothing left to save
