@@ -103,6 +103,9 @@ def test_the_socket_in_the_data_folder_is_taken_when_a_studio_listens_there(
         door.listen()
         assert find(None, None, home).url == f"unix:{path}"
         assert find(None, None, {**home, "MISTUDIO_PORT": "7000"}).url == "http://127.0.0.1:7000"
+        both = {**home, "MISTUDIO_PORT": "7000", "MISTUDIO_DATA": str(folder)}
+        assert find(None, None, both).url == f"unix:{path}"  # on that port others may be answered, by TLS alone
+        assert find(None, None, {**both, "MISTUDIO_DATA": str(tmp_path)}).url == "http://127.0.0.1:7000"
         elsewhere = {**home, "MISTUDIO_DATA": str(tmp_path / ("x" * 120))}
         assert find(None, None, elsewhere).url == "http://127.0.0.1:6478"
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from mistudiod import own_address
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ["start-mistudio.sh", "run-tests.sh", ".ci/run", "scripts/install.sh"]
 
@@ -241,7 +243,7 @@ def test_the_studio_is_found_and_told_though_it_wants_a_token(tmp_path: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environ = {**os.environ, "MISTUDIO_DATA": str(tmp_path / "data"), "MISTUDIO_PORT": str(port),
-               "MISTUDIO_LISTEN": "0.0.0.0", "MISTUDIO_HOST": ""}  # fmt: skip
+               "MISTUDIO_LISTEN": "lan", "MISTUDIO_HOST": ""}  # fmt: skip
     command = [str(ROOT / ".venv" / "bin" / "mistudiod")]
     subprocess.run([*command, "token", "laptop"], env=environ, check=True, capture_output=True)
     daemon = subprocess.Popen([*command, "serve"], env=environ, stderr=subprocess.DEVNULL)
@@ -254,7 +256,7 @@ def test_the_studio_is_found_and_told_though_it_wants_a_token(tmp_path: Path) ->
                 break
             time.sleep(0.2)
         assert lines == [
-            f"http://127.0.0.1:{port}", f"unix:{tmp_path}/data/mistudiod.sock", str(tmp_path / "data"),
+            f"https://{own_address.outward()}:{port}", f"unix:{tmp_path}/data/mistudiod.sock", str(tmp_path / "data"),
             str(tmp_path / "data"), "ours",
         ]  # fmt: skip
         other = {**environ, "MISTUDIO_DATA": str(tmp_path / "other")}

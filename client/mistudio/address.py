@@ -106,16 +106,18 @@ def _with_port(host: str) -> str:
 
 
 def _local(environ: Mapping[str, str]) -> str:
-    """A UNIX socket on which a studio lets us in: that of this user, else that of the machine's service."""
-    if port := environ.get("MISTUDIO_PORT"):
+    """A UNIX socket on which a studio lets us in: that of this user, else that of the machine's service. A port alone
+    says which studio; beside a data folder it does not, and what others reach by it speaks TLS.
+    """
+    port, data = environ.get("MISTUDIO_PORT"), environ.get("MISTUDIO_DATA")
+    if port and not data:
         return to_url(f"127.0.0.1:{port}")
     base = environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    data = environ.get("MISTUDIO_DATA")
     own = Path(data or os.path.join(base, "mistudio")).expanduser().absolute() / "mistudiod.sock"
     for path in [own] if data else [own, SERVICE]:
         if _accepts(path):
             return f"{UNIX}{path}"
-    return f"http://127.0.0.1:{PORT}"
+    return to_url(f"127.0.0.1:{port or PORT}")
 
 
 def _accepts(path: Path) -> bool:
