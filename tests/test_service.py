@@ -288,6 +288,13 @@ def test_a_removal_takes_exactly_what_was_installed_and_leaves_the_data(service:
     assert again.stderr == "nothing to do: miStudio is not installed as a service here\n"
 
 
+def test_a_unit_that_was_deleted_by_hand_is_not_left_enabled(service: Run, root: Path) -> None:
+    good(service("install"))
+    (root / UNIT).unlink()
+    good(service("uninstall"))
+    assert files(root) == {}
+
+
 def test_a_purge_says_what_goes_and_how_large_it_is_and_asks(service: Run, root: Path) -> None:
     model = root / "var/lib/mistudio/models/gpt2/model.safetensors"
     model.parent.mkdir(parents=True)
