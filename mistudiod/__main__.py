@@ -127,7 +127,6 @@ async def serve(settings: Settings, _options: argparse.Namespace) -> int:
             if own := sockets.enter_context(listen.unix(app[PATHS].socket)):
                 await web.SockSite(app_runner, own).start()
             log.info("miStudio %s is at %s, data in %s", __version__, await reception.open(app), settings.data)
-            await reception.invite(app)
             await ended.wait()
             log.info("stopping")
         finally:

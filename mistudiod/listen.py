@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mistudiod.settings import LAN, Settings
+from mistudiod.settings import LAN, Settings, is_loopback
 
 log = logging.getLogger("mistudiod")
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1", LAN: "127.0.0.1"}
 _TRIES = 20  # to find a port that is free in both families
 _LONGEST_PATH = 107  # bytes that the kernel has room for
 
@@ -46,6 +49,20 @@ def tcp(settings: Settings) -> list[socket.socket]:
 def _server(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=128)
+
+
+def here(settings: Settings) -> str:
+    """The host at which this machine itself reaches a daemon with these settings."""
+    return _ANY.get(settings.listen, settings.listen)
+
+
+def connection(settings: Settings, limit_s: float) -> http.client.HTTPConnection:
+    """To ask whoever listens there what it is. It is told nothing, so whose certificate it has does not matter."""
+    if is_loopback(settings.listen):
+        return http.client.HTTPConnection(here(settings), settings.port, timeout=limit_s)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(here(settings), settings.port, timeout=limit_s, context=context)
 
 
 @contextlib.contextmanager
