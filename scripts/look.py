@@ -11,15 +11,12 @@ import http.client
 import json
 import os
 import socket
-import ssl
 import sys
 from typing import Any
 
-from mistudiod import own_address
+from mistudiod import listen
 from mistudiod.paths import Paths
-from mistudiod.settings import LAN, Settings, SettingsError, is_loopback, load
-
-ANY_ADDRESS = {LAN: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+from mistudiod.settings import Settings, SettingsError, is_loopback, load
 
 
 def main() -> int:
@@ -30,39 +27,27 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 78
-    url = _url("http", settings.listen, settings.port)
-    host = url
-    if not is_loopback(settings.listen):  # what others can reach speaks TLS, and wants a token
-        outward = own_address.outward() if settings.listen in ANY_ADDRESS else settings.listen
-        url, host = _url("https", outward, settings.port), f"unix:{_socket(settings)}"
-    holder, data = _holder(ANY_ADDRESS.get(settings.listen, settings.listen), settings)
+    address, scheme = listen.here(settings), "http" if is_loopback(settings.listen) else "https"
+    url = f"{scheme}://[{address}]:{settings.port}" if ":" in address else f"{scheme}://{address}:{settings.port}"
+    holder, data = _holder(settings)
+    host = url if is_loopback(settings.listen) else f"unix:{_socket(settings)}"
     sys.stdout.write(f"{url}\n{host}\n{os.path.realpath(settings.data)}\n{data}\n{holder}\n")
     return 0
 
 
-def _url(scheme: str, host: str, port: int) -> str:
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _holder(address: str, settings: Settings) -> tuple[str, str]:
-    """A studio that others can reach speaks TLS. Whoever it is, it is only asked what it is: its certificate is not."""
-    unknown = ssl._create_unverified_context()
-    for connection in (
-        http.client.HTTPConnection(address, settings.port, timeout=3),
-        http.client.HTTPSConnection(address, settings.port, timeout=3, context=unknown),
-    ):
-        try:
-            status = _status(connection)
-        except ConnectionRefusedError:
-            return "nobody", ""
-        except (OSError, http.client.HTTPException, ValueError):
-            continue
+def _holder(settings: Settings) -> tuple[str, str]:
+    try:
+        status = _status(listen.connection(settings, limit_s=3))
         if _wants_a_token(status):
             return _by_socket(settings)
-        if isinstance(status, dict) and status.get("name") == "mistudio":
-            data = os.path.realpath(str(status.get("data", "")))
-            return ("ours" if data == os.path.realpath(settings.data) else "studio"), data
-    return "program", ""
+    except ConnectionRefusedError:
+        return "nobody", ""
+    except (OSError, http.client.HTTPException, ValueError):
+        return "program", ""
+    if not isinstance(status, dict) or status.get("name") != "mistudio":
+        return "program", ""
+    data = os.path.realpath(str(status.get("data", "")))
+    return ("ours" if data == os.path.realpath(settings.data) else "studio"), data
 
 
 def _wants_a_token(status: Any) -> bool:
