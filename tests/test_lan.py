@@ -24,7 +24,7 @@ from mistudio.cli import main
 from mistudio.errors import ApiError, WrongCertificate
 from mistudio.pinned import certificate_of
 from test_daemon import Daemon
-from test_doors import GUARDED, NAMES, url
+from test_doors import every_guarded_operation, url
 
 from mistudiod import own_address
 
@@ -126,7 +126,7 @@ def test_both_families_answer_over_tls(lan: Lan, admin: str) -> None:
             assert http.get("/api/status").status_code == 200, host
 
 
-@pytest.mark.parametrize(("method", "path", "operation"), GUARDED, ids=[name for name in NAMES if name != "pair"])
+@every_guarded_operation
 def test_no_route_answers_without_a_token(strangers: httpx.Client, method: str, path: str, operation: Any) -> None:
     answer = strangers.request(method, url(path, operation))
     assert answer.status_code == 401 and answer.json()["error"]["code"] == "unauthorized"
