@@ -214,7 +214,7 @@ def test_a_machines_service_goes_over_to_a_new_program_and_is_removed_with_its_u
         assert machine.told() == [
             "systemd-sysusers /etc/sysusers.d/mistudio.conf",
             "systemd-tmpfiles --create /etc/tmpfiles.d/mistudio.conf",
-            f"systemd-analyze verify {machine.units}/mistudiod.service",
+            f"systemd-analyze verify --man=no {machine.units}/mistudiod.service",
             "daemon-reload",
             "enable mistudiod.service",
             "restart mistudiod.service",

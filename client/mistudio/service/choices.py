@@ -75,7 +75,10 @@ def _check_readable(place: Place, path: str) -> None:
     try:
         mode = place.at(path).stat().st_mode
     except OSError as error:
-        raise NoService(f"{path} cannot be shown to the service: {(error.strerror or str(error)).lower()}") from None
+        reason = (error.strerror or str(error)).lower()
+        raise NoService(
+            f'{path} cannot be shown to the service: {reason}; name what is there, or "" for none'
+        ) from None
     needed = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
     if mode & needed != needed:
         raise NoService(f"{path} is not readable for the service's user: chmod -R o+rX '{path}'")

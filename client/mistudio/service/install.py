@@ -148,7 +148,8 @@ def _groups_file(place: Place) -> list[str]:
 
 def _verify(place: Place, say: Say) -> None:
     """systemd's own judgement. It also judges units that ours waits for; what it says of those is not ours to mend."""
-    judge = ("systemd-analyze", "verify", str(place.at(f"{place.units}/{UNIT}")))
+    # --man=no: a machine may have no manual pages.
+    judge = ("systemd-analyze", "verify", "--man=no", str(place.at(f"{place.units}/{UNIT}")))
     ran = subprocess.run(judge, capture_output=True, text=True, timeout=60)
     lines = [line for line in ran.stderr.splitlines() if UNIT in line]
     if ran.returncode:

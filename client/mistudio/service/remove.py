@@ -74,7 +74,7 @@ def carry_out(place: Place, plan: Removal, say: Say) -> None:
 
 
 def _stop(place: Place, plan: Removal) -> None:
-    """A unit whose file is gone may be enabled and run all the same; or it was never written, and is nothing to stop."""
+    """A unit whose file is gone may be enabled and run all the same; or was never written, and is nothing to stop."""
     for unit in (SOCKET, UNIT):
         path = f"{place.units}/{unit}"
         if path not in plan.held.files:
