@@ -2,8 +2,8 @@ import { useState } from "preact/hooks";
 import { patch, said } from "../api.js";
 import { named } from "../lib/names.js";
 import { place } from "../lib/route.js";
-import { Act } from "../ui/act.js";
 import { useLoaded } from "../ui/asked.js";
+import { Act } from "../ui/do.js";
 import { focusFirst, useFocusBack } from "../ui/focus.js";
 import { html } from "../ui/html.js";
 

@@ -2,8 +2,8 @@ import { useState } from "preact/hooks";
 import { said, submit } from "../api.js";
 import { go } from "../route.js";
 import { artifacts } from "../state.js";
-import { Act } from "../ui/act.js";
 import { Command } from "../ui/command.js";
+import { Act } from "../ui/do.js";
 import { html } from "../ui/html.js";
 import { Term } from "../ui/term.js";
 

@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { patch, post, said } from "../api.js";
 import { tagged } from "../lib/saes.js";
 import { go } from "../route.js";
-import { Act } from "../ui/act.js";
+import { Act } from "../ui/do.js";
 import { Form } from "../ui/form.js";
 import { html } from "../ui/html.js";
 import { Tags } from "./sae_rows.js";

@@ -2,7 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { get, said } from "../api.js";
 import { number } from "../lib/format.js";
 import { compared } from "../lib/words.js";
-import { Act } from "../ui/act.js";
+import { Act } from "../ui/do.js";
 import { html } from "../ui/html.js";
 import { sent } from "./steered_desk.js";
 import { Sampling, Tokens } from "./steered_sampling.js";

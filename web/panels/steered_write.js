@@ -1,6 +1,6 @@
 import { lineOf } from "../lib/edits.js";
-import { Act } from "../ui/act.js";
 import { Command } from "../ui/command.js";
+import { Act } from "../ui/do.js";
 import { html } from "../ui/html.js";
 import { DEFAULTS, numbers, sent } from "./steered_desk.js";
 import { Sampling, Tokens } from "./steered_sampling.js";

@@ -1,5 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
-import { Act } from "./act.js";
+import { Act } from "./do.js";
 import { html } from "./html.js";
 
 /** Where somebody was before the dialog, or before the one in whose place it stands: with that nothing has the focus. */

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { said } from "../api.js";
-import { Act } from "./act.js";
 import { Dialog } from "./dialog.js";
+import { Act } from "./do.js";
 import { html } from "./html.js";
 
 /**

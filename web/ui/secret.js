@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { put, said } from "../api.js";
-import { Act } from "./act.js";
+import { Act } from "./do.js";
 import { html } from "./html.js";
 
 /** A place for a secret within a form. `name`: what the studio calls it; `label`: what it is; `kept`: told when it is there. */

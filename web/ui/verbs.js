@@ -3,8 +3,8 @@ import { ApiError, post } from "../api.js";
 import { between } from "../lib/format.js";
 import { isLive, title, verbs } from "../lib/jobs.js";
 import { clock, phase, refusals, refuse } from "../state.js";
-import { Act } from "./act.js";
 import { Sure } from "./dialog.js";
+import { Act } from "./do.js";
 import { html } from "./html.js";
 
 const LITTLE_S = 30; // of work that is lost without a question
