@@ -64,6 +64,8 @@ already_there() {
 }
 
 launch() {
+    local before
+    before=$(stat -c %s "$log")
     MISTUDIO_DATA=$data setsid nohup "$BIN/mistudiod" serve </dev/null >>"$log" 2>&1 9>&- &
     local daemon=$! deadline=$((SECONDS + 30))
     echo "$daemon" >"$pid_file"
@@ -72,6 +74,7 @@ launch() {
         look
         if [ "$holder" = ours ]; then
             say "miStudio is running at $url (data in $data)"
+            tail -c "+$((before + 1))" "$log" | sed -n '/^No device has a token yet/,/^Later:/p' # how the first one gets in
             return
         fi
         if ! kill -0 "$daemon" 2>/dev/null; then

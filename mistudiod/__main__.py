@@ -28,6 +28,7 @@ EXIT_CONFIG = 78
 
 def main() -> int:
     options = _parser().parse_args()
+    _open_streams()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
         if journal.goes_there(sys.stderr, os.environ):
@@ -42,6 +43,13 @@ def main() -> int:
     except (SettingsError, StudioError) as error:
         log.error(str(error))
         return EXIT_CONFIG
+
+
+def _open_streams() -> None:
+    """Each that was closed: its number, to which libraries write, would go to the next file, say the database."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - as long as this process
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,31 +70,29 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
     app[keys.KEPT] = kept = KeptSettings(settings, paths.settings, os.environ)
-    app[keys.DATABASE], app[keys.JOBS], app[keys.INDEX] = database, Jobs(database), Index(database, paths)
-    app[keys.LIBRARY] = Library(database, paths, app[keys.INDEX], lambda name: app[keys.SESSION].has_sae(name))
+    app[keys.DATABASE], app[keys.JOBS] = database, Jobs(database)
+    app[keys.INDEX] = index = Index(database, paths)
+    app[keys.LIBRARY] = Library(database, paths, index, lambda name: app[keys.SESSION].has_sae(name))
     app[keys.TRASH] = Trash(database, paths)
-    app[keys.CLEANING] = Cleaning(database, paths, app[keys.INDEX], app[keys.TRASH])
+    app[keys.CLEANING] = Cleaning(database, paths, index, app[keys.TRASH])
     app[keys.BACKUPS] = Backups(paths, settings.backup_at, settings.backups_kept)
     app[keys.LABELS], app[keys.RANGES] = Labels(database), Ranges(database)
     app[keys.STEERINGS], app[keys.PROFILES] = Steerings(database), Profiles(database)
     app[keys.TOKENS], app[keys.SECRETS] = Tokens(database), Secrets(paths.data / "secrets.json", os.environ)
     app[keys.PAIRINGS], app[keys.SLOWED] = Pairings(app[keys.TOKENS]), Slowed()
     app[TRUST], app[keys.REACH] = trust_of(settings), Reach()
-    app[keys.UPLOADS] = Uploads(paths.uploads, settings.upload_limit_bytes)
+    app[keys.UPLOADS], app[keys.STORES] = Uploads(paths.uploads, settings.upload_limit_bytes), OpenStores(paths)
     app[keys.RECORDS], app[keys.MONITOR], app[keys.METERS] = Records(database, paths), Monitor(paths.data), meters
-    app[keys.STORES] = OpenStores(paths)
     probe = functools.partial(preview, ProbeDevice(), paths, _PROBE_LIMIT_S, command)
     app[keys.ABILITIES] = Abilities(paths.data / "abilities.json", probe)
-    app[keys.PLANNING] = Planning(
-        paths, app[keys.INDEX], Measurements(database), app[keys.MONITOR], app[keys.ABILITIES]
-    )
+    app[keys.PLANNING] = Planning(paths, index, Measurements(database), app[keys.MONITOR], app[keys.ABILITIES])
     app[keys.TEMPLATES] = Templates(paths.data / "templates")
-    app[keys.GIVING] = Giving(database, app[keys.INDEX], app[keys.LABELS], app[keys.TEMPLATES], lambda: kept.now)
+    app[keys.GIVING] = Giving(database, index, app[keys.LABELS], app[keys.TEMPLATES], lambda: kept.now)
     app[keys.LEASES] = Leases(database)
     app[keys.SESSION] = Sessions(
         settings,
         paths,
-        app[keys.INDEX],
+        index,
         app[keys.LEASES],
         bus,
         app[keys.PLANNING],
@@ -106,7 +104,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
         settings,
         paths,
         app[keys.JOBS],
-        app[keys.INDEX],
+        index,
         bus,
         app[keys.SECRETS],
         app[keys.PLANNING],

@@ -12,8 +12,6 @@ import json
 from collections import deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 RING = 4096  # state events kept for those who resume
@@ -22,25 +20,34 @@ _EVERY_S = 0.1
 PING_S = 15.0
 
 
-@dataclass(frozen=True)
 class Message:
-    id: int | None  # of a state event; others have none
-    topic: str  # job, artifact; progress, metric, live, labels, session, system; reset, ping
-    data: dict[str, Any]
+    """``id``: of a state event; others have none. ``topic``: job, artifact; progress, metric, live, labels, session,
+    system; reset, ping. ``key``: what a newer one of the same key replaces; a state event is like no other.
 
-    @cached_property
-    def record(self) -> bytes:
-        """As a server-sent event; made once for all readers."""
-        if self is PING:
-            return b": ping\n\n"
-        data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
-        number = "" if self.id is None else f"id: {self.id}\n"
-        return f"{number}event: {self.topic}\ndata: {data}\n\n".encode(errors="replace")
+    Its data is let go of once it is a record: thousands of them wait for those who resume, and take a sixth so.
+    """
+
+    __slots__ = ("_record", "data", "id", "key", "topic")
+
+    def __init__(self, id: int | None, topic: str, data: dict[str, Any]) -> None:
+        self.id, self.topic = id, topic
+        self.key: Hashable = (topic, data.get("job"), data.get("sae")) if id is None else id
+        self.data: dict[str, Any] | None = data
+        self._record = b""
 
     @property
-    def key(self) -> Hashable:
-        """What a newer one of the same key replaces; a state event is like no other."""
-        return (self.topic, self.data.get("job"), self.data.get("sae")) if self.id is None else self.id
+    def record(self) -> bytes:
+        """As a server-sent event; made once for all readers."""
+        if self.data is not None:
+            self._record, self.data = self._encoded(self.data), None
+        return self._record
+
+    def _encoded(self, data: dict[str, Any]) -> bytes:
+        if self.topic == "ping":
+            return b": ping\n\n"
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        number = "" if self.id is None else f"id: {self.id}\n"
+        return f"{number}event: {self.topic}\ndata: {text}\n\n".encode(errors="replace")
 
 
 PING = Message(None, "ping", {})  # tells a reader, and whatever lies between, that the stream lives
@@ -94,6 +101,7 @@ class Bus:
         for key in list(self._held):  # what was measured before this comes before it
             self._fan_out(self._held.pop(key))
         message = Message(id, topic, data)
+        _ = message.record  # also when nobody listens: only the record is to wait in the ring
         self._ring.append(message)
         self.newest = id
         self._fan_out(message)

@@ -20,8 +20,8 @@ from mistudiod.kept_backups import backups_in
 from mistudiod.moving import FORMATS
 from mistudiod.paths import PARTIAL, Paths, delete_tree, set_aside
 from mistudiod.statements import marks, values
-from mistudiod.store import users
 from mistudiod.trash import Trash
+from mistudiod.users import users
 
 What = Literal["trash", "checkpoints", "extractions", "exports", "activations", "maxima", "logs", "backups"]
 WHAT: tuple[What, ...] = get_args(What)

@@ -183,7 +183,7 @@ class Database:
             if applied:
                 self._copy()
             schema.migrate(self._connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(
                 f"the database {self.path} cannot be brought up to date ({error}); nothing in it was changed: mend "
                 "that and start again, or go on with the version before"

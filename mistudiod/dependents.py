@@ -10,7 +10,7 @@ from mistudiod.index import Artifact
 from mistudiod.moving import FORMATS, folders
 from mistudiod.paths import Paths
 from mistudiod.statements import maker
-from mistudiod.store import users
+from mistudiod.users import users
 
 _EXTENDING = """select name, json_extract(info, '$.extends.sae') as sae from artifacts
                 where noun = 'sae' and json_extract(info, '$.extends.job') = ? order by name"""

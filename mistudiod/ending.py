@@ -10,6 +10,7 @@ from mistudiod.jobs import State
 from mistudiod.runner import Exit
 
 YIELDED, STOPPED, MEMORY = 75, 76, 77  # exit codes of a worker
+_NO_MEMORY = "there was not enough memory, not even to say for what"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def ending(
     if left:
         sentence = _sentence(exit.code)
         return Ending(State.INTERRUPTED, sentence, error("died", sentence, exit.tail))
-    silent = error("died", f"the worker ended with exit code {exit.code} and no word", exit.tail)
+    if exit.code == MEMORY:
+        silent = error("out_of_memory", f"{_NO_MEMORY}; close other programs or ask for less, then retry the job")
+    else:
+        silent = error("died", f"the worker ended with exit code {exit.code} and no word", exit.tail)
     return Ending(State.FAILED, "failed", failure or silent)
 
 

@@ -21,8 +21,8 @@ from mistudiod.jobs import LIVE, State
 from mistudiod.moving import Move
 from mistudiod.paths import Paths
 from mistudiod.statements import job_row, maker, refuse_taken
-from mistudiod.store import users
 from mistudiod.trash import Trashed, clear, named, note
+from mistudiod.users import users
 
 log = logging.getLogger("mistudiod.library")
 _NAMED = 5  # jobs, in a sentence

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from mistudiod.settings import LAN, Settings, is_loopback
 
 log = logging.getLogger("mistudiod")
 GROUP_SOCKET = "api.sock"
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1", LAN: "127.0.0.1"}
 _TRIES = 20  # to find a port that is free in both families
 _LONGEST_PATH = 107  # bytes that the kernel has room for
 
@@ -77,6 +80,20 @@ def local(
         wanted.append((Path(folder.split(":")[0]) / GROUP_SOCKET, 0o660))
     own = [opened.enter_context(unix(*one)) for one in wanted]
     return doors + [one for one in own if one is not None]
+
+
+def here(settings: Settings) -> str:
+    """The host at which this machine itself reaches a daemon with these settings."""
+    return _ANY.get(settings.listen, settings.listen)
+
+
+def connection(settings: Settings, limit_s: float) -> http.client.HTTPConnection:
+    """To ask whoever listens there what it is. It is told nothing, so whose certificate it has does not matter."""
+    if is_loopback(settings.listen):
+        return http.client.HTTPConnection(here(settings), settings.port, timeout=limit_s)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(here(settings), settings.port, timeout=limit_s, context=context)
 
 
 @contextlib.contextmanager

@@ -46,27 +46,28 @@ class Reception:
             log.info("made a certificate for this studio: %s", pair.certificate)
         context, reach = pair.context(), app[REACH]
         reach.url, reach.fingerprint = _url("https", self._beyond[0]), pair.fingerprint()
+        await _invite(app, reach.url)
         self._secure = SecurePort(self._beyond, server, context, settings.allow_public)
         log.info("other machines know this studio by its certificate %s", reach.fingerprint)
         return reach.url
-
-    async def invite(self, app: web.Application) -> None:
-        """A code for the first device, when nobody elsewhere can get in yet. It is for eyes, not for the log's file."""
-        url = app[REACH].url
-        if url is None or any(not one.expired for one in await app[TOKENS].all()):
-            return
-        code = app[PAIRINGS].open(Scope.ADMIN)
-        sys.stderr.write(
-            f"No device has a token yet. This code gives one, once, within {pairing.LIFE_S // 60} minutes: {code}\n"
-            f"  in a browser: {url}\n  on a command line: mistudio context add NAME {url} --pair {code}\n"
-            "Later: mistudio token pair, on this machine.\n"
-        )
-        sys.stderr.flush()
 
     async def close(self) -> None:
         """Take no new connections."""
         if self._secure is not None:
             await self._secure.close()
+
+
+async def _invite(app: web.Application, url: str) -> None:
+    """A code for the first device, when none can get in yet. It is for eyes: no handler of the log's writes it down."""
+    if any(not one.expired for one in await app[TOKENS].all()):
+        return
+    code = app[PAIRINGS].open(Scope.ADMIN)
+    sys.stderr.write(
+        f"No device has a token yet. This code gives one, once, within {pairing.LIFE_S // 60} minutes: {code}\n"
+        f"  in a browser: {url}\n  on a command line: mistudio context add NAME {url} --pair {code}\n"
+        "Later: mistudio token pair, on this machine.\n"
+    )
+    sys.stderr.flush()
 
 
 def _host(listener: socket.socket) -> str:

@@ -86,7 +86,6 @@ async def serve(settings: Settings) -> int:
                 await web.SockSite(app_runner, own).start()
             log.info("miStudio %s is at %s, data in %s", __version__, await reception.open(app), settings.data)
             notify.say(READY=1, STATUS=heartbeat.at_work([]))
-            await reception.invite(app)
             async with running(heartbeat.beat(notify, app[DATABASE], app[JOBS])):
                 await ended.wait()
             log.info("stopping")

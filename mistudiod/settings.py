@@ -30,6 +30,7 @@ _OTHERS = frozenset(
     f"{PREFIX}{name}"
     for name in ("HOST", "TOKEN", "CONTEXT", "CONFIG", "FINGERPRINT", "EVENTS_FD", "SECRETS_FD", "DAEMON_PID")
 )
+_SERVICE = "/var/lib/mistudio"  # the home of the service's user: systemd/mistudio.sysusers.conf
 
 
 class SettingsError(ValueError):
@@ -39,6 +40,8 @@ class SettingsError(ValueError):
 def _default_data() -> Path:
     if state := os.environ.get("STATE_DIRECTORY"):  # systemd's, of a service: /var/lib/mistudio
         return Path(state.split(":")[0])
+    if (home := os.path.expanduser("~")) == _SERVICE:  # its user, by hand: sudo -u mistudio mistudiod doctor
+        return Path(home)
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return Path(base) / "mistudio"
 

@@ -15,7 +15,7 @@ from mistudiod.errors import Conflict
 from mistudiod.jobs import ENDED, LIVE, State, now
 from mistudiod.label_statements import Found
 from mistudiod.readings import Live, Metric, live_of, metrics_page, record
-from mistudiod.specs import LANES, MAKES, JobRequest, names_made, read_by
+from mistudiod.specs import LANES, MAKES, JobRequest, names_made
 from mistudiod.statements import (
     Job,
     Key,
@@ -39,6 +39,7 @@ from mistudiod.statements import (
     told,
     values,
 )
+from mistudiod.users import users
 
 
 @dataclass(frozen=True)
@@ -279,19 +280,3 @@ class Jobs:
 
     async def live(self, job: int) -> list[dict[str, Any]]:
         return await self._database.read(lambda db: live_of(db, job))
-
-
-def users(db: sqlite3.Connection, noun: str, name: str, kinds: Collection[str] | None = None) -> list[int]:
-    """As ``Jobs.users_of``."""
-    rows = db.execute(f"select id, kind, spec from jobs where state not in ({marks(ENDED)}) order by id", values(ENDED))
-    return [
-        row["id"]
-        for row in rows
-        if (kinds is None or row["kind"] in kinds) and (noun, name) in _read(row["kind"], json.loads(row["spec"]))
-    ]
-
-
-def _read(kind: str, spec: dict[str, Any]) -> set[tuple[str, str]]:
-    """Noun and name of what a job reads, the SAEs of edits too."""
-    edits = {("sae", str(edit["sae"])) for edit in spec.get("steering") or () if edit.get("sae")}
-    return edits | {(noun, name) for _, noun, name in read_by(kind, spec)}

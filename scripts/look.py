@@ -14,10 +14,9 @@ import socket
 import sys
 from typing import Any
 
+from mistudiod import listen
 from mistudiod.paths import Paths
 from mistudiod.settings import Settings, SettingsError, is_loopback, load
-
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 def main() -> int:
@@ -28,17 +27,17 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 78
-    address = ANY_ADDRESS.get(settings.listen, settings.listen)
-    url = f"http://[{address}]:{settings.port}" if ":" in address else f"http://{address}:{settings.port}"
-    holder, data = _holder(address, settings)
+    address, scheme = listen.here(settings), "http" if is_loopback(settings.listen) else "https"
+    url = f"{scheme}://[{address}]:{settings.port}" if ":" in address else f"{scheme}://{address}:{settings.port}"
+    holder, data = _holder(settings)
     host = url if is_loopback(settings.listen) else f"unix:{_socket(settings)}"
     sys.stdout.write(f"{url}\n{host}\n{os.path.realpath(settings.data)}\n{data}\n{holder}\n")
     return 0
 
 
-def _holder(address: str, settings: Settings) -> tuple[str, str]:
+def _holder(settings: Settings) -> tuple[str, str]:
     try:
-        status = _status(http.client.HTTPConnection(address, settings.port, timeout=3))
+        status = _status(listen.connection(settings, limit_s=3))
         if _wants_a_token(status):
             return _by_socket(settings)
     except ConnectionRefusedError:

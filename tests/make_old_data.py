@@ -31,7 +31,10 @@ SPECS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"kind": "add_dataset", "source": str(HOME / "text.txt"), "name": "d"}, "done"),
     ({"kind": "tokenize", "dataset": "d", "model": "m", "name": "t", "context": 16}, "done"),
     ({**TRAIN, "name": "s", "steps": 60}, "done"),
-    ({"kind": "extract", "sae": "s", "tokens": 2000, "features": 4, "examples": 2}, "done"),
+    ({"kind": "extract", "sae": "s", "tokens": 2000, "examples": 2, "context": "4,4"}, "done"),
+    ({"kind": "label", "sae": "s", "features": [0, 1, 2, 3]}, "done"),
+    ({"kind": "score", "sae": "s", "features": [0, 1], "examples": 5}, "done"),
+    ({"kind": "evaluate", "sae": "s", "tokens": 4096, "probes": False}, "done"),
     (
         {"kind": "steer", "sae": "s", "prompt": "def", "steering": [{"feature": 1, "strength": 5}], "max_tokens": 8},
         "done",
@@ -40,6 +43,18 @@ SPECS: tuple[tuple[dict[str, Any], str], ...] = (
 )
 # Stopped on its way, with a checkpoint that a later version goes on from.
 HALF = {**TRAIN, "name": "half", "width": 16, "steps": 200_000, "checkpoint_every_s": 0.5}
+# What a person says, which the database alone knows: (method, path, body).
+SAID: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("PUT", "/api/saes/s/features/1/label", {"text": "keywords", "explanation": "def, class"}),
+    ("PATCH", "/api/saes/s/features/2", {"starred": True, "note": "look again", "lists": ["odd"]}),
+    ("PATCH", "/api/saes/s", {"add_tags": ["small"], "note": "the first one"}),
+    ("POST", "/api/saes/s/ranges", {"features": [1]}),
+    ("POST", "/api/steer", {"sae": "s", "prompt": "def", "max_tokens": 8, "steering": [{"feature": 1, "strength": 2}]}),
+    ("PATCH", "/api/steerings/2", {"starred": True, "note": "good"}),
+    ("POST", "/api/profiles", {"name": "m:more", "steering": [{"sae": "s", "feature": 1, "strength": 1}]}),
+    ("PATCH", "/api/settings", {"session_keep_alive": "1h"}),
+)
+FEATURES = (0, 1, 2)  # of which everything is told
 
 
 class RealDaemon(Daemon):
@@ -83,6 +98,8 @@ def make() -> dict[str, Any]:
         daemon.call(f"/api/jobs/{half}/stop", {})
         daemon.until(half, "stopped", 60)
         assert daemon.call(f"/api/jobs/{waiting}")["state"] == "stopped"
+        for method, path, body in SAID:
+            daemon.call(path, body, method)
         return everything(daemon)
     finally:
         daemon.end()
@@ -96,8 +113,10 @@ def everything(daemon: RealDaemon) -> dict[str, Any]:
         paths += [f"/api/jobs/{job['id']}", f"/api/jobs/{job['id']}/metrics", f"/api/jobs/{job['id']}/log"]
     for noun in NOUNS:
         paths += [f"/api/{noun}s/{one['name']}" for one in told[f"/api/{noun}s"][f"{noun}s"]]
-    told["/api/saes/s/features"] = features = daemon.call("/api/saes/s/features")
-    paths += [f"/api/saes/s/features/{one['index']}" for one in features["features"]]
+    paths += ["/api/steerings", "/api/profiles", "/api/saes/s/ranges", "/api/saes/s/lists", "/api/saes/s/features"]
+    paths += [f"/api/saes/s/features/{feature}" for feature in FEATURES]
+    paths += [f"/api/saes/s/features/{feature}/labels" for feature in FEATURES]
+    paths += [f"/api/steerings/{one['id']}" for one in daemon.call("/api/steerings")["steerings"]]
     return told | {path: daemon.call(path) for path in paths if path not in told}
 
 

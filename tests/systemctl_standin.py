@@ -51,7 +51,8 @@ def drop_ins() -> list[Path]:
 
 
 def values(key: str) -> list[str]:
-    lines = (STATE / "loaded").read_text().splitlines()  # what was there at the last daemon-reload
+    loaded = STATE / "loaded"  # what was there at the last daemon-reload
+    lines = loaded.read_text().splitlines() if loaded.exists() else []
     return [line.partition("=")[2] for line in lines if line.partition("=")[0] == key]
 
 
@@ -100,6 +101,8 @@ def show() -> None:
     print(f"ActiveState={'active' if running() else 'inactive'}")
     print(f"UnitFileState={'enabled' if (STATE / 'enabled').exists() else 'disabled'}")
     print(f"DropInPaths={' '.join(map(str, drop_ins()))}")
+    for key in ("ProtectHome", "IPAddressDeny"):
+        print(f"{key}={(values(key) or [''])[-1]}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientPayloadError
 from conftest import OpenStudio, Studio, dataset, put_artifact
 from kept_saes import put_sae, say_all
 
@@ -222,6 +223,32 @@ async def test_two_are_not_made_at_once_and_one_who_leaves_frees_it(full: Studio
         await asyncio.sleep(0.02)
     unpack(io.BytesIO(await made(full)), None)
     assert left_behind(full.data) == []
+
+
+async def test_one_whose_files_are_cut_short_meanwhile_ends_too_early_and_the_next_is_whole(full: Studio) -> None:
+    large = full.data / "saes" / "pico" / "sae_weights.safetensors"
+    large.write_bytes(bytes(60 << 20))
+    with pytest.raises(ClientPayloadError):
+        async with full.session.post(full.server.make_url("/api/backup"), json={"saes": True}) as response:
+            await response.content.readexactly(100_000)
+            os.truncate(large, 40 << 20)
+            while await response.content.readany():
+                pass
+    assert await full.get("/api/backup?saes=true")
+    unpack(io.BytesIO(await made(full, saes=True)), None)
+
+
+async def test_what_a_killed_daemon_leaves_of_one_is_gone_at_the_next_start(
+    full: Studio, open_studio: OpenStudio
+) -> None:
+    taking = full.app[keys.BACKUPS].taking(saes=False)
+    found = await taking.__aenter__()
+    (full.data / "backups" / f"{PARTIAL}mistudio-vm-20261130-0330.tar").write_bytes(b"half")
+    await full.server.close()
+    assert found.folder.is_dir()
+    studio = await open_studio()
+    assert list((studio.data / "backups").iterdir()) == []
+    await taking.__aexit__(None, None, None)
 
 
 async def test_a_damaged_database_gives_no_backup(full: Studio, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from mistudio import contexts
+from mistudio import address, contexts
 from mistudio.address import find, to_url
 from mistudio.cli import main
 from mistudio.contexts import Context, Contexts
@@ -103,8 +103,27 @@ def test_the_socket_in_the_data_folder_is_taken_when_a_studio_listens_there(
         door.listen()
         assert find(None, None, home).url == f"unix:{path}"
         assert find(None, None, {**home, "MISTUDIO_PORT": "7000"}).url == "http://127.0.0.1:7000"
+        both = {**home, "MISTUDIO_PORT": "7000", "MISTUDIO_DATA": str(folder)}
+        assert find(None, None, both).url == f"unix:{path}"  # on that port others may be answered, by TLS alone
+        assert find(None, None, {**both, "MISTUDIO_DATA": str(tmp_path)}).url == "http://127.0.0.1:7000"
         elsewhere = {**home, "MISTUDIO_DATA": str(tmp_path / ("x" * 120))}
         assert find(None, None, elsewhere).url == "http://127.0.0.1:6478"
+
+
+def test_without_a_studio_of_ones_own_the_machines_service_is_taken(
+    home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, folder = tmp_path / "api.sock", tmp_path / "share" / "mistudio"
+    monkeypatch.setattr(address, "SERVICE", service)
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as own:
+        door.bind(str(service))
+        door.listen()
+        assert find(None, None, home).url == f"unix:{service}"
+        assert find(None, None, {**home, "MISTUDIO_DATA": str(folder)}).url == "http://127.0.0.1:6478"
+        own.bind(str(folder / "mistudiod.sock"))
+        own.listen()
+        assert find(None, None, home).url == f"unix:{folder / 'mistudiod.sock'}"
 
 
 # -- the file --------------------------------------------------------------------------------------------------------

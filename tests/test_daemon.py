@@ -54,10 +54,10 @@ class Daemon:
                 return self
         raise AssertionError("".join(self.said))
 
-    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
 
     def until(self, job: int, state: str, limit_s: float = 20.0) -> Any:
@@ -140,6 +140,21 @@ def test_a_taken_port_is_one_sentence(start: Any) -> None:
         assert daemon.process.wait(20) == 78
         said = daemon.process.stderr.read()
     assert "cannot listen" in said and "MISTUDIO_PORT" in said and "Traceback" not in said
+
+
+def test_the_database_never_has_the_number_of_a_stream_that_was_closed(tmp_path: Path) -> None:
+    script = f"exec '{sys.executable}' -c \"$1\" --data '{tmp_path / 'data'}' --port 0 serve <&- >&- 2>&-"
+    with subprocess.Popen(["bash", "-c", script, "bash", SERVE]) as daemon:
+        try:
+            end = time.monotonic() + 30
+            while not (tmp_path / "data" / "mistudiod.sock").exists():
+                assert time.monotonic() < end and daemon.poll() is None
+                time.sleep(0.02)
+            assert [os.readlink(f"/proc/{daemon.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(30) == 0
+        finally:
+            daemon.kill()
 
 
 def test_two_daemons_do_not_share_a_data_folder(start: Any) -> None:

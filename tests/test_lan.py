@@ -46,9 +46,8 @@ class Lan(Daemon):
         return self
 
     def code(self) -> str:
-        assert self.process.stderr is not None
-        while (found := CODE.search(line := self.process.stderr.readline())) is None:
-            assert line, self.said
+        found = CODE.search("".join(self.said))
+        assert found, self.said
         return found[1]
 
     @property

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import pwd
 import sqlite3
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, 
     folder = tmp_path_factory.mktemp("service")
     with contextlib.closing(Manager(str(folder / "notify"))) as heard:
         variables = {"NOTIFY_SOCKET": heard.address, "WATCHDOG_USEC": f"{WATCHDOG_S * 1e6:.0f}"}
+        variables["RUNTIME_DIRECTORY"] = str(folder)
         with started(folder / "data", **variables) as daemon:
             yield daemon.ready(), heard
 
@@ -59,6 +65,38 @@ def test_it_says_that_it_is_well_and_what_it_works_at(service: tuple[Daemon, Man
     assert not {line.partition("=")[0] for line in environ.split("\0")} & OURS
     daemon.call(f"/api/jobs/{job}/stop", {})
     manager.until(lambda said: said.get("STATUS") == "nothing is at work")
+
+
+GROUP_MEMBER = """
+import http.client, os, socket, sys
+os.chdir(sys.argv[1])
+os.setgroups([])
+os.setgid(int(sys.argv[3]))
+os.setuid(int(sys.argv[2]))
+door = socket.socket(socket.AF_UNIX)
+try:
+    door.connect("api.sock")
+except PermissionError:
+    sys.exit("no permission")
+door.sendall(b"GET /api/status HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n")
+print(door.makefile("rb").read().decode().partition("\\r\\n\\r\\n")[2])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_members_of_its_group_use_it_without_a_token_and_are_not_its_user(service: tuple[Daemon, Manager]) -> None:
+    daemon, _ = service
+    folder, nobody = daemon.data.parent, pwd.getpwnam("nobody")
+    assert stat.S_IMODE((folder / "api.sock").stat().st_mode) == 0o660
+    folder.chmod(0o750)
+
+    def asked_by(group: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", GROUP_MEMBER, str(folder), str(nobody.pw_uid), str(group)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    member, stranger = asked_by(os.getegid()), asked_by(nobody.pw_gid)
+    assert json.loads(member.stdout)["same_user"] is False, member.stderr
+    assert stranger.stderr.strip() == "no permission"
 
 
 def test_while_another_process_holds_the_database_it_does_not_say_that_it_is_well(
@@ -102,10 +140,12 @@ async def test_while_the_event_loop_stands_still_it_does_not_say_that_it_is_well
 
 
 def test_it_says_that_it_ends_and_asks_for_time_for_that(tmp_path: Path, manager: Manager) -> None:
-    with started(tmp_path / "data", NOTIFY_SOCKET=manager.address) as daemon:
-        assert daemon.ready().end() == 0
+    with started(tmp_path / "data", NOTIFY_SOCKET=manager.address, RUNTIME_DIRECTORY=str(tmp_path)) as daemon:
+        assert (daemon.ready().data.parent / "api.sock").exists()
+        assert daemon.end() == 0
     said = manager.drain()
     stopping = said.index({"STOPPING": "1"})
+    assert not (tmp_path / "api.sock").exists()
     assert said[stopping + 1]["STATUS"].startswith("stopping") and "EXTEND_TIMEOUT_USEC" in said[stopping + 1]
     assert not [message for message in said if "WATCHDOG" in message]  # nobody asked for it
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mistudiod.ending import MEMORY, ending
+from mistudiod.jobs import State
 from mistudiod.oom import RESTARTS, classify, halved, killed_for_memory
+from mistudiod.runner import Exit
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,9 @@ def test_a_worker_is_started_anew_with_half_as_much_at_a_time_and_at_most_three_
 def test_less_than_one_window_at_a_time_is_not_tried() -> None:
     assert halved(192, 0, least=128) == 128
     assert halved(128, 1, least=128) is None
+
+
+def test_a_worker_that_had_no_memory_left_to_say_so_is_spoken_for() -> None:
+    end = ending(Exit(MEMORY, None, False, "MemoryError"), None, False, 60.0)
+    assert end.state is State.FAILED and end.error is not None
+    assert end.error["code"] == "out_of_memory" and end.error["message"].endswith("then retry the job")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -182,6 +183,17 @@ def test_studio_starts_once_tells_its_state_and_stops(studio: Place) -> None:
     assert studio.start("status").returncode == 3
 
 
+def test_first_start_for_other_machines_says_how_the_first_device_gets_in(place: Place) -> None:
+    try:
+        started = place.start(MISTUDIO_LISTEN="lan")
+        assert started.returncode == 0, started.stderr
+        assert f"miStudio is running at https://127.0.0.1:{place.port}" in started.stdout
+        assert re.search(r"^No device has a token yet\..*: [0-9]{8}$", started.stdout, re.MULTILINE)
+        assert "is running at https://" in place.start("status", MISTUDIO_LISTEN="lan").stdout
+    finally:
+        place.start("stop", MISTUDIO_LISTEN="lan")
+
+
 def test_studio_with_other_data_on_the_port_is_not_mistaken_for_ours(studio: Place, tmp_path: Path) -> None:
     other = studio.start(MISTUDIO_DATA=str(tmp_path / "other"))
     assert other.returncode == 1
@@ -254,7 +266,7 @@ def test_the_studio_is_found_and_told_though_it_wants_a_token(tmp_path: Path) ->
                 break
             time.sleep(0.2)
         assert lines == [
-            f"http://127.0.0.1:{port}", f"unix:{tmp_path}/data/mistudiod.sock", str(tmp_path / "data"),
+            f"https://127.0.0.1:{port}", f"unix:{tmp_path}/data/mistudiod.sock", str(tmp_path / "data"),
             str(tmp_path / "data"), "ours",
         ]  # fmt: skip
         other = {**environ, "MISTUDIO_DATA": str(tmp_path / "other")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -49,6 +51,15 @@ def files(root: Path) -> dict[str, str]:
 def good(result: Result) -> Result:
     assert result.exit_code == 0, (result.output, result.exception)
     return result
+
+
+@pytest.mark.parametrize("page", ["operations.md", "jetson.md"])
+def test_every_command_of_the_service_in_the_documents_can_be_said(page: str) -> None:
+    text = (units.FOLDER.parent / "docs" / page).read_text()
+    found = re.findall(r"mistudio (service [^`#\n]+)", text)
+    assert found
+    for words in found:
+        assert CliRunner().invoke(main, [*shlex.split(words), "--help"]).exit_code == 0, words
 
 
 # -- what is written -------------------------------------------------------------------------------------------------
@@ -275,6 +286,13 @@ def test_a_removal_takes_exactly_what_was_installed_and_leaves_the_data(service:
     assert files(root) == {str(model.relative_to(root)): "weights"}
     again = good(service("uninstall"))
     assert again.stderr == "nothing to do: miStudio is not installed as a service here\n"
+
+
+def test_a_unit_that_was_deleted_by_hand_is_not_left_enabled(service: Run, root: Path) -> None:
+    good(service("install"))
+    (root / UNIT).unlink()
+    good(service("uninstall"))
+    assert files(root) == {}
 
 
 def test_a_purge_says_what_goes_and_how_large_it_is_and_asks(service: Run, root: Path) -> None:

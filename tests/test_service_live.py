@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from mistudio import Client
-from mistudio.service import install, program, remove, state
+from mistudio.errors import NoService
+from mistudio.service import install, manifest, program, python, remove, state
 from mistudio.service.choices import Choices
 from mistudio.service.files import wanted
 from mistudio.service.manifest import put
-from mistudio.service.place import Place
+from mistudio.service.place import DATA, PROGRAM, Place
 
 STAND_IN = Path(__file__).parent / "systemctl_standin.py"
 DROP_IN = "mistudiod.service.d/listen.conf"
@@ -34,7 +35,7 @@ class Machine:
     """Whose systemctl is the stand-in, with the units in ``units``. ``ended`` leaves no daemon behind."""
 
     def __init__(self, folder: Path, units: Path, root: str = "") -> None:
-        self.state, self.bin = folder / "systemd", folder / "bin"
+        self.units, self.state, self.bin = units, folder / "systemd", folder / "bin"
         self.state.mkdir(parents=True)
         self.bin.mkdir()
         (self.bin / "systemctl").write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n')
@@ -156,10 +157,10 @@ def test_a_service_for_the_network_prints_a_code_with_which_another_machine_come
     assert shown[1].startswith("code          ") and shown[2] == f"fingerprint   {said['fingerprint']}"
 
 
-@pytest.mark.parametrize("words", [("--socket",), ("--allow", "/usr"), ("--hf-cache", "/usr")])
-def test_what_only_the_machines_service_can_do_is_refused(user: User, words: tuple[str, ...]) -> None:
-    refused = user.says("install", *words)
-    assert refused.returncode == 1 and "are of the machine's service" in refused.stderr
+@pytest.mark.parametrize("given", [{"socket": True}, {"allow": ["/usr"]}, {"hf_cache": "/usr"}], ids=str)
+def test_what_only_the_machines_service_can_do_is_refused(tmp_path: Path, given: dict[str, object]) -> None:
+    with pytest.raises(NoService, match="are of the machine's service: one of yours sees what you see"):
+        install.plan(Place(home=tmp_path), given)
 
 
 def test_systemd_has_nothing_to_say_about_a_users_unit(tmp_path: Path) -> None:
@@ -172,22 +173,75 @@ def test_systemd_has_nothing_to_say_about_a_users_unit(tmp_path: Path) -> None:
     assert "Type=notify" in unit.read_text() and "ProtectSystem" not in unit.read_text()
 
 
+def machine_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Machine, Place]:
+    """A machine whose root is a folder, with a port and a data folder of the test, and the place of its service."""
+    root = tmp_path / "root"
+    (root / "run/systemd/system").mkdir(parents=True)
+    machine = Machine(tmp_path / "run", root / "etc/systemd/system", str(root))
+    for name in ("systemd-sysusers", "systemd-tmpfiles", "systemd-analyze", "userdel"):
+        (machine.bin / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{machine.state}/calls\n')
+        (machine.bin / name).chmod(0o755)
+    given = {"MISTUDIO_DATA": str(root / "var/lib/mistudio"), "MISTUDIO_PORT": str(free_port())}
+    for variable, value in {**machine.environ, **given}.items():
+        monkeypatch.setenv(variable, value)
+    return machine, Place(root)
+
+
+def made_program(place: Place) -> str:
+    """A program that needs not be made: that of here, under the name that this miStudio's would have."""
+    name = program.name(python.choose())
+    folder = place.at(PROGRAM) / "programs" / name
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/mistudiod").write_text(f'#!/bin/sh\nexec {sys.executable} -m mistudiod "$@"\n')
+    (folder / "bin/mistudiod").chmod(0o755)
+    (folder / ".mistudio-installed").touch()
+    return name
+
+
+def test_a_machines_service_goes_over_to_a_new_program_and_is_removed_with_its_user_and_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, place = machine_of(tmp_path, monkeypatch)
+    name, old, said = made_program(place), place.at(PROGRAM) / "programs" / "0.7.0-aaaa", list[str]()
+    old.mkdir()
+    manifest.write(place, manifest.Manifest(programs=[old.name], complete=True, version="0.7.0"))
+    texts = place.at("/home/ada/texts")
+    texts.mkdir(parents=True)
+    try:
+        upgrade = install.plan(place, {"allow": ["/home/ada/texts"]})
+        assert (upgrade.program, upgrade.old_programs) == (name, [old.name])
+        install.carry_out(place, upgrade, said.append)
+        assert machine.told() == [
+            "systemd-sysusers /etc/sysusers.d/mistudio.conf",
+            "systemd-tmpfiles --create /etc/tmpfiles.d/mistudio.conf",
+            f"systemd-analyze verify {machine.units}/mistudiod.service",
+            "daemon-reload",
+            "enable mistudiod.service",
+            "restart mistudiod.service",
+        ]
+        with state.wait(place) as studio:
+            assert studio.status()["data"] == str(place.at(DATA))
+        assert install.plan(place, {}).is_empty and not old.exists()
+        found = state.state(place)
+        assert (found["state"], found["drop_ins"]) == ("active", ["paths.conf"])
+        assert found["cannot_see"] == ["/home, /root, /run/user, but for /home/ada/texts"]
+        remove.carry_out(place, remove.plan(place, purge=True), said.append)
+        assert machine.told() == ["disable --now mistudiod.service", "daemon-reload", "userdel mistudio"]
+        assert not machine.runs() and texts.is_dir()
+        assert [path for path in tmp_path.glob("root/**/*mistudio*") if path.exists()] == []
+    finally:
+        machine.ended()
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(3600)
 def test_a_machines_service_runs_a_program_of_its_own_from_a_real_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its environment is made as in /opt, with the PyTorch of here; the daemon starts from it and trains."""
-    root = tmp_path / "root"
-    (root / "run/systemd/system").mkdir(parents=True)
-    machine = Machine(tmp_path / "run", root / "etc/systemd/system", str(root))
-    for name in ("systemd-sysusers", "systemd-tmpfiles", "systemd-analyze", "userdel"):
-        (machine.bin / name).symlink_to("/bin/true")
-    data, port = root / "var/lib/mistudio", free_port()
-    for name, value in {**machine.environ, "MISTUDIO_DATA": str(data), "MISTUDIO_PORT": str(port)}.items():
-        monkeypatch.setenv(name, value)
+    machine, place = machine_of(tmp_path, monkeypatch)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    place, said = Place(root), list[str]()
+    root, data, said = place.root, place.at(DATA), list[str]()
     try:
         made = install.plan(place, {})
         assert made.program is not None

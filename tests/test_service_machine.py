@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -129,15 +130,19 @@ def test_a_python_says_what_it_brings_and_an_old_or_bare_one_is_refused(tmp_path
 
 def test_the_machines_own_torch_is_kept_and_what_it_was_made_with(tmp_path: Path) -> None:
     nvidia = python.Python("/usr/bin/python3", "3.99.1", "2.8.0a0+nv25.8", "1.26.4")
-    assert program._constraints(nvidia) == ["numpy<2", "torch==2.8.0a0+nv25.8"]
+    assert program.constraints(nvidia) == ["numpy<2", "torch==2.8.0a0+nv25.8"]
     assert program.torch_said(nvidia) == "the PyTorch 2.8.0a0+nv25.8 of /usr/bin/python3, which is kept"
 
 
 def test_versions_that_work_here_are_those_of_the_service_where_the_python_is_the_same() -> None:
     same = python.Python("/usr/bin/python3", "{}.{}.0".format(*sys.version_info))
-    held = program._constraints(same)
+    held = program.constraints(same)
     assert f"aiohttp=={metadata.version('aiohttp')}" in held
     assert not [line for line in held if line.startswith("mistudio==")]
+    if ours := python.torch_version():
+        assert f"torch=={ours}" in held
+        with_another = replace(same, torch="2.5.0", numpy="1.26.4")  # which is not taken: ours is the one that is tried
+        assert program.constraints(with_another) == held
 
 
 def test_another_python_or_other_sources_are_another_program() -> None:

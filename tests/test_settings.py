@@ -31,6 +31,12 @@ def test_a_service_keeps_its_data_where_systemd_says(monkeypatch: pytest.MonkeyP
     assert Settings().data == Path("/var/lib/mistudio")
 
 
+def test_whoever_runs_it_as_the_services_user_has_the_services_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("HOME", "/var/lib/mistudio")
+    assert Settings().data == Path("/var/lib/mistudio")
+
+
 def test_the_users_file_is_found_by_itself(tmp_path: Path) -> None:
     folder = tmp_path / "config" / "mistudio"
     folder.mkdir(parents=True)

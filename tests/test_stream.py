@@ -148,11 +148,19 @@ async def test_readings_go_out_ten_times_a_second_at_most_and_the_last_always() 
                 told += await subscription.take()
         bus.state(1, "job", {"id": 1, "state": "done"})
         told += await subscription.take()
-    of_one = [m.data["step"] for m in told if m.data.get("job") == 1]
+    of_one = [m.data["step"] for m in told if m.data and m.data.get("job") == 1]
     assert 4 <= len(of_one) <= 14, of_one
     assert of_one == sorted(of_one) and of_one[-1] == 99, "the newest is never lost"
     assert told[-1].topic == "job", "and comes before the state that follows it"
     bus.close()
+
+
+async def test_of_what_waits_for_those_who_resume_only_the_record_is_kept() -> None:
+    bus = Bus()
+    bus.state(1, "job", {"id": 1, "spec": {"kind": "train"}})
+    (kept,) = bus.since(0) or []
+    assert kept.data is None
+    assert kept.record == b'id: 1\nevent: job\ndata: {"id":1,"spec":{"kind":"train"}}\n\n'
 
 
 async def test_a_slow_reader_costs_a_bounded_queue_and_resumes_what_it_has_lost() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mistudiod import units
+from mistudiod.secret import Secrets
 
 SOCKET, SERVICE = "mistudiod.socket", "mistudiod.service"
 DROP_INS = ("credentials.conf", "lan-only.conf")
@@ -50,6 +51,15 @@ def test_the_service_is_exposed_as_little_as_the_best(tmp_path: Path, drop_ins: 
     service, _ = installed(tmp_path, drop_ins)
     found = run("systemd-analyze", "security", "--offline=true", "--threshold=17", service)  # tenths of 10
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_secrets_that_a_drop_in_hands_over_are_the_daemons(tmp_path: Path) -> None:
+    lines = (units.FOLDER / f"{SERVICE}.d" / "credentials.conf").read_text().splitlines()
+    names = [line.removeprefix("LoadCredential=").split(":")[0] for line in lines if line.startswith("Load")]
+    for name in names:
+        (tmp_path / name).write_text("a value of ten\n")
+    found = Secrets(tmp_path / "secrets.json", {"CREDENTIALS_DIRECTORY": str(tmp_path)}).all()
+    assert [(one.name, one.source) for one in found] == [("hf", "credentials")] and names == ["hf"]
 
 
 @pytest.fixture

@@ -37,7 +37,14 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
+# What the database alone knows: without it, it is lost.
+ALONE = ("/api/steerings", "/api/profiles", "/api/saes/s/features/", "/api/saes/s/ranges", "/api/saes/s/lists")
 ELSEWHERE = frozenset({"path", "folder", "created_at", "next"})  # a folder that was copied lies elsewhere
+
+
+def is_before_labels(old: Path) -> bool:
+    """Before version 0.5 an extraction was of a few features, in another format."""
+    return bool(list(old.glob("data/features/*/*/features.jsonl")))
 
 
 def still_said(then: Any, now: Any, where: str, ignored: frozenset[str] = ELSEWHERE) -> None:
@@ -66,16 +73,19 @@ def test_all_that_was_told_then_is_told_now(old: Path, database: str) -> None:
         if not list(old.glob("data/runs/*/job.json")):  # version 0.1 left no records of its jobs
             told = {path: answer for path, answer in told.items() if not path.startswith("/api/jobs")}
             ignored |= {"id", "job"}
+        if not is_before_labels(old):
+            told = {path: answer for path, answer in told.items() if not path.startswith(ALONE)}
+            ignored |= {"label", "starred", "note"}
     if database == "reindexed":
         subprocess.run([sys.executable, "-m", "mistudiod", "reindex", "--data", str(old / "data")], check=True)
     daemon = RealDaemon(old / "data").ready()
     try:
         for path, then in told.items():
-            if "/features" not in path:
+            if "/features" not in path or not is_before_labels(old):
                 still_said(then, daemon.call(path), path, ignored)
                 continue
             with pytest.raises(urllib.error.HTTPError, match="409") as refused:
-                daemon.call(path)  # before version 0.5 an extraction was of a few features, in another format
+                daemon.call(path)
             with refused.value:
                 assert b"made by an older version: extract the features again" in refused.value.read()
     finally:

@@ -10,8 +10,10 @@ const field = document.querySelector("#given");
 const enter = document.querySelector("#enter");
 const wrong = document.querySelector("#wrong");
 
+const AS_ANOTHER = "#as-another"; // before the place, of somebody who is let in and wants to do more
+
 /** To the page, where it was left. */
-const goBack = () => location.replace(`/${location.hash}`);
+const goBack = () => location.replace(`/${location.hash.replace(AS_ANOTHER, "")}`);
 
 /** Eight digits, however they are spaced, are a code. */
 function asked(text) {
@@ -38,5 +40,5 @@ async function logIn(event) {
 }
 
 form.addEventListener("submit", logIn);
-// Who is let in already, or need not log in, is here by mistake; unless it wants to be let in as another.
-if (location.search !== "?as-another") fetch("/api/login", { cache: "no-store" }).then(({ ok }) => ok && goBack(), () => {});
+// Who is let in already, or need not log in, is here by mistake.
+if (!location.hash.startsWith(AS_ANOTHER)) fetch("/api/login", { cache: "no-store" }).then(({ ok }) => ok && goBack(), () => {});

@@ -14,6 +14,7 @@ from mistudio import contexts
 
 PORT = 6478
 UNIX = "unix:"
+SERVICE = Path("/run/mistudio/api.sock")  # open to the members of the group mistudio
 _ACCEPT_S = 1.0
 
 
@@ -105,13 +106,18 @@ def _with_port(host: str) -> str:
 
 
 def _local(environ: Mapping[str, str]) -> str:
-    """The UNIX socket in the data folder when a studio listens there: its permissions are this user's own."""
-    if port := environ.get("MISTUDIO_PORT"):
+    """A UNIX socket on which a studio lets us in: that of this user, else that of the machine's service. A port alone
+    says which studio; beside a data folder it does not, and what others reach by it speaks TLS.
+    """
+    port, data = environ.get("MISTUDIO_PORT"), environ.get("MISTUDIO_DATA")
+    if port and not data:
         return to_url(f"127.0.0.1:{port}")
     base = environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    data = environ.get("MISTUDIO_DATA") or os.path.join(base, "mistudio")
-    path = Path(data).expanduser().absolute() / "mistudiod.sock"
-    return f"{UNIX}{path}" if _accepts(path) else f"http://127.0.0.1:{PORT}"
+    own = Path(data or os.path.join(base, "mistudio")).expanduser().absolute() / "mistudiod.sock"
+    for path in [own] if data else [own, SERVICE]:
+        if _accepts(path):
+            return f"{UNIX}{path}"
+    return to_url(f"127.0.0.1:{port or PORT}")
 
 
 def _accepts(path: Path) -> bool:

@@ -41,7 +41,8 @@ def _trouble(endpoint: str) -> str:
         answer.close()
         return f"it says {answer.code}" if answer.code >= 500 else ""
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", None) or error)
+        reason = getattr(error, "reason", error)
+        return getattr(reason, "strerror", None) or str(reason)
 
 
 def certificate(subject: Subject) -> Finding | None:

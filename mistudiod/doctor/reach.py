@@ -8,11 +8,11 @@ import json
 import os
 import socket
 import sqlite3
-import ssl
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from mistudiod import listen
 from mistudiod.doctor.finding import Finding, Subject
 from mistudiod.host import text
 from mistudiod.jobs import now
@@ -20,7 +20,6 @@ from mistudiod.paths import Paths
 from mistudiod.settings import LAN, Settings, is_loopback
 
 _LIMIT_S = 2.0
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1", LAN: "127.0.0.1"}
 
 
 def port(subject: Subject) -> Finding:
@@ -47,14 +46,14 @@ def port(subject: Subject) -> Finding:
 
 
 def access(subject: Subject) -> Finding:
-    listen = subject.settings.listen
-    if is_loopback(listen):
-        return Finding("access", "ok", f"listens on {listen}: only this machine can reach it")
+    where = subject.settings.listen
+    if is_loopback(where):
+        return Finding("access", "ok", f"listens on {where}: only this machine can reach it")
     count = _tokens(Paths(subject.settings.data).database)
     if not count:
-        message = f"listens on {listen}, but no other machine has a token: none can use the studio"
+        message = f"listens on {where}, but no other machine has a token: none can use the studio"
         return Finding("access", "problem", message, "run: mistudio token pair, or listen on 127.0.0.1")
-    return Finding("access", "ok", f"listens on {listen}: {count} token{'s' if count > 1 else ''} can open it")
+    return Finding("access", "ok", f"listens on {where}: {count} token{'s' if count > 1 else ''} can open it")
 
 
 def _holder(root: Path, lock: Path) -> int | None:
@@ -87,8 +86,7 @@ def _refused(settings: Settings) -> int | None:
 
 def _whose(settings: Settings) -> str | None:
     """The data folder of the studio that answers there; "" when it wants a token first; None when it is no studio."""
-    host = _ANY.get(settings.listen, settings.listen)
-    with closing(_connection(settings, host)) as connection:
+    with closing(listen.connection(settings, _LIMIT_S)) as connection:
         try:
             connection.request("GET", "/api/status")
             answer = connection.getresponse()
@@ -101,15 +99,6 @@ def _whose(settings: Settings) -> str | None:
     if isinstance(error, dict) and error.get("code") == "unauthorized":
         return ""
     return str(said.get("data")) if said.get("name") == "mistudio" else None
-
-
-def _connection(settings: Settings, host: str) -> http.client.HTTPConnection:
-    """Only asked what it is, and told nothing: whose certificate it has does not matter."""
-    if is_loopback(settings.listen):
-        return http.client.HTTPConnection(host, settings.port, timeout=_LIMIT_S)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return http.client.HTTPSConnection(host, settings.port, timeout=_LIMIT_S, context=context)
 
 
 def _tokens(path: Path) -> int:

@@ -119,7 +119,10 @@ def _sentence(code: str, error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except MemoryError:  # not even for saying so was there enough
+        code = EXIT_MEMORY
     sys.stdout.close()  # not only flushed: the last line may have no end
     sys.stderr.close()
     os._exit(code)  # torch's own clean-up takes seconds and has nothing left to save

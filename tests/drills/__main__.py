@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,8 @@ OTHERS = tuple(variant for variant in ALL if variant not in TRAININGS)
 
 def main() -> int:
     asked = options()
+    for number in (signal.SIGTERM, signal.SIGINT):  # also where a shell has it ignored: what is mounted is unmounted
+        signal.signal(number, lambda *_: sys.exit(1))
     home = asked.keep or Path(tempfile.mkdtemp(prefix="mistudio-drills-"))
     home.mkdir(parents=True, exist_ok=True)
     print(f"seed {asked.seed}, in {home}", flush=True)

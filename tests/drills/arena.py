@@ -236,8 +236,10 @@ class Arena:
         """Wait until the studio answers, and works again where it has to."""
 
         def works() -> bool:
-            states = [job["state"] for job in self.work.unfinished()]
-            return "interrupted" not in states and ("queued" not in states or bool(self.daemon.workers()))
+            jobs, workers = self.work.unfinished(), self.daemon.workers()
+            states = [job["state"] for job in jobs]
+            at_work = all(str(job["id"]) in workers for job in jobs if job["state"] == "running")
+            return at_work and "interrupted" not in states and ("queued" not in states or bool(workers))
 
         if wait_for(works, BACK_S, 0.02) is None:
             raise Lost(f"it does not work again after {BACK_S:.0f} s")
@@ -282,7 +284,8 @@ def own_memory(arena: Arena, more_bytes: int) -> Iterator[int]:
     group.mkdir(exist_ok=True)
     processes = [arena.daemon.pid, *arena.daemon.workers().values()]
     try:
-        (group / "memory.move_charge_at_immigrate").write_text("1")
+        with contextlib.suppress(OSError):  # newer kernels leave what is there to the group that it was taken in
+            (group / "memory.move_charge_at_immigrate").write_text("1")
         for pid in processes:
             with contextlib.suppress(OSError):
                 (group / "cgroup.procs").write_text(str(pid))

@@ -13,7 +13,7 @@ from tests.drills.work import Lost, Told, Work, made
 
 NOUNS = {"model": "model.json", "dataset": "dataset.json", "tokenization": "tokenization.json", "sae": "recipe.json"}
 FOLDERS = {"model": "models", "dataset": "datasets", "tokenization": "tokens", "sae": "saes"}
-IDLE_S = 20.0
+IDLE_S = 90.0  # a session that has been begun loads its model before it finds that nobody waits
 
 
 def at_once(daemon: Daemon, work: Work, data: Path) -> None:

@@ -99,6 +99,8 @@ class Work:
             return
         error = found["error"] or {"code": "", "message": ""}
         self.told.append((job, error["code"], error["message"]))
+        last = "".join(error.get("log", "").strip().splitlines()[-1:])
+        print(f"  told: job {job} ({found['kind']}) {state}: {error['message']} {last and f'[{last}]'}", flush=True)
         self._retried[job] = self._retried.get(job, 0) + 1
         if self._retried[job] > RETRIES:
             raise Lost(f"retried {RETRIES} times in vain: {_short(found)}")

@@ -11,7 +11,8 @@ import { Table } from "../ui/table.js";
 import { Paired } from "./settings_paired.js";
 
 const DAY_S = 86_400;
-const SCOPES = [["read", "only read"], ["write", "read and write: submit, change, remove"], ["admin", "everything: also tokens, keys and settings"]];
+const SCOPES = [["read", "only read"], ["write", "read and write: submit, change, remove"], ["admin", "do everything: also tokens, keys and settings"]];
+const MAY = Object.fromEntries(SCOPES.map(([scope, words]) => [scope, words.split(":")[0]]));
 const SCOPE = { name: "scope", label: "It may", kind: "choice", choices: SCOPES };
 const LASTS = {
   name: "expires_in_s", label: "It is good", kind: "choice",
@@ -29,7 +30,7 @@ export function ThisBrowser() {
   const { name, expires_at: end } = login.value.token;
   const leave = () => post("/api/logout").then(() => location.replace("/login"), (error) => setFailed(said(error)));
   return html`<section aria-labelledby="browser"><h3 id="browser">This browser</h3>
-    <div class="card session"><p>Logged in as <b>${name}</b>. <span class="help">${joined([`It may ${login.value.scope}`, end && `until ${when(end)}`])}</span></p>
+    <div class="card session"><p>Logged in as <b>${name}</b>. <span class="help">${joined([`It may ${MAY[login.value.scope]}`, end && `until ${when(end)}`])}</span></p>
       <button type="button" onClick=${leave}>Log out</button></div>
     ${failed && html`<p class="refusal" role="alert">${failed}</p>`}</section>`;
 }
@@ -61,7 +62,7 @@ export function Devices() {
 
 const columns = (setOpen) => [
   ["Name", "name", (one) => html`${one.name} ${isThis(one) && html`<span class="help">this browser</span>`}`],
-  ["May", "text", (one) => one.scope],
+  ["May", "text", (one) => MAY[one.scope]],
   ["Made", "text", (one) => ago(one.created_at, slowClock.value)],
   ["Last used", "text", (one) => (one.last_used_at ? ago(one.last_used_at, slowClock.value) : "not yet")],
   ["Ends", "text", (one) => (!one.expires_at ? "when revoked" : isOver(one) ? "has expired" : when(one.expires_at))],
@@ -90,7 +91,7 @@ function Asked({ path, made, onClose, ...form }) {
 
 function Made({ made, onClose }) {
   return html`<${Dialog} title=${`Token of ${made.name}`} onClose=${onClose}>
-    <p>It is shown this once: put it where it is needed. It may <b>${made.scope}</b>.</p>
+    <p>It is shown this once: put it where it is needed. It may <b>${MAY[made.scope]}</b>.</p>
     <${Command} line=${made.token} />
     <footer class="verbs"><button type="button" class="first" data-first onClick=${onClose}>I have it</button></footer>
   </${Dialog}>`;

@@ -12,7 +12,7 @@ export function Paired({ pairing: { code, ends_in_s, url, fingerprint }, onClose
   const address = HERE.test(location.hostname) ? url : location.origin;
   const pin = address === url || url === null ? fingerprint : null;
   return html`<${Dialog} title="Pairing code" onClose=${onClose}>
-    ${left_s > 0 ? html`<p class="code"><span>${code.slice(0, 4)}</span> <span>${code.slice(4)}</span></p>
+    ${left_s > 0 ? html`<p class="paircode"><span>${code.slice(0, 4)}</span> <span>${code.slice(4)}</span></p>
       <p class="help" role="timer">Good once, for another ${clock(left_s)}</p>
       ${address === null ? html`<p class="loses">Other machines do not reach this studio yet. It has to be started so that they do: <code>mistudiod serve --listen lan</code></p>`
         : html`<ol class="steps"><li>On the device, open <b class="where">${address}</b></li>

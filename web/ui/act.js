@@ -13,5 +13,5 @@ export function Act({ disabled = false, title, children, ...props }) {
 /** What stands at the top of the page then. */
 export function MayOnlyRead({ hash }) {
   if (mayWrite.value) return null;
-  return html`<p class="rights" id="may-only-read">${ONLY_READS}. <a href=${`/login?as-another${hash}`}>Log in to do more</a></p>`;
+  return html`<p class="rights" id="may-only-read">${ONLY_READS}. <a href=${`/login#as-another${hash}`}>Log in to do more</a></p>`;
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mistudio.errors import NoService
 from mistudio.service import wheel
-from mistudio.service.python import CPU_INDEX, Python, has_gpu, torch_version
+from mistudio.service.python import CPU_INDEX, Python, has_gpu, is_installed, torch_version
 from mistudiod import __version__, units
 
 _WHOLE = ".mistudio-installed"
@@ -66,17 +66,15 @@ def make(folder: Path, python: Python, say: Say) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    torch = torch_version()
-    ours = torch is not None and torch != python.torch and python.minor == _minor()  # the one that works here now
-    keep = python.torch is not None and not ours
+    keep = python.torch is not None and not _is_ours(python)
     say(f"making {folder} with Python {python.version}")
     _run(folder, [python.path, "-m", "venv", *(["--system-site-packages"] if keep else []), str(folder)], "making it")
     scratch = folder / "tmp"
     scratch.mkdir()
-    _torch(folder, python, ours, keep, say)
-    (folder / "constraints.txt").write_text("".join(f"{line}\n" for line in _constraints(python)))
+    _torch(folder, python, say)
+    (folder / "constraints.txt").write_text("".join(f"{line}\n" for line in constraints(python)))
     say("installing miStudio and what it needs")
-    source = str(checkout() or wheel.pack("mistudio", scratch))
+    source = checkout() or _packed("mistudio", scratch)
     extras = "worker,jetson" if Path("/etc/nv_tegra_release").exists() else "worker"
     _pip(folder, "-c", str(folder / "constraints.txt"), f"{source}[{extras}]", what="installing miStudio")
     said = _run(folder, [str(folder / "bin" / "mistudiod"), "--version"], "starting it").strip()
@@ -86,36 +84,58 @@ def make(folder: Path, python: Python, say: Say) -> None:
     (folder / _WHOLE).write_text(f"{__version__}\n")
 
 
-def _torch(folder: Path, python: Python, ours: bool, keep: bool, say: Say) -> None:
-    """The machine's own is kept, else the one that runs here is taken along; only without either is one fetched."""
-    if keep:
-        say(f"keeping PyTorch {python.torch} of {python.path}")
-        return
-    if ours:
+def _is_ours(python: Python) -> bool:
+    """Whether the PyTorch that runs here is one that the other Python could run and does not bring itself."""
+    torch = torch_version()
+    return torch is not None and torch != python.torch and python.minor == _minor()
+
+
+def _torch(folder: Path, python: Python, say: Say) -> None:
+    """The machine's own is kept, else the one that runs here is taken along; only without either is one fetched.
+
+    So are the kernels of bitsandbytes, which a Jetson has built for itself.
+    """
+    if _is_ours(python):
         say(f"taking PyTorch {torch_version()} along")
-        try:
-            packed = wheel.pack("torch", folder / "tmp")
-        except (ValueError, OSError) as error:
-            raise NoService(f"PyTorch cannot be taken along: {error}") from None
-        _pip(folder, str(packed), what="installing PyTorch")
-        packed.unlink()
-        return
-    gpu = has_gpu()
-    say(f"installing PyTorch for the {'GPU (about 3 GB to download)' if gpu else 'CPU'}")
-    _pip(folder, *([] if gpu else ["--extra-index-url", CPU_INDEX]), "torch>=2.4", what="installing PyTorch")
+        _take(folder, "torch")
+    elif python.torch is not None:
+        say(f"keeping PyTorch {python.torch} of {python.path}")
+    else:
+        gpu = has_gpu()
+        say(f"installing PyTorch for the {'GPU (about 3 GB to download)' if gpu else 'CPU'}")
+        _pip(folder, *([] if gpu else ["--extra-index-url", CPU_INDEX]), "torch>=2.4", what="installing PyTorch")
+    if python.minor == _minor() and is_installed("bitsandbytes"):
+        _take(folder, "bitsandbytes", "--no-deps")
 
 
-def _constraints(python: Python) -> list[str]:
+def _take(folder: Path, package: str, *options: str) -> None:
+    packed = _packed(package, folder / "tmp")
+    _pip(folder, *options, str(packed), what=f"installing {package}")
+    packed.unlink()  # some GB, of which there may not be many
+
+
+def _packed(package: str, folder: Path) -> Path:
+    try:
+        return wheel.pack(package, folder)
+    except (ValueError, OSError) as error:
+        raise NoService(f"{package} cannot be taken along: {error}") from None
+
+
+def constraints(python: Python) -> list[str]:
     """The versions that work here, where the Python is the same; and that what the machine has is not replaced."""
-    held = {} if python.torch is None else {"torch": f"torch=={python.torch}"}
-    if python.numpy and python.numpy.startswith("1."):  # a torch made with it cannot exchange arrays with NumPy 2
-        held["numpy"] = "numpy<2"
+    held = {"mistudio": "", "torch": ""}
+    if python.torch is not None and not _is_ours(python):
+        held["torch"] = f"torch=={python.torch}"
+        if python.numpy and python.numpy.startswith("1."):  # a torch made with it cannot exchange arrays with NumPy 2
+            held["numpy"] = "numpy<2"
     if python.minor == _minor():
+        if _is_ours(python):
+            del held["torch"]
         for one in distributions():
             called = (one.metadata["Name"] or "").lower().replace("_", "-")
-            if called and called != "mistudio" and one.version:
+            if called and one.version:
                 held.setdefault(called, f"{called}=={one.version}")
-    return sorted(held.values())
+    return sorted(line for line in held.values() if line)
 
 
 def _minor() -> str:
@@ -144,6 +164,7 @@ def _run(folder: Path, command: list[str], what: str) -> str:
     log = folder / "install.log"
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     environ = {key: value for key, value in os.environ.items() if key not in hidden}
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing of root's in a checkout; pip compiles what it installs
     environ |= {"PIP_USER": "0", "TMPDIR": str(folder / "tmp")} if (folder / "tmp").is_dir() else {}
     try:
         ran = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=_LIMIT_S)
@@ -170,9 +191,8 @@ def _reason(what: str, said: str, log: Path) -> str:
 
 def torch_said(python: Python) -> str:
     """For --dry-run."""
-    here = torch_version()
-    if here is not None and here != python.torch and python.minor == _minor():
-        return f"the PyTorch {here} that runs here"
+    if _is_ours(python):
+        return f"the PyTorch {torch_version()} that runs here"
     if python.torch is not None:
         return f"the PyTorch {python.torch} of {python.path}, which is kept"
     return f"PyTorch for the {'GPU' if has_gpu() else 'CPU'} from PyPI"

@@ -76,6 +76,13 @@ def torch_version() -> str | None:
     return found if _is_new_enough(found) else None
 
 
+def is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
 def _is_new_enough(torch: str | None) -> bool:
     return torch is not None and tuple(map(int, re.findall(r"\d+", torch)[:2])) >= OLDEST_TORCH
 

@@ -74,10 +74,16 @@ def carry_out(place: Place, plan: Removal, say: Say) -> None:
 
 
 def _stop(place: Place, plan: Removal) -> None:
-    """Unknown units are none to stop: an installation may have broken off before they were there."""
+    """A unit whose file is gone may be enabled and run all the same; or it was never written, and is nothing to stop."""
     for unit in (SOCKET, UNIT):
-        if f"{place.units}/{unit}" in [*plan.files, *plan.changed]:
+        path = f"{place.units}/{unit}"
+        if path not in plan.held.files:
+            continue
+        try:
             place.systemctl("disable", *(["--now"] if place.live else []), unit)
+        except NoService:
+            if path in [*plan.files, *plan.changed]:
+                raise
 
 
 def _aside(path: Path) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _ANSWER_S = 60.0
 NOT_HERE = "not started here"
 _ASKED = (
     "ActiveState", "SubState", "UnitFileState", "StatusText", "ActiveEnterTimestamp", "DropInPaths", "ProtectHome",
-    "BindReadOnlyPaths", "IPAddressDeny", "Result",
+    "IPAddressDeny", "Result",
 )  # fmt: skip
 
 
@@ -42,17 +43,14 @@ def state(place: Place) -> dict[str, Any]:
     with contextlib.suppress(NoService), client(place) as studio:
         said |= where(studio, held.choices.get("listen", "local"))
     said["drop_ins"] = [Path(path).name for path in found.get("DropInPaths", "").split()]
-    return said | {"cannot_see": hidden(found)}
+    return said | {"cannot_see": hidden(found, held.choices.get("allow", []))}
 
 
-def hidden(properties: dict[str, str]) -> list[str]:
-    """What the unit keeps from the studio, in words."""
-    if properties.get("ProtectHome", "no") in ("no", ""):
-        unseen = []
-    else:
-        shown = [part.lstrip("-").partition(":")[0] for part in properties.get("BindReadOnlyPaths", "").split()]
-        but = f", but for {', '.join(shown)}" if shown else ""
-        unseen = [f"{', '.join(HOMES)}{but}"]
+def hidden(properties: Mapping[str, str], shown: Sequence[str]) -> list[str]:
+    """What the unit keeps from the studio, in words; ``shown``: folders that it was let read."""
+    unseen = []
+    if properties.get("ProtectHome", "no") not in ("no", ""):
+        unseen = [", ".join(HOMES) + (f", but for {', '.join(shown)}" if shown else "")]
     return unseen + (["what lies beyond the local network"] if properties.get("IPAddressDeny") else [])
 
 
@@ -61,8 +59,9 @@ def client(place: Place) -> Client:
     if place.home is not None:
         hosts: list[str | None] = [None]
     else:
-        hosts = [f"unix:{place.at(path)}" for path in ("/run/mistudio/api.sock", f"{DATA}/mistudiod.sock")]
-    error: Exception | None = None
+        sockets = [place.at(path) for path in ("/run/mistudio/api.sock", f"{DATA}/mistudiod.sock")]
+        hosts = [f"unix:{path}" for path in sockets if path.is_socket()]
+    error: Exception | str = "it has no socket yet"
     for host in hosts:
         studio = Client(host, None if host else "local")
         try:
@@ -82,7 +81,8 @@ def wait(place: Place) -> Client:
             return client(place)
         except NoService as error:
             if time.monotonic() > until:
-                raise NoService(f"{error}; what it said: journalctl -u mistudiod -n 30") from None
+                user = "" if place.home is None else "--user "
+                raise NoService(f"{error}; what it said: journalctl {user}-u mistudiod -n 30") from None
         time.sleep(0.2)
 
 
