@@ -187,6 +187,14 @@ def queue_again(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job
     return move(db, job, State.QUEUED, error=None, ended_at=None, progress=None, finalize=finalize)
 
 
+def resume(db: sqlite3.Connection, job: int) -> Job:
+    found = job_row(db, job)
+    if found["state"] != State.PAUSED:
+        raise Conflict(f"job {job} is {found['state']}, not paused")
+    require_room(db)
+    return move(db, job, State.QUEUED, error=None, finalize=False)
+
+
 def retry(db: sqlite3.Connection, job: int, finalize: bool = False) -> Job:
     """Queue an ended job again, and those that were stopped only because of it. Raises Conflict, TooMany."""
     state = job_row(db, job)["state"]

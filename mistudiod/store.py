@@ -31,8 +31,8 @@ from mistudiod.statements import (
     marks,
     move,
     refuse_taken,
-    require_room,
     require_usable,
+    resume,
     retry,
     stalled,
     stop_waiting,
@@ -199,15 +199,7 @@ class Jobs:
 
     async def resume(self, job: int) -> Job:
         """Queue a paused job again. Raises Conflict for any other, and TooMany."""
-
-        def again(db: sqlite3.Connection) -> Job:
-            found = job_row(db, job)
-            if found["state"] != State.PAUSED:
-                raise Conflict(f"job {job} is {found['state']}, not paused")
-            require_room(db)
-            return move(db, job, State.QUEUED, error=None, finalize=False)
-
-        return await self._database.write(again)
+        return await self._database.write(lambda db: resume(db, job))
 
     async def retry(self, job: int) -> Job:
         """Queue an ended job again, and those that were stopped only because of it. Raises Conflict, TooMany."""

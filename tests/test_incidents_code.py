@@ -1,4 +1,4 @@
-"""Rows 8, 9, 11, 14, 15, 18, 19 and 20 of the incident table: what may stand nowhere in the product's code."""
+"""Rows 8, 9, 11, 14, 18, 19 and 20 of the incident table: what may stand nowhere in the product's code."""
 
 from __future__ import annotations
 

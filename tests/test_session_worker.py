@@ -513,3 +513,17 @@ def test_a_spec_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> N
     assert old.until("failure")["message"].startswith("the job's spec is not one of this version (strengths: ")
     assert (old.ended(), old.said[-1]["field"]) == (EXIT_INVALID, "strengths")
     old.close()
+
+
+def test_an_sae_of_which_a_bit_has_turned_over_is_refused(tmp_path: Path, start: Start) -> None:
+    resident = start(saes=["s"])
+    weights = tmp_path / "saes" / "s" / "sae_weights.safetensors"
+    recipe = weights.with_name("recipe.json")
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "sae_sha256": sha256_of(weights)}))
+    resident.result("steer", **ASKED)
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    denied = resident.denial("steer", **ASKED)
+    assert denied["field"] == "sae"
+    assert denied["message"].startswith("the weights of s are not those that it was made with")

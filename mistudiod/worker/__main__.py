@@ -108,7 +108,8 @@ def _sentence(code: str, error: Exception) -> str:
     if code == "disk_full" and not isinstance(error, DiskFull):
         return "the disk is full: free some space and retry the job"
     if code == "out_of_memory":
-        return f"there was not enough memory ({error}); close other programs or ask for less, then retry the job"
+        what = f" ({error})" if str(error) else ""
+        return f"there was not enough memory{what}; close other programs or ask for less, then retry the job"
     if code == "not_writable" and isinstance(error, OSError):
         return (
             f"{error.filename} cannot be made, changed or read here ({error.strerror}): see to its rights, or to why "

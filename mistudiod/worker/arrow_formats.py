@@ -26,9 +26,9 @@ def open_parquet(file: SourceFile) -> Table:
         raise fault(f"{file.shown} is packed twice, for parquet files are packed inside: unpack it first")
     with _parquet(file) as opened_file:
         schema, metadata = opened_file.schema_arrow, opened_file.metadata
-    names = _once(schema)
-    columns = {name: _type(schema.field(name).type) for name in names}
-    sizes = _sizes(metadata)
+        names = _once(schema)
+        columns = {name: _type(schema.field(name).type) for name in names}
+        sizes = _sizes(metadata)
     likely = [name for name in names if columns[name] == TEXT]
     records = partial(_parquet_records, file, metadata, sizes)
     return Table(file, columns, likely, metadata.num_rows, lambda column: sizes.get(column, (0, 0)), records)
@@ -82,7 +82,7 @@ def open_arrow(file: SourceFile) -> Table:
     """A stream of batches, or a file of them. Raises Refused."""
     with _batches(file) as (schema, _):
         names = _once(schema)
-    columns = {name: _type(schema.field(name).type) for name in names}
+        columns = {name: _type(schema.field(name).type) for name in names}
     likely = [name for name in names if columns[name] == TEXT]
     return Table(file, columns, likely, None, lambda _: (file.size, file.size), partial(_arrow_records, file))
 

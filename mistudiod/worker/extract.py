@@ -76,7 +76,7 @@ class _Extraction:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self._trained = open_trained(spec.sae, link)
         self._source = find_source(spec, self._trained, link)
-        self._sha256 = sha256_of(self._trained.weights)
+        self._sha256 = self._trained.checked_sha256()
         self._lm = load_model(self._trained, hooks_read(self._trained), link)
         self._text = text_of(spec, self._source, self._lm, link)
         self._asked = Asked(spec.examples, self._text.context)

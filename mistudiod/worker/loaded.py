@@ -74,7 +74,7 @@ class Loaded:
             self._check_model(name, at)
             known = None  # two at once may be more than there is memory for
             trained = open_trained(name, self.link, at)
-            known = LoadedSae(trained, sha256_of(trained.weights), stamp)
+            known = LoadedSae(trained, trained.checked_sha256(at), stamp)
         self.saes[name] = known
         if len(self.saes) > MOST_SAES:
             del self.saes[next(iter(self.saes))]

@@ -42,6 +42,19 @@ class Known:
         """Of the weights, as the recipe has it; an old one does not."""
         return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
 
+    def checked_sha256(self, at: str = "sae") -> str:
+        """Of the weights as they lie, which is read off the disk. Raises Refused, naming the field ``at``, when the
+        recipe has another: a bit that has turned over shows nowhere else.
+        """
+        found, known = sha256_of(self.weights), self.recipe.get("sae_sha256")
+        if known and found != known:
+            raise Refused(
+                f"the weights of {self.folder.name} are not those that it was made with: the file is damaged, or "
+                "another has taken its place; train or add the SAE again, or take it from a backup",
+                at,
+            )
+        return found
+
 
 @dataclass(frozen=True)
 class Trained(Known):
