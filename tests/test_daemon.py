@@ -95,6 +95,8 @@ def start(tmp_path: Path) -> Iterator[Any]:
 def test_the_daemon_starts_answers_and_ends_with_0(start: Any) -> None:
     daemon = start().ready()
     assert daemon.call("/api/status")["name"] == "mistudio"
+    resident = int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert resident < 80_000_000, "a board of 8 GB has better uses for its memory"
     assert daemon.end() == 0
 
 

@@ -24,7 +24,7 @@ KEY = "sk-canary-0123456789abcdef0123456789"
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[str]:
-    with running(tmp_path / "data", "paced_worker.py", environ={"HF_HUB_OFFLINE": "1"}) as url:
+    with running(tmp_path / "data", "paced_worker.py", environ={"HF_ENDPOINT": "http://127.0.0.1:1"}) as url:
         yield url
 
 

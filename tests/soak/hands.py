@@ -65,7 +65,7 @@ def train(at: At, n: int) -> None:
     """A training with a pause in it, what fires, what it is called; then all of it goes."""
     name = f"soak-{n}"
     spec = {"kind": "train", "tokenization": "python-pico", "name": name, "hook": HOOK, "width": 256, "k": 8,
-            "tokens": 150_000, "batch_tokens": 1024, "checkpoint_every_s": 1.0}  # fmt: skip
+            "tokens": 100_000, "batch_tokens": 1024, "checkpoint_every_s": 1.0}  # fmt: skip
     job = at.client.submit(spec)
     at.rest(4.0)
     with contextlib.suppress(ApiError):  # it may have come to its end, or make room for a session
@@ -137,10 +137,11 @@ def read(at: At, n: int) -> None:
     at.rest(0.4)
 
 
-HANDS: tuple[Callable[[At, int], None], ...] = (train, steer, hub, tokenize, upload, read, read)
+Hand = Callable[[At, int], None]
+HANDS: tuple[Hand, ...] = (train, steer, hub, tokenize, upload, read, read)
 
 
-def work(hand: Callable[[At, int], None], url: str, home: Path, tally: Tally, ended: threading.Event) -> None:
+def work(hand: Hand, url: str, home: Path, tally: Tally, ended: threading.Event) -> None:
     """Until it has ended, each round to its own end."""
     with Client(url) as client:
         at = At(client, home, tally, ended, random.Random(hand.__name__))

@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from mistudio import Client
 from served_studio import Served, served
 
 import mistudiod.demo
-from tests.soak.hands import HANDS, Tally, work
+from tests.soak.hands import HANDS, Hand, Tally, work
 from tests.soak.measure import Sample, measure
 from tests.soak.verdict import Verdict, judge
 from tests.soak.watchers import Watchers
@@ -41,25 +41,25 @@ class Found:
     verdicts: list[Verdict] = field(default_factory=list)
 
 
-def soak(home: Path, seconds: float, say: Callable[[str], None]) -> Found:
+def soak(home: Path, seconds: float, say: Callable[[str], None], hands: Sequence[Hand] = HANDS) -> Found:
     """``home`` keeps the data folder ``data`` and the daemon's log; an SAE that is there already is used."""
     with _hub(home) as hub, served(home, hub) as studio:
         with Client(studio.url) as client:
             say(f"{studio.url}, process {studio.pid}: preparing")
             _prepare(client)
         tally, ended = Tally(), threading.Event()
-        hands = [
-            threading.Thread(target=work, args=(hand, studio.url, home, tally, ended), daemon=True) for hand in HANDS
+        at_work = [
+            threading.Thread(target=work, args=(hand, studio.url, home, tally, ended), daemon=True) for hand in hands
         ]
         with Watchers(studio.url, studio.environ) as watchers:
-            for hand in hands:
+            for hand in at_work:
                 hand.start()
             began = time.monotonic()
             try:
                 samples = _watched(studio, watchers, seconds, tally, say)
             finally:
                 ended.set()
-            for hand in hands:
+            for hand in at_work:
                 hand.join(_END_S)
                 if hand.is_alive():
                     tally.failed("a hand has not come to its end")

@@ -104,3 +104,12 @@ export function memoryOfEnded(jobs, few = 8) {
 
 /** "torch 2.13.0+cpu, numpy 2.4.6" → [["torch", "2.13.0+cpu"], ["numpy", "2.4.6"]] */
 export const versions = (text) => [...text.matchAll(/([\w-]+) (\d[\w.+-]*)/g)].map(([, name, version]) => [name, version]);
+
+/**
+ * What doctor advises: the line for the terminal in it, "" without one, and the words, "" where they are no more than it.
+ * @returns {{words: string, line: string}}
+ */
+export function remedy(text) {
+  const [lead, line] = /(?:\b(?:run|set it): |^(?=sudo ))(.+?)(?=, (?:or|and) |; |$)/.exec(text) ?? ["", ""];
+  return { words: lead === text ? "" : text, line };
+}

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { before, memoryOfEnded, overTime, unmeasured, versions, withSample } from "./machine.js";
+import { before, memoryOfEnded, overTime, remedy, unmeasured, versions, withSample } from "./machine.js";
 
 const GPU = { name: "RTX", memory_total_bytes: 24e9, memory_free_bytes: 6e9, share: 0.43, celsius: 61, watts: 90, unified: false };
 
@@ -60,4 +60,15 @@ test("of ended jobs both are told where both are known", () => {
 
 test("versions are read from doctor's sentence", () => {
   assert.deepEqual(versions("torch 2.13.0+cpu, huggingface-hub 2.4.0"), [["torch", "2.13.0+cpu"], ["huggingface-hub", "2.4.0"]]);
+});
+
+test("of an advice only what belongs in a terminal is to be copied", () => {
+  assert.deepEqual(remedy("run: chmod go-w /data"), { words: "", line: "chmod go-w /data" });
+  assert.deepEqual(remedy("sudo timedatectl set-ntp true"), { words: "", line: "sudo timedatectl set-ntp true" });
+  const joined = "run: sudo usermod -aG render,video ann, and log in anew";
+  assert.deepEqual(remedy(joined), { words: joined, line: "sudo usermod -aG render,video ann" });
+  const either = "choose another with --data, or run: sudo chown -R $USER /data";
+  assert.deepEqual(remedy(either), { words: either, line: "sudo chown -R $USER /data" });
+  const only = "close other programs";
+  assert.deepEqual(remedy(only), { words: only, line: "" });
 });

@@ -1,6 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { get, said } from "../api.js";
-import { versions } from "../lib/machine.js";
+import { remedy, versions } from "../lib/machine.js";
 import { useLoaded } from "../ui/asked.js";
 import { Command } from "../ui/command.js";
 import { html } from "../ui/html.js";
@@ -34,10 +34,12 @@ export function Doctor() {
 }
 
 function Finding({ one }) {
+  const { words, line } = remedy(one.remedy ?? "");
   return html`<li class=${`finding check ${one.level}`}>
     <${Mark} state=${MARKS[one.level]} />
     <div><p><b>${WORDS[one.level]}</b>: ${one.name}. ${one.message}</p>
-      ${one.remedy && html`<${Command} line=${one.remedy} />`}</div></li>`;
+      ${words && html`<p>${words}</p>`}
+      ${line && html`<${Command} line=${line} />`}</div></li>`;
 }
 
 function Versions({ findings }) {
