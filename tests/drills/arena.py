@@ -188,12 +188,12 @@ class Arena:
                 self.work.settle(limit_s)
             checks.at_rest(self.daemon, self.work, self.data)
             self._explained(struck)
+            self.work.forget()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the drill goes on
             self._begin_anew(struck, error)
             return
         for fault in struck:
             self.tallies[fault.kind].survived += 1
-        self.work.forget()
 
     def _struck(self, fault: Fault) -> bool:
         tally = self.tallies.setdefault(fault.kind, Tally())
@@ -258,6 +258,7 @@ class Arena:
         said = str(error) if isinstance(error, Lost) else "".join(traceback.format_exception(error))
         kinds = ", ".join(fault.kind for fault in struck)
         self.tallies.setdefault(last, Tally()).lost.append(f"after {kinds}: {said}")
+        print(f"  LOST after {kinds}: {said}", flush=True)
         for fault in struck[:-1]:
             self.tallies[fault.kind].survived += 1
         self.cut()
