@@ -200,12 +200,13 @@ class Arena:
         self._patience()
         self.later()
         self._mended, self._said = None, tally.told
+        tally.tries += 1
         try:
             fault.strike(self)
         except Skipped as skipped:
+            tally.tries -= 1
             tally.skipped = str(skipped)
             return False
-        tally.tries += 1
         began = self._mended or time.monotonic()
         self._back()
         tally.seconds.append(time.monotonic() - began)
@@ -259,8 +260,8 @@ class Arena:
         kinds = ", ".join(fault.kind for fault in struck)
         self.tallies.setdefault(last, Tally()).lost.append(f"after {kinds}: {said}")
         print(f"  LOST after {kinds}: {said}", flush=True)
-        for fault in struck[:-1]:
-            self.tallies[fault.kind].survived += 1
+        for fault in struck[:-1]:  # nobody can say how they would have ended
+            self.tallies[fault.kind].tries -= 1
         self.cut()
         for undo in (self.ground.free, lambda: self.jump(0)):
             with contextlib.suppress(Skipped):
