@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -274,30 +274,3 @@ class Arena:
         self.daemon = self.start()
         plain = self.work.plain
         self.work = Work(lambda: self.daemon, plain)
-
-
-@contextlib.contextmanager
-def own_memory(arena: Arena, more_bytes: int) -> Iterator[int]:
-    """As if the machine had so much more memory than the studio has now, and none besides: the limit in bytes."""
-    root = Path("/sys/fs/cgroup/memory")
-    if os.geteuid() != 0 or not (root / "memory.limit_in_bytes").exists():
-        raise Skipped("no memory control group (v1) can be made here")
-    group = root / f"mistudio-drill-{os.getpid()}"
-    group.mkdir(exist_ok=True)
-    processes = [arena.daemon.pid, *arena.daemon.workers().values()]
-    try:
-        with contextlib.suppress(OSError):  # newer kernels leave what is there to the group that it was taken in
-            (group / "memory.move_charge_at_immigrate").write_text("1")
-        for pid in processes:
-            with contextlib.suppress(OSError):
-                (group / "cgroup.procs").write_text(str(pid))
-        limit = int((group / "memory.usage_in_bytes").read_text()) + more_bytes
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-        yield limit
-    finally:
-        (group / "memory.limit_in_bytes").write_text("-1")
-        for pid in (group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(OSError):
-                (root / "cgroup.procs").write_text(pid)
-        with contextlib.suppress(OSError):
-            group.rmdir()
