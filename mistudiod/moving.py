@@ -96,14 +96,17 @@ def begin(paths: Paths, move: Move) -> Move:
 
 
 def begun(paths: Paths) -> Move | None:
-    """The one that was on its way when the daemon died."""
+    """The one that was on its way when the daemon died. What does not say which, for it is damaged, is put aside."""
     paths.moving.with_name(f"{PARTIAL}{paths.moving.name}").unlink(missing_ok=True)
     found = read_object(paths.moving)
-    try:
-        return Move(**found) if found else None
-    except TypeError:
-        log.warning("%s is damaged and is not heeded", paths.moving)
-        return None
+    with contextlib.suppress(TypeError):
+        if found:
+            return Move(**found)
+    if paths.moving.exists():
+        aside = paths.moving.with_suffix(".damaged")
+        paths.moving.replace(aside)
+        log.warning("%s is damaged: it is put aside as %s, and not heeded", paths.moving, aside.name)
+    return None
 
 
 def end(paths: Paths) -> None:

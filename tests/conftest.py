@@ -24,7 +24,7 @@ from mistudiod.settings import Settings
 _WORKER_TESTS = re.compile(
     r"^ *(?:from|import) (?:torch|numpy|transformers|safetensors|pyarrow|datasets|huggingface_hub|hub |openai\b"
     r"|mistudiod\.engine|mistudiod\.demo|mistudiod\.worker(?: import|\.(?!link|redacted))|tiny_models|run_job"
-    r"|text_sources|planted)",
+    r"|text_sources|planted|tests\.drills)",
     re.MULTILINE,
 )  # fmt: skip
 # Daemon and client are tested without torch too: ./run-tests.sh pythons.

@@ -370,6 +370,16 @@ async def test_a_link_to_an_sae_elsewhere_is_moved_and_what_it_leads_to_stays(
     assert (elsewhere / "sae_weights.safetensors").exists()
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 100, b'{"old": "a"}'])
+async def test_a_damaged_moving_json_is_put_aside_and_forbids_nothing(open_studio: OpenStudio, damaged: bytes) -> None:
+    studio = await kept(open_studio, "a")
+    await studio.server.close()
+    (studio.data / "moving.json").write_bytes(damaged)
+    studio = await open_studio()
+    assert (studio.data / "moving.damaged").read_bytes() == damaged
+    assert (await studio.call("POST", "/api/saes/a/rename", json={"name": "new"}))[0] == 200
+
+
 async def test_a_folder_that_is_gone_is_said_and_nothing_moves(open_studio: OpenStudio) -> None:
     studio = await kept(open_studio, "a")
     shutil.rmtree(studio.data / "saes" / "a")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,24 +188,25 @@ class Arena:
                 self.work.settle(limit_s)
             checks.at_rest(self.daemon, self.work, self.data)
             self._explained(struck)
+            self.work.forget()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the drill goes on
             self._begin_anew(struck, error)
             return
         for fault in struck:
             self.tallies[fault.kind].survived += 1
-        self.work.forget()
 
     def _struck(self, fault: Fault) -> bool:
         tally = self.tallies.setdefault(fault.kind, Tally())
         self._patience()
         self.later()
         self._mended, self._said = None, tally.told
+        tally.tries += 1
         try:
             fault.strike(self)
         except Skipped as skipped:
+            tally.tries -= 1
             tally.skipped = str(skipped)
             return False
-        tally.tries += 1
         began = self._mended or time.monotonic()
         self._back()
         tally.seconds.append(time.monotonic() - began)
@@ -258,8 +259,9 @@ class Arena:
         said = str(error) if isinstance(error, Lost) else "".join(traceback.format_exception(error))
         kinds = ", ".join(fault.kind for fault in struck)
         self.tallies.setdefault(last, Tally()).lost.append(f"after {kinds}: {said}")
-        for fault in struck[:-1]:
-            self.tallies[fault.kind].survived += 1
+        print(f"  LOST after {kinds}: {said}", flush=True)
+        for fault in struck[:-1]:  # nobody can say how they would have ended
+            self.tallies[fault.kind].tries -= 1
         self.cut()
         for undo in (self.ground.free, lambda: self.jump(0)):
             with contextlib.suppress(Skipped):
@@ -272,30 +274,3 @@ class Arena:
         self.daemon = self.start()
         plain = self.work.plain
         self.work = Work(lambda: self.daemon, plain)
-
-
-@contextlib.contextmanager
-def own_memory(arena: Arena, more_bytes: int) -> Iterator[int]:
-    """As if the machine had so much more memory than the studio has now, and none besides: the limit in bytes."""
-    root = Path("/sys/fs/cgroup/memory")
-    if os.geteuid() != 0 or not (root / "memory.limit_in_bytes").exists():
-        raise Skipped("no memory control group (v1) can be made here")
-    group = root / f"mistudio-drill-{os.getpid()}"
-    group.mkdir(exist_ok=True)
-    processes = [arena.daemon.pid, *arena.daemon.workers().values()]
-    try:
-        with contextlib.suppress(OSError):  # newer kernels leave what is there to the group that it was taken in
-            (group / "memory.move_charge_at_immigrate").write_text("1")
-        for pid in processes:
-            with contextlib.suppress(OSError):
-                (group / "cgroup.procs").write_text(str(pid))
-        limit = int((group / "memory.usage_in_bytes").read_text()) + more_bytes
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-        yield limit
-    finally:
-        (group / "memory.limit_in_bytes").write_text("-1")
-        for pid in (group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(OSError):
-                (root / "cgroup.procs").write_text(pid)
-        with contextlib.suppress(OSError):
-            group.rmdir()

@@ -87,12 +87,13 @@ def an_sae(arena: Arena) -> None:
 
 def _used(arena: Arena, name: str, what: str) -> None:
     try:
-        job = arena.daemon.call("/api/jobs", {"spec": {**SPECS["text"], "sae": name}})["id"]
+        body = {"spec": {**SPECS["text"], "sae": name}, "priority": 100}
+        job = arena.daemon.call("/api/jobs", body)["id"]
     except HTTPError as refused:
         with refused:
             said = json.load(refused)["error"]["message"]
     else:
-        ended = wait_for(lambda: (found := arena.work.show(job))["state"] in ("done", "failed") and found, 120)
+        ended = wait_for(lambda: (found := arena.work.show(job))["state"] in ("done", "failed") and found, 600)
         if not ended:
             raise Lost(f"a text with an SAE whose {what} does not end")
         said = (ended["error"] or {"message": "it can be used all the same"})["message"]

@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.drills.arena import Arena, Skipped, own_memory
+from tests.drills.arena import Arena, Skipped
 from tests.drills.daemon import Daemon, wait_for
 from tests.drills.work import Lost
 
@@ -120,12 +121,38 @@ def machine_out_of_memory(arena: Arena) -> None:
     """Another program takes all that there is, until the kernel ends somebody: it must be a worker."""
     arena.worker()
     before = set(arena.daemon.workers().values())
-    with own_memory(arena, 64 << 20):
-        group = Path(f"/sys/fs/cgroup/memory/mistudio-drill-{os.getpid()}/cgroup.procs")
-        join = f"open({str(group)!r}, 'w').write(str(__import__('os').getpid()))\n"
+    with own_memory(arena, 64 << 20) as group:
+        join = f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(__import__('os').getpid()))\n"
         adjust = "open('/proc/self/oom_score_adj', 'w').write('-500')\n"
         with subprocess.Popen([sys.executable, "-c", adjust + join + HOG], stderr=subprocess.DEVNULL) as hog:
             wait_for(lambda: before - set(arena.daemon.workers().values()) or hog.poll() is not None, 20)
             hog.kill()
     if arena.daemon.process.poll() is not None:
         raise Lost("the kernel ended the daemon for want of memory, not a worker")
+
+
+@contextlib.contextmanager
+def own_memory(arena: Arena, more_bytes: int) -> Iterator[Path]:
+    """As if the machine had so much more memory than the studio has now, and none besides: its control group."""
+    root = Path("/sys/fs/cgroup/memory")
+    if os.geteuid() != 0 or not (root / "memory.limit_in_bytes").exists():
+        raise Skipped("no memory control group (v1) can be made here")
+    group = root / f"mistudio-drill-{os.getpid()}"
+    group.mkdir(exist_ok=True)
+    processes = [arena.daemon.pid, *arena.daemon.workers().values()]
+    try:
+        with contextlib.suppress(OSError):  # newer kernels leave what is there to the group that it was taken in
+            (group / "memory.move_charge_at_immigrate").write_text("1")
+        for pid in processes:
+            with contextlib.suppress(OSError):
+                (group / "cgroup.procs").write_text(str(pid))
+        limit = int((group / "memory.usage_in_bytes").read_text()) + more_bytes
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+        yield group
+    finally:
+        (group / "memory.limit_in_bytes").write_text("-1")
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (root / "cgroup.procs").write_text(pid)
+        with contextlib.suppress(OSError):
+            group.rmdir()
