@@ -1,7 +1,7 @@
-"""Make the data folder that later versions are tested on: ``python tests/make_old_data.py [FOLDER]``.
+"""Make the data folder that later versions are tested on: ``python tests/make_old_data.py [NAME]``.
 
 The real daemon and the real worker write it, with a model, a text and an SAE that are as small as can be. It is made
-once for a release and then never again: tests/data/v<version>/ holds the data folder, the Hugging Face folder of its
+once for a release and then never again: tests/data/v<version>.zip holds the data folder, the Hugging Face folder of its
 model, and told.json, what the API of that version said of it all.
 """
 
@@ -48,11 +48,16 @@ SAID: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("PUT", "/api/saes/s/features/1/label", {"text": "keywords", "explanation": "def, class"}),
     ("PATCH", "/api/saes/s/features/2", {"starred": True, "note": "look again", "lists": ["odd"]}),
     ("PATCH", "/api/saes/s", {"add_tags": ["small"], "note": "the first one"}),
-    ("POST", "/api/saes/s/ranges", {"features": [1]}),
-    ("POST", "/api/steer", {"sae": "s", "prompt": "def", "max_tokens": 8, "steering": [{"feature": 1, "strength": 2}]}),
+    ("POST", "/api/saes/s/ranges", {"features": [1], "stream": False}),
+    (
+        "POST",
+        "/api/steer",
+        {"sae": "s", "prompt": "def", "max_tokens": 8, "stream": False, "steering": [{"feature": 1, "strength": 2}]},
+    ),
     ("PATCH", "/api/steerings/2", {"starred": True, "note": "good"}),
-    ("POST", "/api/profiles", {"name": "m:more", "steering": [{"sae": "s", "feature": 1, "strength": 1}]}),
+    ("POST", "/api/profiles", {"name": "more", "steering": [{"sae": "s", "feature": 1, "strength": 1}]}),
     ("PATCH", "/api/settings", {"session_keep_alive": "1h"}),
+    ("POST", "/api/clean", {"what": ["checkpoints"], "dry_run": False}),  # for what is committed is to be small
 )
 FEATURES = (0, 1, 2)  # of which everything is told
 
@@ -68,17 +73,21 @@ class RealDaemon(Daemon):
 
 def main() -> int:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
-    if target.exists() or HOME.exists():
+    packed = target.with_name(f"{target.name}.zip")
+    if packed.exists() or target.exists() or HOME.exists():
         sys.stderr.write(f"{target} and {HOME} must not exist: an old version's data is never made anew\n")
         return 1
     try:
         told = make()
-        shutil.copytree(HOME, target, ignore=shutil.ignore_patterns(*LEFT_OUT, "text.txt"))
+        (HOME / "told.json").write_text(json.dumps(told, indent=1, ensure_ascii=False))
+        for path in HOME.rglob("*"):
+            if path.name in (*LEFT_OUT, "text.txt"):
+                path.unlink()
+        shutil.make_archive(str(target), "zip", HOME)
     finally:
         shutil.rmtree(HOME, ignore_errors=True)
-    (target / "told.json").write_text(json.dumps(told, indent=1, ensure_ascii=False))
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    sys.stdout.write(f"{target}: {size:,} bytes\n")
+    size = packed.stat().st_size
+    sys.stdout.write(f"{packed}: {size:,} bytes\n")
     return 0 if size <= MAX_BYTES else 1
 
 

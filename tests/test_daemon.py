@@ -58,7 +58,8 @@ class Daemon:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
         with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response)
+            text = response.read()
+        return json.loads(text) if text else None
 
     def until(self, job: int, state: str, limit_s: float = 20.0) -> Any:
         end = time.monotonic() + limit_s

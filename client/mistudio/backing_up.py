@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Told = Callable[[int, int], None]
 _SPARE_BYTES = 16 << 20
-_OVERHEAD = 1.02  # headers and sums, of many small files
+_HEADER_BYTES = 1536  # of each file, at most: its header, what fills its last block up, and its sum
 
 
 def place_of(to: Path, name: str) -> Path:
@@ -37,7 +37,7 @@ def fetch(client: Client, about: dict[str, Any], place: Path, saes: bool, told: 
     """
     expected = about["bytes"]
     free = shutil.disk_usage(place.parent).free
-    if free < expected * _OVERHEAD + _SPARE_BYTES:
+    if free < expected + about["files"] * _HEADER_BYTES + _SPARE_BYTES:
         raise ValueError(f"it takes {expected / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free under {place.parent}")
     partial = place.with_name(f".partial-{place.name}-{os.getpid()}")
     try:

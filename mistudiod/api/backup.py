@@ -59,25 +59,27 @@ async def make_backup(asked: Asked[None]) -> web.StreamResponse:
     """Make a backup, a tar file with its sums: the database, settings, small files; neither secrets nor models."""
     async with asked.app[BACKUPS].taking(asked.body.saes) as found:
         try:
-            size, blocks = backup_file.pack(found.about, found.pieces)
+            size, blocks = await asyncio.to_thread(backup_file.pack, found.about, found.pieces)
         except BadBackup as error:
             raise StoreError(str(error)) from error
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", "Cache-Control": "no-store"})
         response.content_length = size
         await response.prepare(asked.request)
-        last = b""
+        last, whole = b"", True
         try:
             while block := await asyncio.to_thread(_next, blocks):
                 await send(asked.request, response, last)
                 last = block
         except (BadBackup, OSError) as error:  # the answer has begun: that it ends too early says it
             log.warning("a backup was not sent to its end: %s", error or "who asked for it has gone")
-            if asked.request.transport is not None:
-                asked.request.transport.abort()
-            return response
-    with contextlib.suppress(ConnectionError):  # only now, when another one may be asked for
-        await send(asked.request, response, last)
-        await response.write_eof()
+            whole = False
+    # Only now, when another one may be asked for, may its asker see the end of this one.
+    if not whole and asked.request.transport is not None:
+        asked.request.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        if whole:
+            await send(asked.request, response, last)
+            await response.write_eof()
     return response
 
 
