@@ -27,7 +27,7 @@ Run = Callable[..., Result]
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A studio with one of everything."""
     with running(
-        tmp_path_factory.mktemp("studio") / "data", "telling_worker.py", environ={"HF_HUB_OFFLINE": "1"}
+        tmp_path_factory.mktemp("studio") / "data", "telling_worker.py", environ={"HF_ENDPOINT": "http://127.0.0.1:1"}
     ) as url:
         with Client(url) as client:
             client.add_model("builtin:pico", "pico")
