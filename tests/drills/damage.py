@@ -83,6 +83,7 @@ def an_sae(arena: Arena) -> None:
         _used(arena, name, f"{file} {way}")
         arena.daemon.call(f"/api/saes/{name}", method="DELETE")
     shutil.rmtree(folder, ignore_errors=True)
+    arena.mended()
 
 
 def _used(arena: Arena, name: str, what: str) -> None:
