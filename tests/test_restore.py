@@ -210,7 +210,7 @@ while code != 0 and not paths.database.exists():
     if (child := os.fork()) == 0:
         dies(step)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    step += 7
+    step += 13
     try:
         if any(paths.data.iterdir()) and not paths.database.exists():
             with app.claim(paths):
@@ -235,7 +235,7 @@ async def test_one_that_is_killed_anywhere_is_begun_anew_and_nothing_half_is_eve
     command = [sys.executable, "-c", KILLED, str(file), str(data)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
     seen = Counter(done.stdout.split("\n")[:-1])
-    assert done.returncode == 0 and seen["refused"] > 10 and seen["whole"] == 1, done
+    assert done.returncode == 0 and seen["refused"] > 5 and seen["whole"] == 1, done
     assert set(seen) <= {"refused", "empty", "whole"}
     if (data / ".partial-restoring").exists():
         restore(file, data)
