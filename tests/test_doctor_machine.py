@@ -196,7 +196,10 @@ def certified(data: Path, days: float) -> None:
     made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     made = made.not_valid_before(now - timedelta(days=400)).not_valid_after(now + timedelta(days=days))
     pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    tree(data, {"tls/certificate.pem": pem.decode()})
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    tree(data, {"tls/certificate.pem": pem.decode(), "tls/key.pem": secret.decode()})
 
 
 def test_a_certificate_is_told_of_before_it_ends(tmp_path: Path) -> None:
@@ -210,6 +213,8 @@ def test_a_certificate_is_told_of_before_it_ends(tmp_path: Path) -> None:
     assert "nobody can connect" in problem(network.certificate(here))
     tree(here.settings.data, {"tls/certificate.pem": "none"})
     assert "cannot be read" in problem(network.certificate(here))
+    (here.settings.data / "tls" / "key.pem").unlink()
+    assert "key.pem is missing" in problem(network.certificate(here))
 
 
 # -- the service -----------------------------------------------------------------------------------------------------

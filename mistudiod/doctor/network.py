@@ -6,8 +6,8 @@ import os
 import urllib.error
 import urllib.request
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
+from mistudiod import tls
 from mistudiod.doctor.finding import Finding, Subject
 from mistudiod.gpu import LIMIT_S, Patience
 
@@ -46,27 +46,22 @@ def _trouble(endpoint: str) -> str:
 
 
 def certificate(subject: Subject) -> Finding | None:
-    """How long the certificate in the data folder is good for."""
-    path = subject.settings.data / "tls" / "certificate.pem"
-    if not path.exists():
-        return None
-    end = _end_of(path)
+    """How long the certificate is good for that other machines are shown; None when there is none yet."""
+    try:
+        pair = tls.pair(subject.settings)
+        if not pair.exists():
+            return None
+        pair.context()
+        _, end = pair.about()
+    except tls.BadCertificate as error:
+        what, _, remedy = str(error).partition(": ")
+        return Finding("certificate", "problem", what, remedy)
     remedy = "run: mistudiod certificate --renew; other machines then ask once more whether it is this studio"
-    if end is None:
-        return Finding("certificate", "problem", f"{path} cannot be read as a certificate", remedy)
+    if not pair.own:
+        remedy = "renew it where it was made (the settings tls_certificate and tls_key), and start the studio again"
     left = end - datetime.now(timezone.utc)
     if left <= timedelta(0):
         return Finding("certificate", "problem", f"it was good until {end:%Y-%m-%d}: nobody can connect", remedy)
     if left <= _SOON:
         return Finding("certificate", "warning", f"it is good for {left.days} more days", remedy)
     return Finding("certificate", "ok", f"good until {end:%Y-%m-%d}")
-
-
-def _end_of(path: Path) -> datetime | None:
-    from cryptography import x509  # 10 MB, which a studio that nobody else reaches does without
-
-    try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError:
-        return None
-    return found.not_valid_after_utc
