@@ -69,7 +69,7 @@ class Arena:
     def __enter__(self) -> Arena:
         self.ground.__enter__()
         try:
-            shutil.copytree(self._made, self.data)
+            self.ground.put(self._made)
             self.daemon = self.start()
         except BaseException:
             self.ground.__exit__()
@@ -269,8 +269,7 @@ class Arena:
         kept = self.home / f"lost-{int(time.time())}"
         shutil.copytree(self.data, kept, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
         shutil.copy(self.log, kept / "drill-daemon.log")
-        shutil.rmtree(self.data)
-        shutil.copytree(self._made, self.data)
+        self.ground.put(self._made)
         self.daemon = self.start()
         plain = self.work.plain
         self.work = Work(lambda: self.daemon, plain)

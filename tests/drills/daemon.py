@@ -98,11 +98,14 @@ def workers_of(data: Path) -> dict[str, int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            leads = os.getpgid(int(process.name)) == int(
+                process.name
+            )  # what a worker starts has its command line at first
             dead = (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
         except OSError:
             continue
         run = Path(words[2]) if len(words) > 2 and words[1] == WORKER[1] else None
-        if run is None or dead or data not in run.parents:
+        if run is None or dead or not leads or data not in run.parents:
             continue
         assert run.name not in found, f"two workers at {run}: {found[run.name]} and {process.name}"
         found[run.name] = int(process.name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.drills.arena import Arena, Skipped
 from tests.drills.daemon import NotReady
+from tests.drills.ground import run
 from tests.drills.work import Lost
 
 PAGE_BYTES = 4096 + 24  # of the database's log
@@ -153,6 +154,7 @@ def copy_tree(source: Path, copy: Path) -> None:
 def in_place_of(data: Path, copy: Path) -> None:
     shutil.rmtree(data)
     copy.rename(data)
+    run("sync", "-f", str(data))  # it is a copy that has been made some time ago, should the power fail next
 
 
 def in_a_sentence(refused: NotReady) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 SIZE = "1500M"
@@ -44,6 +45,12 @@ class Ground:
     def detach(self) -> None:
         run("umount", str(self.mount))
 
+    def put(self, made: Path) -> None:
+        """A copy of that data folder, all of it on the disk."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.copytree(made, self.data)
+        run("sync", "-f", str(self.data))
+
     def lose_power(self) -> None:
         """Go back to what has really been written to the disk by now. Nothing may be running in the folder.
 
@@ -56,8 +63,14 @@ class Ground:
         self.attach()
 
     def remount(self, how: str) -> None:
-        """``ro`` or ``rw``."""
-        run("mount", "-o", f"remount,{how}", str(self.mount))
+        """``ro`` or ``rw``; what was killed a moment ago may have files open still."""
+        for tries_left in reversed(range(50)):
+            try:
+                return run("mount", "-o", f"remount,{how}", str(self.mount))
+            except subprocess.CalledProcessError:
+                if not tries_left:
+                    raise
+                time.sleep(0.2)
 
     def fill(self, leave_bytes: int) -> None:
         """Leave so much free, and no more; ``free`` gives it back."""
