@@ -71,9 +71,7 @@ async def test_a_socket_of_both_families_is_called_by_the_ipv4_address_at_which_
         async with ClientSession() as session:
             port = both.getsockname()[1]
             for host, status in ((OWN, 401), ("127.0.0.1", 401), ("10.255.255.1", 421)):
-                async with session.get(
-                    f"http://{OWN}:{port}/api/status", headers={"Host": f"{host}:{port}"}
-                ) as answer:
+                async with session.get(f"http://{OWN}:{port}/api/status", headers={"Host": f"{host}:{port}"}) as answer:
                     assert answer.status == status, host
     finally:
         await runner.cleanup()
