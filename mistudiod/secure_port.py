@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import json
 import logging
@@ -48,34 +49,51 @@ class SecurePort:
         self._warned_at = float("-inf")
         self._beginning: set[asyncio.Task[None]] = set()
         self._listeners = listeners
-        self._accepting = [asyncio.create_task(self._accept(one)) for one in listeners]
+        self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
+        for one in listeners:
+            one.setblocking(False)
+            self._listen(one)
 
     async def close(self) -> None:
         """Take no more; those that are through stay."""
-        tasks = [*self._accepting, *self._beginning]
+        for handle in self._resting.values():
+            handle.cancel()
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        tasks = list(self._beginning)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        listener.setblocking(False)
-        while True:
-            try:
-                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-            except ConnectionAbortedError:  # it has gone before it was taken
-                continue
-            except OSError as error:
-                log.warning("no connection can be taken: %s", error.strerror)
-                await asyncio.sleep(_REST_S)
-                continue
-            if not self._takes(connection):
-                connection.close()
-                continue
-            task = asyncio.create_task(self._begin(connection))
-            self._beginning.add(task)
-            task.add_done_callback(self._beginning.discard)
+    def _listen(self, listener: socket.socket) -> None:
+        self._resting.pop(listener, None)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Without a pause in which an end could lose a connection that has been taken."""
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # it has gone before it was taken
+            return
+        except OSError as error:
+            log.warning("no connection can be taken: %s", error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            self._resting[listener] = loop.call_later(_REST_S, self._listen, listener)
+            return
+        if not self._takes(connection):
+            connection.close()
+            return
+        connection.setblocking(False)
+        task = asyncio.create_task(self._begin(connection))
+        self._beginning.add(task)
+        task.add_done_callback(functools.partial(self._begun, connection))
+
+    def _begun(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._beginning.discard(task)
+        if task.cancelled():  # perhaps before its first step
+            connection.close()
 
     def _takes(self, connection: socket.socket) -> bool:
         try:
@@ -120,9 +138,6 @@ class SecurePort:
                 await asyncio.wait_for(_redirect(connection), HANDSHAKE_S)
         except (OSError, asyncio.TimeoutError):
             is_tls = False
-        except asyncio.CancelledError:
-            connection.close()
-            raise
         if not is_tls:
             connection.close()
             return

@@ -42,7 +42,10 @@ class Pair:
 
     def exists(self) -> bool:
         """Whether it is there; False: it has to be made. Raises BadCertificate for half of one."""
-        missing = [path for path in (self.certificate, self.key) if not path.exists()]
+        try:
+            missing = [path for path in (self.certificate, self.key) if not path.exists()]
+        except OSError as error:
+            raise BadCertificate(f"{error.filename} cannot be read: {error.strerror}; {self._remedy}") from error
         if len(missing) == 2 and self.own:
             return False
         if missing:
@@ -57,7 +60,8 @@ class Pair:
             )
         certificate, key = _made([socket.gethostname().lower(), *_more_names()])
         try:
-            self.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.key.parent.parent, self.key.parent):  # the data folder too is its user's alone
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(self.key, key, 0o600)
             _write(self.certificate, certificate, 0o644)
         except OSError as error:
@@ -85,7 +89,10 @@ class Pair:
         """The names and addresses that it is for, and when it ends (UTC). Raises BadCertificate."""
         from cryptography import x509
 
-        found = x509.load_pem_x509_certificate(self._pem().encode())
+        try:
+            found = x509.load_pem_x509_certificate(self._pem().encode())
+        except ValueError as error:
+            raise BadCertificate(f"{self.certificate} cannot be read as PEM: {self._remedy}") from error
         try:
             names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -21,6 +22,9 @@ from mistudio.address import find, to_url
 from mistudio.cli import main
 from mistudio.contexts import Context, Contexts
 
+from mistudiod import own_address
+
+OWN = next((one for one in own_address.all_of_them() if "." in one), None)
 TOKEN = "mis_" + "x" * 43
 Run = Callable[..., Result]
 
@@ -59,7 +63,9 @@ def test_a_host_is_a_name_an_address_a_url_or_a_socket(host: str, url: str) -> N
     assert to_url(host) == url
 
 
-@pytest.mark.parametrize("host", ["ftp://x", "http://", "a b", "x:port", "http://[::1", "x:99999", "unix:sock"])
+@pytest.mark.parametrize(
+    "host", ["ftp://x", "http://", "a b", "x:port", "http://[::1", "x:99999", "unix:sock", "a..b", f"{'a' * 64}.lan"]
+)
 def test_what_cannot_be_a_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="is no host"):
         to_url(host)
@@ -223,6 +229,12 @@ def test_a_terminal_is_asked_for_the_token_and_does_not_show_it(home: dict[str, 
 
 @pytest.fixture
 def guarded() -> Iterator[tuple[str, list[str | None]]]:
+    with guarded_at("127.0.0.1") as door:
+        yield door
+
+
+@contextlib.contextmanager
+def guarded_at(host: str) -> Iterator[tuple[str, list[str | None]]]:
     """A studio's door that lets TOKEN in, and what it was shown."""
     shown: list[str | None] = []
 
@@ -236,15 +248,22 @@ def guarded() -> Iterator[tuple[str, list[str | None]]]:
             self.end_headers()
             self.wfile.write(json.dumps(status if known else error).encode())
 
+        def do_HEAD(self) -> None:
+            shown.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Door) as server:
+    with HTTPServer((host, 0), Door) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", shown
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://{host}:{server.server_port}", shown
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def version() -> str:
@@ -275,3 +294,35 @@ def test_without_a_good_token_is_said_how_to_give_one(run: Run, guarded: tuple[s
     assert error["code"] == "unauthorized"
     assert error["message"].startswith("this token is not known here; give one with")
     assert "mis_other" not in wrong.stderr
+
+
+@pytest.mark.skipif(OWN is None, reason="this machine has no address but loopback")
+def test_a_token_is_not_said_in_the_open_to_a_studio_that_speaks_https_only(run: Run) -> None:
+    """A host without a scheme is asked in plain HTTP, and everybody on the way could read what is sent along."""
+    heard: list[bytes] = []
+    with socket.create_server((str(OWN), 0)) as door:
+        answers = threading.Thread(target=lambda: heard.append(sent_to_https(door)))
+        answers.start()
+        refused = run("status", "-H", f"{OWN}:{door.getsockname()[1]}", MISTUDIO_TOKEN=TOKEN)
+        answers.join(30)
+    assert refused.exit_code == 7 and "speaks HTTPS only" in refused.stderr
+    assert heard and TOKEN.encode() not in heard[0]
+
+
+def sent_to_https(door: socket.socket) -> bytes:
+    """The head of a request, which is answered as the port does that other machines reach."""
+    door.settimeout(30)
+    connection, _ = door.accept()
+    with connection:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: https://x/\r\nContent-Length: 0\r\n\r\n")
+    return head
+
+
+@pytest.mark.skipif(OWN is None, reason="this machine has no address but loopback")
+def test_a_studio_behind_plain_http_is_asked_with_its_token(run: Run) -> None:
+    with guarded_at(str(OWN)) as (url, shown):
+        assert run("status", "-H", url, MISTUDIO_TOKEN=TOKEN).exit_code == 0
+        assert shown[0] is None and set(shown[1:]) == {f"Bearer {TOKEN}"}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import ipaddress
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -121,6 +124,41 @@ async def test_who_says_nothing_or_half_of_it_is_closed_on(port: Port, monkeypat
         rest = await asyncio.wait_for(reader.read(), 10)
         assert b"hello" not in rest
     assert await port.greeting() == b"hello"
+
+
+@pytest.mark.parametrize("turns", range(1, 6))  # of the loop, between a connection's coming and the end
+async def test_the_end_closes_a_connection_wherever_it_is(pair: tls.Pair, turns: int) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    served = SecurePort([listener], Greeting, pair.context(), allow_public=False)
+    await asyncio.sleep(0)
+    with socket.create_connection(listener.getsockname()) as one:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await served.close()
+        gc.collect()  # says of a socket that nobody has closed
+        one.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            assert one.recv(1) == b""
+
+
+async def test_a_daemon_that_may_open_no_more_takes_connections_again_once_it_may(
+    port: Port, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(secure_port, "_REST_S", 0.1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as one:
+        one.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (one.fileno() + 1, limits[1]))
+        try:
+            await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port.number))
+            for _ in range(200):
+                if "no connection can be taken: Too many open files" in caplog.text:
+                    break
+                await asyncio.sleep(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert "no connection can be taken: Too many open files" in caplog.text
+        assert await port.greeting() == b"hello"
 
 
 @needs_address

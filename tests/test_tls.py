@@ -93,6 +93,26 @@ def test_a_damaged_pair_is_one_sentence(pair: tls.Pair, name: str, content: byte
         pair.context()
 
 
+def test_what_is_no_certificate_is_one_sentence_when_it_is_to_be_shown(pair: tls.Pair) -> None:
+    pair.certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(tls.BadCertificate, match=r"cannot be read as PEM: put it back"):
+        pair.about()
+
+
+def test_a_file_that_cannot_be_looked_for_is_one_sentence(tmp_path: Path) -> None:
+    """As one in a folder that is closed to the daemon's user: for root no folder is, but names can be too long."""
+    given = tls.pair(Settings(data=tmp_path, tls_certificate=f"{tmp_path}/{'x' * 300}", tls_key=f"{tmp_path}/key.pem"))
+    with pytest.raises(tls.BadCertificate, match=r"x cannot be read: File name too long; see the settings tls_cert"):
+        given.exists()
+
+
+def test_a_data_folder_that_a_certificate_is_the_first_thing_in_is_its_users_alone(tmp_path: Path) -> None:
+    tls.pair(Settings(data=tmp_path / "new" / "data")).renew()
+    assert [oct(one.stat().st_mode)[-3:] for one in (tmp_path / "new" / "data", tmp_path / "new" / "data" / "tls")] == [
+        "700"
+    ] * 2
+
+
 def test_a_key_of_another_certificate_is_one_sentence(pair: tls.Pair, tmp_path: Path) -> None:
     other = tls.pair(Settings(data=tmp_path / "other"))
     other.renew()

@@ -85,6 +85,7 @@ def to_url(host: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        (parts.hostname or "").encode("idna")  # as it is when it is looked up
     except ValueError:
         usable = False
     if not usable or any(c.isspace() for c in url):
@@ -93,6 +94,17 @@ def to_url(host: str) -> str:
             "or a socket (unix:/path/mistudiod.sock)"
         )
     return url.rstrip("/")
+
+
+def is_in_the_open(url: str) -> bool:
+    """Whether what is said there can be read on its way: plain HTTP to another machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return parts.scheme == "http" and not here
 
 
 def _with_port(host: str) -> str:

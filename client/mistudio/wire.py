@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mistudio import routes
-from mistudio.address import UNIX, Address, understand_each_other
+from mistudio.address import UNIX, Address, is_in_the_open, understand_each_other
 from mistudio.errors import Unreachable, VersionMismatch, refusal
 from mistudiod import __version__
 
@@ -116,10 +116,16 @@ class Wire:
             # No proxies from the environment: a studio is on this machine or near it. Certificates take 0.2 s to load.
             http = httpx.Client(
                 base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
-                headers={"Authorization": f"Bearer {token}"} if token else None,
                 verify=self._verified(),
             )  # fmt: skip
             self._opened = http
+            if token:
+                try:
+                    self._look_for_tls(http)
+                except BaseException:
+                    self.close()
+                    raise
+                http.headers["Authorization"] = f"Bearer {token}"
         if look and not self._looked:
             self._looked = True
             try:
@@ -128,6 +134,17 @@ class Wire:
                 self.close()
                 raise
         return self._opened
+
+    def _look_for_tls(self, http: httpx.Client) -> None:
+        """A token must not be said in the open to a studio that speaks HTTPS only. Raises Unreachable."""
+        import httpx
+
+        if not is_in_the_open(self.url):
+            return
+        try:
+            self._refuse_plain(http.head("/", timeout=_CONNECT_S))
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
 
     def _verified(self) -> ssl.SSLContext | bool:
         """How TLS knows whom it talks to; without TLS nothing is loaded."""
@@ -157,10 +174,7 @@ class Wire:
     def _refuse(self, response: httpx.Response) -> None:
         if response.is_success:
             return
-        if response.headers.get("Location", "").startswith("https:"):
-            raise Unreachable(
-                f"{self.url} speaks HTTPS only: pair with it (mistudio context add NAME HOST --pair CODE)"
-            )
+        self._refuse_plain(response)
         try:
             error = dict(response.json()["error"])
             if response.status_code == 401:
@@ -169,6 +183,12 @@ class Wire:
         except (ValueError, KeyError, TypeError):
             raise self._no_studio() from None
         raise refused
+
+    def _refuse_plain(self, response: httpx.Response) -> None:
+        if response.headers.get("Location", "").startswith("https:"):
+            raise Unreachable(
+                f"{self.url} speaks HTTPS only: pair with it (mistudio context add NAME HOST --pair CODE)"
+            )
 
     def _about_the_token(self, message: str) -> str:
         how = "give one with mistudio context add NAME HOST, or in MISTUDIO_TOKEN"

@@ -19,6 +19,7 @@ from mistudiod.api.keys import SETTINGS, SLOWED, TOKENS
 from mistudiod.api.openai_errors import is_openai
 from mistudiod.api.route import BODY_BYTES, Route
 from mistudiod.errors import Forbidden, Invalid, TooLarge, Unauthorized, WrongContentType, WrongHost
+from mistudiod.proxies import plain
 from mistudiod.tokens import Scope, Token, allows, is_meant_for_us
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -126,7 +127,7 @@ def _is_ours(request: web.Request, header: str, allowed: frozenset[str]) -> bool
         return False
     # A page that rebinds DNS comes with a name: the address at which we were reached is no name.
     own = request.transport.get_extra_info("sockname") if request.transport else None
-    return address.is_loopback or (isinstance(own, tuple) and address == ipaddress.ip_address(own[0].split("%")[0]))
+    return address.is_loopback or (isinstance(own, tuple) and address == plain(own[0]))
 
 
 def _refuse_foreign_page(request: web.Request, host: str) -> None:
