@@ -17,13 +17,13 @@ from mistudiod import __version__, journal
 from mistudiod.errors import StudioError
 from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS, Filter
-from mistudiod.settings import Settings, SettingsError, default_of, load, table
+from mistudiod.settings import CannotListen, Settings, SettingsError, default_of, load, table
 
 if TYPE_CHECKING:
     from mistudiod.database import Database
 
 log = logging.getLogger("mistudiod")
-EXIT_CONFIG = 78
+EXIT_CONFIG, EXIT_LATER = 78, 75  # of sysexits.h; the unit starts the daemon again after the second
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
         return asyncio.run(_COMMANDS[options.command](settings, options))
     except (SettingsError, StudioError) as error:
         log.error(str(error))
-        return EXIT_CONFIG
+        return EXIT_LATER if isinstance(error, CannotListen) else EXIT_CONFIG
 
 
 def _open_streams() -> None:

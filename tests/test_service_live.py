@@ -233,6 +233,29 @@ def test_a_machines_service_goes_over_to_a_new_program_and_is_removed_with_its_u
         machine.ended()
 
 
+def test_a_purge_that_breaks_off_at_the_user_is_gone_on_with_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, place = machine_of(tmp_path, monkeypatch)
+    manifest.write(place, manifest.Manifest(complete=True))
+    (machine.bin / "userdel").write_text(f"#!/bin/sh\nls {place.manifest} >>{machine.state}/calls\n")
+    remove.carry_out(place, remove.plan(place, purge=True), lambda _: None)
+    assert machine.told() == [str(place.manifest)], "what says that there is something to remove is there until then"
+    assert not place.manifest.parent.exists()
+
+
+def test_what_a_person_changes_while_the_program_is_made_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, place = machine_of(tmp_path, monkeypatch)
+    made_program(place)
+    plan = install.plan(place, {})
+    put(place.at(f"{place.units}/mistudiod.service"), "mine")
+    with pytest.raises(NoService, match=r"mistudiod\.service was changed while this was at work"):
+        install.carry_out(place, plan, lambda _: None)
+    assert place.at(f"{place.units}/mistudiod.service").read_text() == "mine"
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(3600)
 def test_a_machines_service_runs_a_program_of_its_own_from_a_real_wheel(

@@ -109,6 +109,9 @@ def _announced(place: Place, plan: Plan) -> Manifest:
 
 
 def _write_files(place: Place, plan: Plan) -> None:
+    for path, (before, _) in plan.files.items():  # to make a program takes minutes
+        if manifest.current(place, path) != before:
+            raise NoService(f"{path} was changed while this was at work, and is not overwritten: run this again")
     for path, (_, after) in plan.files.items():
         if after is not None:
             manifest.put(place.at(path), after)
