@@ -92,6 +92,26 @@ async def test_saes_that_are_large_come_whole_when_asked_for(full: Studio) -> No
     assert left == ["datasets/d", "tokens/t"]
 
 
+async def test_what_a_person_has_linked_to_is_in_it_whole_or_said_to_be_left_out(full: Studio, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("a prompt that is longer than the name of its place " * 9)
+    templates = full.data / "templates"
+    (templates / "a-folder.txt").mkdir(parents=True)
+    (templates / "linked.txt").symlink_to(elsewhere / "mine.txt")
+    (templates / "beside.txt").symlink_to(Path("linked.txt"))
+    (templates / "gone.txt").symlink_to(elsewhere / "gone.txt")
+    weights = full.data / "saes" / "pico" / "more.safetensors"
+    weights.symlink_to(elsewhere / "mine.txt")
+    whole = await made(full, saes=True)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        for name in ("linked", "beside"):
+            assert tar.extractfile(f"templates/{name}.txt").read() == (elsewhere / "mine.txt").read_bytes()
+        assert not [name for name in tar.getnames() if "gone" in name or "a-folder" in name or "more" in name]
+        left = [one["what"] for one in json.load(tar.extractfile(ABOUT))["left_out"]]
+    assert "saes/pico" in left
+
+
 async def test_no_secret_is_in_it(full: Studio) -> None:
     status, _ = await full.call("PUT", "/api/secrets/hf", json={"value": CANARY})
     assert status == 204

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mistudio.errors import Unreachable
 from mistudiod import backup_file
 from mistudiod.backup_file import BadBackup
+from mistudiod.kept_backups import made_at
 
 if TYPE_CHECKING:
     from mistudio.api import Client
@@ -22,6 +23,10 @@ _OVERHEAD = 1.02  # headers and sums, of many small files
 
 def place_of(to: Path, name: str) -> Path:
     """``to`` is a folder that is there, or the file. Raises ValueError when nothing can be written there."""
+    if to.is_dir() and (Path(name).name != name or made_at(Path(name)) is None):
+        raise ValueError(
+            f"the studio names its backup {name[:100]!r}, which is no name for one: name the file yourself"
+        )
     place = to / name if to.is_dir() else to
     if place.exists():
         raise ValueError(f"{place} is there already: choose another place, or move it away")
