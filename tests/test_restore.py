@@ -205,6 +205,20 @@ def test_what_a_hostile_backup_says_of_itself_is_neither_followed_nor_a_command(
     assert (tmp_path / "out").is_dir() and (tmp_path / "new" / "incomplete" / "models" / "`id`").is_dir()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+@pytest.mark.parametrize(
+    "words", ["restore b.tar", "restore --database", "reindex", "migrate", "token x", "certificate"]
+)
+def test_root_leaves_nothing_of_its_own_among_the_files_of_a_services_user(tmp_path: Path, words: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, 12345, 12345)
+    command = [sys.executable, "-m", "mistudiod", *words.split(), "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 78 and f"{data} belongs to #12345: say this as that user, with sudo -u" in done.stderr
+    assert list(data.iterdir()) == []
+
+
 # Killed before one of its steps on the disk, then before a later one: says what the folder is for whoever looks then.
 KILLED = """
 import os, sys
