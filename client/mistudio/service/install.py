@@ -138,6 +138,8 @@ def _activate(place: Place, plan: Plan, say: Say) -> None:
             place.systemctl("stop", UNIT)  # the port must be free for systemd to listen on
             place.systemctl("enable", "--now", SOCKET)
         place.systemctl("enable", UNIT)
+        with contextlib.suppress(NoService):  # of a unit that never ran
+            place.systemctl("reset-failed", UNIT)  # starts that were in vain just now are not held against this one
         place.systemctl("restart", UNIT)
     except NoService as error:
         user = "" if place.home is None else "--user "
