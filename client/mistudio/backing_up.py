@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from mistudio.errors import Unreachable
 from mistudiod import backup_file
 from mistudiod.backup_file import BadBackup
-from mistudiod.kept_backups import made_at
 
 if TYPE_CHECKING:
     from mistudio.api import Client
 
 Told = Callable[[int, int], None]
+_NAME = re.compile(r"mistudio-[A-Za-z0-9-]+\.tar")  # as mistudiod.kept_backups.name_of makes them
 _SPARE_BYTES = 16 << 20
 _OVERHEAD = 1.02  # headers and sums, of many small files
 
 
 def place_of(to: Path, name: str) -> Path:
     """``to`` is a folder that is there, or the file. Raises ValueError when nothing can be written there."""
-    if to.is_dir() and (Path(name).name != name or made_at(Path(name)) is None):
+    if to.is_dir() and not _NAME.fullmatch(name):
         raise ValueError(
             f"the studio names its backup {name[:100]!r}, which is no name for one: name the file yourself"
         )
