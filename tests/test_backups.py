@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import tarfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
@@ -27,7 +28,7 @@ from mistudiod.backup_file import ABOUT, SUMS, unpack
 from mistudiod.backups import Backups
 from mistudiod.doctor import examine
 from mistudiod.errors import Conflict, StoreError
-from mistudiod.paths import PARTIAL
+from mistudiod.paths import PARTIAL, Paths
 from mistudiod.settings import Settings
 
 CANARY = "hf_canary0123456789abcdef"
@@ -45,6 +46,7 @@ async def full(open_studio: OpenStudio, tmp_path: Path) -> Studio:
     await say_all(studio, "pico", "commas")
     for spec in (dataset("ok"), dataset("fail")):
         await studio.until((await studio.submit(spec))["id"])
+    await studio.app[keys.RECORDS].flush()  # what is in their folders then stays as it is
     return studio
 
 
@@ -242,6 +244,24 @@ async def test_two_are_not_made_at_once_and_one_who_leaves_frees_it(full: Studio
             break
         await asyncio.sleep(0.02)
     unpack(io.BytesIO(await made(full)), None)
+    assert left_behind(full.data) == []
+
+
+async def test_one_who_leaves_when_everything_is_copied_leaves_no_copy(
+    full: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = snapshot.take
+
+    def late(paths: Paths, saes: bool, stop: threading.Event) -> snapshot.Snapshot:
+        assert stop.wait(30)
+        return taken(paths, saes, threading.Event())
+
+    monkeypatch.setattr(snapshot, "take", late)
+    making = asyncio.create_task(full.app[keys.BACKUPS].make())
+    await asyncio.sleep(0)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
     assert left_behind(full.data) == []
 
 
