@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import pwd
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,13 +18,13 @@ from mistudiod import __version__, journal
 from mistudiod.errors import StudioError
 from mistudiod.paths import Paths
 from mistudiod.redact import PROCESS, Filter
-from mistudiod.settings import Settings, SettingsError, default_of, load, table
+from mistudiod.settings import CannotListen, Settings, SettingsError, default_of, load, table
 
 if TYPE_CHECKING:
     from mistudiod.database import Database
 
 log = logging.getLogger("mistudiod")
-EXIT_CONFIG = 78
+EXIT_CONFIG, EXIT_LATER = 78, 75  # of sysexits.h; the unit starts the daemon again after the second
 
 
 def main() -> int:
@@ -39,10 +40,25 @@ def main() -> int:
         settings, warnings = load(flags, os.environ, getattr(options, "config", None))
         for warning in warnings:
             log.warning(warning)
+        if options.command not in _AS_ROOT:
+            _check_owner(settings.data)
         return asyncio.run(_COMMANDS[options.command](settings, options))
     except (SettingsError, StudioError) as error:
         log.error(str(error))
-        return EXIT_CONFIG
+        return EXIT_LATER if isinstance(error, CannotListen) else EXIT_CONFIG
+
+
+def _check_owner(data: Path) -> None:
+    """That root leaves nothing of its own among another user's files: that one's studio could not write it any more."""
+    if os.geteuid() != 0 or not data.is_dir() or (owner := data.stat().st_uid) == 0:
+        return
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    raise SettingsError(
+        f"the data folder {data} belongs to {name}: say this as that user, with sudo -u {name} in front"
+    )
 
 
 def _open_streams() -> None:
@@ -214,6 +230,9 @@ _COMMANDS = {
     "certificate": certificate,
     "doctor": doctor,
 }
+
+
+_AS_ROOT = ("serve", "doctor")  # the one may be meant to run so, the other writes nothing
 
 
 def have_standard_files() -> None:

@@ -22,6 +22,8 @@ ABOUT, SUMS = "backup.json", "sha256sums.txt"
 MOST_FILES = 200_000
 _MOST_ABOUT_BYTES = 4 << 20
 _MOST_PAX_BYTES = 64 << 10
+_TOO_MANY_BYTES = 1 << 63  # for any file system
+_LATEST_S = 1 << 33  # of the times of files; the year 2242
 _BLOCK_BYTES = 1 << 20
 _RECORD_BYTES = 512  # of which a tar file consists
 _DIGEST_CHARACTERS = 64
@@ -133,9 +135,11 @@ def _about(file: BinaryIO) -> tuple[dict[str, Any], str]:
     try:
         known = json.loads(text)
         counts = [known[name] for name in ("format", "files", "bytes")]
-        texts = [known["version"], known["made_at"], *known["migrations"], *(one["what"] for one in known["left_out"])]
-        usable = all(type(count) is int and count >= 0 for count in counts)
+        shown = [known["version"], known["made_at"], known.get("host", ""), *known["migrations"]]
+        texts = [*shown, *(one["what"] for one in known["left_out"])]
+        usable = all(type(count) is int and 0 <= count < _TOO_MANY_BYTES for count in counts)
         usable = usable and all(isinstance(one, str) for one in texts) and known["files"] <= MOST_FILES
+        usable = usable and all(one.isprintable() for one in shown)  # they come to a terminal as they are
     except (ValueError, LookupError, TypeError, RecursionError):
         usable = False
     if not usable:
@@ -158,7 +162,7 @@ def _entries(file: BinaryIO) -> Iterator[_Entry]:
             name, header.size = records.get("path"), int(records.get("size", header.size))
         if header.type != tarfile.REGTYPE or header.size < 0:
             raise BadBackup(f"the backup holds {header.name[:100]!r}, which is no plain file: it is not used")
-        yield _Entry(name or header.name, header.size, int(header.mtime))
+        yield _Entry(name or header.name, header.size, min(max(int(header.mtime), 0), _LATEST_S))
 
 
 def _parsed(block: bytes) -> tarfile.TarInfo:

@@ -60,7 +60,9 @@ class Backups:
         if self._one_at_a_time.locked():
             raise Conflict("another backup is being made: wait for its end")
         async with self._one_at_a_time:
-            found = await _unless_cancelled(snapshot.take, self._paths, saes)
+            found = await _unless_cancelled(
+                snapshot.take, self._paths, saes, undo=lambda made: delete_tree(made.folder)
+            )
             try:
                 yield found
             finally:
@@ -119,8 +121,13 @@ class Backups:
                 path.unlink(missing_ok=True)
 
 
-async def _unless_cancelled(function: Callable[..., T], *args: object) -> T:
-    """Run it in a thread, with an event that is set when nobody wants it any more. Raises errors.DiskFull besides."""
+async def _unless_cancelled(
+    function: Callable[..., T], *args: object, undo: Callable[[T], object] = lambda _: None
+) -> T:
+    """Run it in a thread, with an event that is set when nobody wants it any more; ``undo`` what was made all the same.
+
+    Raises errors.DiskFull besides.
+    """
     stop = threading.Event()
     task = asyncio.ensure_future(in_thread(function, *args, stop))
     try:
@@ -128,7 +135,7 @@ async def _unless_cancelled(function: Callable[..., T], *args: object) -> T:
     except asyncio.CancelledError:
         stop.set()
         with contextlib.suppress(Stopped, StudioError, BadBackup, OSError):
-            await task
+            await asyncio.to_thread(undo, await task)
         raise
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from mistudiod import backup_file, schema
-from mistudiod.backup_file import BadBackup, Told
+from mistudiod.backup_file import BadBackup, Told, is_plain
 from mistudiod.errors import StoreError
 from mistudiod.index import read_object
 from mistudiod.kept_backups import newest_copy
@@ -78,13 +79,13 @@ def restore_database(file: Path | None, paths: Paths, told: Told) -> tuple[Path,
         if source.suffix == ".db":
             require_space(staging, source.stat().st_size)
             shutil.copyfile(source, copy)
+            at = datetime.fromtimestamp(source.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
         else:
             with _opened(source) as backup:
                 require_space(staging, backup_file.about(backup)["bytes"])
                 backup.seek(0)
-                backup_file.unpack(backup, staging, lambda name: name == DATABASE, told)
+                at = backup_file.unpack(backup, staging, lambda name: name == DATABASE, told)["made_at"]
         _check(copy)
-        at = datetime.fromtimestamp(source.stat().st_mtime, timezone.utc).isoformat(timespec="seconds")
         _settled(copy, paths.data / "runs", at)
         sync(copy)
         return source, _replaced(paths, copy)
@@ -151,7 +152,8 @@ def _settled(database: Path, runs: Path, made_at: str) -> int:
 
 def _set_aside(inside: Paths, left_out: list[Mapping[str, Any]]) -> list[str]:
     """Of what is not whole nothing is listed by the studio; says how each thing can be had again."""
-    lacking = {str(one["what"]) for one in left_out if str(one["what"]).partition("/")[0] in _PLACES[:5]}
+    named = {one["what"] for one in left_out if is_plain(one["what"])}
+    lacking = {what for what in named if what.partition("/")[0] in _PLACES[:5]}
     for marker in sorted((inside.data / "models").glob("*/model.json")):
         if not Path(str((read_object(marker) or {}).get("path") or "-")).is_dir():
             lacking.add(f"models/{marker.parent.name}")
@@ -173,17 +175,24 @@ def _set_aside(inside: Paths, left_out: list[Mapping[str, Any]]) -> list[str]:
 def _how(what: str, folder: Path) -> str:
     place, _, name = what.partition("/")
     about = next((found for file in sorted(folder.glob("*.json")) if (found := read_object(file))), {})
+    sae, name = _word(name.partition("/")[0]), _word(name)
     if place == "models":
-        revision = f" --revision {about['revision']}" if about.get("revision") else ""
-        return f"model {name}: mistudio model add {about.get('source')}{revision} --name {name}"
+        revision = f" --revision {_word(about['revision'])}" if about.get("revision") else ""
+        return f"model {name}: mistudio model add {_word(about.get('source'))}{revision} --name {name}"
     if place == "datasets":
-        return f"dataset {name}: mistudio dataset add {about.get('source')} --name {name}"
+        return f"dataset {name}: mistudio dataset add {_word(about.get('source'))} --name {name}"
     if place == "tokens":
-        words = f"{about.get('dataset')} --model {about.get('model')} --context {about.get('context')}"
+        dataset, model, context = (_word(about.get(word)) for word in ("dataset", "model", "context"))
+        words = f"{dataset} --model {model} --context {context}"
         return f"tokenization {name}: mistudio dataset tokenize {words} --name {name}"
     if place == "saes":
         return f"SAE {name}: its weights; its labels wait for its folder in saes/, and its recipe is in incomplete/"
-    return f"features of {name.partition('/')[0]}: mistudio feature extract {name.partition('/')[0]}"
+    return f"features of {sae}: mistudio feature extract {sae}"
+
+
+def _word(found: object) -> str:
+    """Of a command that a person may copy into a shell, out of a file that somebody may have given him."""
+    return shlex.quote("".join(one if one.isprintable() else "?" for one in str(found)))
 
 
 def _publish(paths: Paths) -> None:

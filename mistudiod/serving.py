@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
@@ -25,12 +26,12 @@ from mistudiod.notify import Notify
 from mistudiod.paths import Paths
 from mistudiod.reception import Reception
 from mistudiod.redact import PROCESS, Filter
-from mistudiod.settings import Settings, SettingsError
+from mistudiod.settings import CannotListen, Settings, SettingsError
 
 log = logging.getLogger("mistudiod")
 _FILES = 65_536  # open at once, if the system lets us
 # What systemd is asked for at most: an old board migrates a large database, a training saves what it has.
-_START_LIMIT_S, _STOP_LIMIT_S = 1800.0, 600.0
+START_LIMIT_S, STOP_LIMIT_S = 1800.0, 600.0
 _LOG_BYTES = 5_000_000  # then it is begun anew, and the old one kept beside it
 
 
@@ -58,10 +59,7 @@ async def serve(settings: Settings) -> int:
     try:  # before anything else: a daemon that cannot be reached must not start a job
         settings, listeners = listen.on(settings, given)
     except OSError as error:
-        raise SettingsError(
-            f"cannot listen on {settings.listen} port {settings.port}: {error.strerror}; another program has it, or "
-            "choose one with MISTUDIO_PORT"
-        ) from error
+        raise _unheard(settings, error) from error
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # connections that say nothing must not use them all up
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _FILES)), hard))
     # handler_cancellation: an event stream whose reader has gone must not wait for its next message to find out.
@@ -79,7 +77,7 @@ async def serve(settings: Settings) -> int:
     reception.check(settings)
     with contextlib.ExitStack() as sockets:
         try:
-            async with heartbeat.patience(notify, "starting", _START_LIMIT_S):
+            async with heartbeat.patience(notify, "starting", START_LIMIT_S):
                 if not await _unless(ended, app_runner.setup()):
                     return 0
             for own in listen.local(app[PATHS].socket, given, os.environ, sockets):
@@ -91,10 +89,20 @@ async def serve(settings: Settings) -> int:
             log.info("stopping")
         finally:
             notify.say(STOPPING=1)
-            async with heartbeat.patience(notify, "stopping: what is at work saves what it has", _STOP_LIMIT_S):
+            async with heartbeat.patience(notify, "stopping: what is at work saves what it has", STOP_LIMIT_S):
                 await reception.close()
                 await app_runner.cleanup()
     return 0
+
+
+def _unheard(settings: Settings, error: OSError) -> SettingsError:
+    """Whoever has the port may leave it, and an address may come after the boot; a right to a port does not."""
+    said = f"cannot listen on {settings.listen} port {settings.port}: {error.strerror}; "
+    if isinstance(error, PermissionError):
+        return SettingsError(f"{said}choose a port from 1024 on with MISTUDIO_PORT")
+    if error.errno == errno.EADDRINUSE:
+        return CannotListen(f"{said}another program has it, or choose one with MISTUDIO_PORT")
+    return CannotListen(f"{said}give an address of this machine with MISTUDIO_LISTEN")
 
 
 async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

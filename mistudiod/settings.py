@@ -37,6 +37,10 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names it and where it came from."""
 
 
+class CannotListen(SettingsError):
+    """Somebody else has the port, or this machine does not have the address: later that may be otherwise."""
+
+
 def _default_data() -> Path:
     if state := os.environ.get("STATE_DIRECTORY"):  # systemd's, of a service: /var/lib/mistudio
         return Path(state.split(":")[0])

@@ -64,7 +64,7 @@ def contents(paths: Paths, saes: bool) -> Contents:
     found = Contents([], [])
     if paths.settings.is_file():
         _add(found, paths.data, [paths.settings])
-    _add(found, paths.data, sorted((paths.data / "templates").glob("*.txt")))
+    _add(found, paths.data, [one for one in sorted((paths.data / "templates").glob("*.txt")) if one.is_file()])
     for place, pattern in _THINGS.items():
         for folder in sorted((paths.data / place).glob(pattern)):
             if folder.is_dir() and PARTIAL not in folder.relative_to(paths.data).as_posix():
@@ -161,7 +161,7 @@ def _places(paths: Paths) -> set[tuple[str, int]]:
 
 def _second_name(file: Path, other: Path) -> Path:
     try:
-        os.link(file, other)
+        os.link(os.path.realpath(file), other)  # a person may keep prompts elsewhere, and link to them
     except FileNotFoundError:
         raise
     except OSError:  # a file system without links, or another one
@@ -178,7 +178,8 @@ def _add_thing(found: Contents, data: Path, folder: Path, whole: bool) -> None:
         taken = [file for file in files if file.suffix in _ALWAYS]
     taken = [file for file in taken if is_plain(file.relative_to(data).as_posix())]
     _add(found, data, taken)
-    if left := set(files) - set(taken):
+    left = set(files) - set(taken) | {path for path in folder.rglob("*") if path.is_symlink()}
+    if left:
         found.left_out.append(LeftOut(folder.relative_to(data).as_posix(), sum(map(_size, left))))
 
 
@@ -201,7 +202,7 @@ def _add(found: Contents, data: Path, files: list[Path]) -> None:
 
 
 def _piece(name: str, path: Path) -> Piece:
-    status = path.lstat()
+    status = path.stat()
     return Piece(name, path, status.st_size, int(status.st_mtime))
 
 

@@ -32,8 +32,15 @@ def main(words: list[str]) -> int:
             (STATE / "enabled").unlink(missing_ok=True)
         if verb == "stop" or "--now" in rest:
             stop()
+    elif verb == "reset-failed":
+        (STATE / "starts").unlink(missing_ok=True)
     elif verb == "restart":
         stop()
+        with (STATE / "starts").open("a") as starts:
+            starts.write("one\n")
+        if len((STATE / "starts").read_text().splitlines()) > int(values("StartLimitBurst")[0]):
+            print("Job for mistudiod.service failed: Start request repeated too quickly.", file=sys.stderr)
+            return 1
         return start()
     elif verb == "show":
         show()

@@ -96,16 +96,19 @@ def test_a_byte_that_has_changed_is_found_wherever_it_is(tmp_path: Path) -> None
     assert read(bytes(whole))["files"] == 5
 
 
-def tar_of(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = "", **about: Any) -> bytes:
+def tar_of(
+    *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = "", mtime: int = 0, **about: Any
+) -> bytes:
     """A backup with right sums, of whatever members."""
     said = {"format": 1, **SAID, "files": len(members), "bytes": sum(len(one) for _, one in members), **about}
     head = json.dumps(said).encode()
     found, sums = io.BytesIO(), ""
-    with tarfile.open(fileobj=found, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    form = tarfile.GNU_FORMAT if mtime else tarfile.PAX_FORMAT  # pax has times in a record of their own
+    with tarfile.open(fileobj=found, mode="w", format=form) as tar:
         for name, content in ((ABOUT, head), *members):
             entry = tarfile.TarInfo(name)
             if name != ABOUT:
-                entry.type, entry.linkname = kind, link
+                entry.type, entry.linkname, entry.mtime = kind, link, mtime
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
             sums += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
@@ -181,6 +184,8 @@ ODD: dict[str, Callable[[], bytes]] = {
     "negative": lambda: tar_of(("a", b"x"), bytes=-1),
     "too many": lambda: tar_of(("a", b"x"), files=backup_file.MOST_FILES + 1),
     "left out what?": lambda: tar_of(("a", b"x"), left_out=[7]),
+    "what a terminal would do": lambda: tar_of(("a", b"x"), host="\x1b[2J"),
+    "more than any disk": lambda: tar_of(("a", b"x"), bytes=10**400),
 }
 
 
@@ -188,6 +193,12 @@ ODD: dict[str, Callable[[], bytes]] = {
 def test_what_is_no_backup_is_one_sentence(odd: str) -> None:
     with pytest.raises(BadBackup, match=r"no backup of miStudio|what it says of itself cannot be read"):
         read(ODD[odd]())
+
+
+@pytest.mark.parametrize("mtime", [1 << 80, -(1 << 80), 1 << 62, -5])
+def test_a_time_that_no_file_can_have_is_no_harm(tmp_path: Path, mtime: int) -> None:
+    read(tar_of(("a", b"x"), mtime=mtime), tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"x"
 
 
 def test_one_of_a_newer_format_names_its_version() -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import tarfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
@@ -27,7 +28,7 @@ from mistudiod.backup_file import ABOUT, SUMS, unpack
 from mistudiod.backups import Backups
 from mistudiod.doctor import examine
 from mistudiod.errors import Conflict, StoreError
-from mistudiod.paths import PARTIAL
+from mistudiod.paths import PARTIAL, Paths
 from mistudiod.settings import Settings
 
 CANARY = "hf_canary0123456789abcdef"
@@ -44,6 +45,7 @@ async def full(open_studio: OpenStudio, tmp_path: Path) -> Studio:
     studio = await open_studio()
     await say_all(studio, "pico", "commas")
     await studio.until((await studio.submit(dataset("ok")))["id"])
+    await studio.app[keys.RECORDS].flush()  # what is in their folders then stays as it is
     return studio
 
 
@@ -89,6 +91,26 @@ async def test_saes_that_are_large_come_whole_when_asked_for(full: Studio) -> No
     assert {"saes/pico/recipe.json", "features/pico/2/manifest.json"} < without
     left = [one["what"] for one in (await full.get("/api/backup?saes=true"))["left_out"]]
     assert left == ["datasets/d", "tokens/t"]
+
+
+async def test_what_a_person_has_linked_to_is_in_it_whole_or_said_to_be_left_out(full: Studio, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("a prompt that is longer than the name of its place " * 9)
+    templates = full.data / "templates"
+    (templates / "a-folder.txt").mkdir(parents=True)
+    (templates / "linked.txt").symlink_to(elsewhere / "mine.txt")
+    (templates / "beside.txt").symlink_to(Path("linked.txt"))
+    (templates / "gone.txt").symlink_to(elsewhere / "gone.txt")
+    weights = full.data / "saes" / "pico" / "more.safetensors"
+    weights.symlink_to(elsewhere / "mine.txt")
+    whole = await made(full, saes=True)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        for name in ("linked", "beside"):
+            assert tar.extractfile(f"templates/{name}.txt").read() == (elsewhere / "mine.txt").read_bytes()
+        assert not [name for name in tar.getnames() if "gone" in name or "a-folder" in name or "more" in name]
+        left = [one["what"] for one in json.load(tar.extractfile(ABOUT))["left_out"]]
+    assert "saes/pico" in left
 
 
 async def test_no_secret_is_in_it(full: Studio) -> None:
@@ -221,6 +243,24 @@ async def test_two_are_not_made_at_once_and_one_who_leaves_frees_it(full: Studio
             break
         await asyncio.sleep(0.02)
     unpack(io.BytesIO(await made(full)), None)
+    assert left_behind(full.data) == []
+
+
+async def test_one_who_leaves_when_everything_is_copied_leaves_no_copy(
+    full: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = snapshot.take
+
+    def late(paths: Paths, saes: bool, stop: threading.Event) -> snapshot.Snapshot:
+        assert stop.wait(30)
+        return taken(paths, saes, threading.Event())
+
+    monkeypatch.setattr(snapshot, "take", late)
+    making = asyncio.create_task(full.app[keys.BACKUPS].make())
+    await asyncio.sleep(0)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
     assert left_behind(full.data) == []
 
 

@@ -78,6 +78,14 @@ def test_what_cannot_be_written_is_said_before_anything_is_made(
     assert (tmp_path / "b.tar").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["../b.tar", "/tmp/b.tar", ".profile", "", "mistudio-/../a-20261130-0412.tar"])
+def test_a_studio_does_not_choose_the_place_by_the_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="no name for one: name the file yourself"):
+        backing_up.place_of(tmp_path / "in", name)
+    assert backing_up.place_of(tmp_path / "in" / "mine.tar", name) == tmp_path / "in" / "mine.tar"
+
+
 @pytest.mark.parametrize("how", ["cut off", "damaged", "interrupted"])
 def test_one_that_does_not_come_whole_leaves_nothing(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from conftest import OpenStudio, Studio, dataset, put_artifact, train
 from kept_saes import put_sae, say_all
+from test_backup_file import tar_of
 from test_daemon import Daemon, start  # noqa: F401 - a fixture
 from test_reindex import everything, lose_database
 
@@ -180,6 +181,42 @@ async def test_one_that_cannot_be_used_leaves_the_folder_empty(full: Studio, tmp
         assert list((tmp_path / "new").iterdir()) == [], reason
     with pytest.raises(StoreError, match="No such file"):
         restore(tmp_path / "none.tar", tmp_path / "new")
+
+
+def test_what_a_hostile_backup_says_of_itself_is_neither_followed_nor_a_command(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as db:
+        schema.migrate(db)
+    source = json.dumps({"source": "a; rm -rf ~\x1b[2J", "revision": "$(id)"})
+    lacking = [{"what": what, "bytes": 1} for what in ("saes/../../out", "models//x", "saes/", "models/`id`")]
+    whole = tar_of(
+        ("mistudio.db", (tmp_path / "a.db").read_bytes()),
+        ("models/`id`/model.json", source.encode()),
+        ("runs/1/job.json", b"[" * 100_000),
+        ("models/deep/model.json", b"[" * 100_000),
+        left_out=lacking,
+        migrations=[],
+    )
+    (tmp_path / "b.tar").write_bytes(whole)
+    (tmp_path / "out").mkdir()
+    assert restore(tmp_path / "b.tar", tmp_path / "new").missing == [
+        "model '`id`': mistudio model add 'a; rm -rf ~?[2J' --revision '$(id)' --name '`id`'",
+        "model deep: mistudio model add None --name deep",
+    ]
+    assert (tmp_path / "out").is_dir() and (tmp_path / "new" / "incomplete" / "models" / "`id`").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+@pytest.mark.parametrize(
+    "words", ["restore b.tar", "restore --database", "reindex", "migrate", "token x", "certificate"]
+)
+def test_root_leaves_nothing_of_its_own_among_the_files_of_a_services_user(tmp_path: Path, words: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, 12345, 12345)
+    command = [sys.executable, "-m", "mistudiod", *words.split(), "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 78 and f"{data} belongs to #12345: say this as that user, with sudo -u" in done.stderr
+    assert list(data.iterdir()) == []
 
 
 # Killed before one of its steps on the disk, then before a later one: says what the folder is for whoever looks then.

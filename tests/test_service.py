@@ -202,6 +202,7 @@ def test_models_of_a_persons_cache_are_shown_in_the_services_own(service: Run, r
         (0o755, ("--allow", "/"), "/ is more than the studio should see"),
         (0o755, ("--allow", "/home"), "/home is more than the studio should see"),
         (0o755, ("--allow", "/data:rbind"), "has a character that a unit or a list cannot hold"),
+        (0o755, ("--allow", "/data\udcff"), "has a character that a unit or a list cannot hold"),
         (0o755, ("--allow", "/data%h"), "has a character that a unit or a list cannot hold"),
         (0o755, ("--hf-cache", "/data"), "there is no model or dataset of the Hugging Face Hub in /data"),
         (0o755, ("--hf-cache", "/no/such"), "the Hugging Face cache"),
@@ -317,7 +318,8 @@ def test_a_purge_follows_data_to_the_disk_that_a_link_leads_to(service: Run, roo
     (root / "var/lib").mkdir(parents=True)
     (root / "var/lib/mistudio").symlink_to(disk)
     good(service("install"))
-    good(service("uninstall", "--purge", "--yes"))
+    shown = good(service("uninstall", "--purge", "--yes")).stdout
+    assert f"delete /var/lib/mistudio, that is {disk} (" in shown
     assert not disk.exists() and not (root / "var/lib/mistudio").is_symlink()
 
 

@@ -102,7 +102,8 @@ def test_a_users_service_is_installed_answers_and_is_removed_and_the_studio_stay
     assert first.stdout.endswith(f"miStudio is running at {url} (data in {data})\n")
     assert "sudo loginctl enable-linger" in first.stderr
     assert user.told() == [
-        "--user daemon-reload", "--user enable mistudiod.service", "--user restart mistudiod.service",
+        "--user daemon-reload", "--user enable mistudiod.service", "--user reset-failed mistudiod.service",
+        "--user restart mistudiod.service",
     ]  # fmt: skip
     pid = user.pid
     with Client(url) as studio:
@@ -136,6 +137,7 @@ def test_a_service_that_does_not_start_says_where_to_look_and_the_next_installat
         "what it said: journalctl --user -u mistudiod -n 30"
     )
     settings.write_text(right)
+    (user.state / "starts").write_text("one\n" * 5)  # as when systemd has tried again until it would no more
     went_on = user.says("install")
     assert went_on.returncode == 0, went_on.stderr
     assert went_on.stdout.splitlines()[0] == "go on with the installation that broke off"
@@ -217,6 +219,7 @@ def test_a_machines_service_goes_over_to_a_new_program_and_is_removed_with_its_u
             f"systemd-analyze verify --man=no {machine.units}/mistudiod.service",
             "daemon-reload",
             "enable mistudiod.service",
+            "reset-failed mistudiod.service",
             "restart mistudiod.service",
         ]
         with state.wait(place) as studio:
@@ -231,6 +234,29 @@ def test_a_machines_service_goes_over_to_a_new_program_and_is_removed_with_its_u
         assert [path for path in tmp_path.glob("root/**/*mistudio*") if path.exists()] == []
     finally:
         machine.ended()
+
+
+def test_a_purge_that_breaks_off_at_the_user_is_gone_on_with_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, place = machine_of(tmp_path, monkeypatch)
+    manifest.write(place, manifest.Manifest(complete=True))
+    (machine.bin / "userdel").write_text(f"#!/bin/sh\nls {place.manifest} >>{machine.state}/calls\n")
+    remove.carry_out(place, remove.plan(place, purge=True), lambda _: None)
+    assert machine.told() == [str(place.manifest)], "what says that there is something to remove is there until then"
+    assert not place.manifest.parent.exists()
+
+
+def test_what_a_person_changes_while_the_program_is_made_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, place = machine_of(tmp_path, monkeypatch)
+    made_program(place)
+    plan = install.plan(place, {})
+    put(place.at(f"{place.units}/mistudiod.service"), "mine")
+    with pytest.raises(NoService, match=r"mistudiod\.service was changed while this was at work"):
+        install.carry_out(place, plan, lambda _: None)
+    assert place.at(f"{place.units}/mistudiod.service").read_text() == "mine"
 
 
 @pytest.mark.drill

@@ -15,7 +15,9 @@ from click.testing import CliRunner
 from mistudio.cli import main
 from mistudio.errors import NoService
 from mistudio.service import machine, program, python, wheel
-from mistudio.service.place import Place, run
+from mistudio.service.place import LIMIT_S, Place, run
+
+from mistudiod.serving import START_LIMIT_S, STOP_LIMIT_S
 
 R36 = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8\n"
 
@@ -91,6 +93,10 @@ def test_a_program_of_the_system_that_fails_says_its_last_words(booted: Place) -
         booted.systemctl("enable", "x")
     with pytest.raises(NoService, match="no-such-program is not here"):
         run("no-such-program")
+
+
+def test_a_restart_may_take_as_long_as_the_daemon_may_ask_for() -> None:
+    assert LIMIT_S > STOP_LIMIT_S + START_LIMIT_S, "a large database that is migrated is no installation that failed"
 
 
 def test_an_error_is_a_sentence_and_with_json_an_object() -> None:

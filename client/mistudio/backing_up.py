@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
     from mistudio.api import Client
 
 Told = Callable[[int, int], None]
+_NAME = re.compile(r"mistudio-[A-Za-z0-9-]+\.tar")  # as mistudiod.kept_backups.name_of makes them
 _SPARE_BYTES = 16 << 20
 _HEADER_BYTES = 1536  # of each file, at most: its header, what fills its last block up, and its sum
 
 
 def place_of(to: Path, name: str) -> Path:
     """``to`` is a folder that is there, or the file. Raises ValueError when nothing can be written there."""
+    if to.is_dir() and not _NAME.fullmatch(name):
+        raise ValueError(
+            f"the studio names its backup {name[:100]!r}, which is no name for one: name the file yourself"
+        )
     place = to / name if to.is_dir() else to
     if place.exists():
         raise ValueError(f"{place} is there already: choose another place, or move it away")

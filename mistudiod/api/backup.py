@@ -65,21 +65,22 @@ async def make_backup(asked: Asked[None]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", "Cache-Control": "no-store"})
         response.content_length = size
         await response.prepare(asked.request)
-        last, whole = b"", True
+        last, whole = b"", False
         try:
             while block := await asyncio.to_thread(_next, blocks):
                 await send(asked.request, response, last)
                 last = block
+            whole = True
         except (BadBackup, OSError) as error:  # the answer has begun: that it ends too early says it
             log.warning("a backup was not sent to its end: %s", error or "who asked for it has gone")
-            whole = False
-    # Only now, when another one may be asked for, may its asker see the end of this one.
-    if not whole and asked.request.transport is not None:
-        asked.request.transport.abort()
+    # Only now is its end seen, when another one may be asked for.
+    if not whole:
+        if asked.request.transport is not None:
+            asked.request.transport.abort()
+        return response
     with contextlib.suppress(ConnectionError):
-        if whole:
-            await send(asked.request, response, last)
-            await response.write_eof()
+        await send(asked.request, response, last)
+        await response.write_eof()
     return response
 
 

@@ -139,13 +139,13 @@ def uninstall(call: Call, user: bool, purge: bool, yes: bool, root: str | None, 
         for path in plan.changed:
             output.text(f"keep   {path}, which was changed, as {path}.kept")
         for path, size in plan.data.items():
-            output.text(f"delete {path} ({human.size(size)})")
+            output.text(f"delete {remove.named(place, path)} ({human.size(size)})")
     if plan.is_empty:
         output.note("nothing to do: miStudio is not installed as a service here")
     if plan.is_empty or dry_run:
         return
     if plan.data:
-        sizes = ", ".join(f"{path} ({human.size(size)})" for path, size in plan.data.items())
+        sizes = ", ".join(f"{remove.named(place, path)} ({human.size(size)})" for path, size in plan.data.items())
         make_sure(f"Delete {sizes} for good?", yes)
     remove.carry_out(place, plan, output.note)
     output.note("the service is removed")

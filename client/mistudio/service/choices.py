@@ -13,7 +13,8 @@ from typing import Any
 from mistudio.errors import NoService
 from mistudio.service.place import HOMES, Place
 
-_ODD = re.compile(r"[\x00-\x1f\x7f:,\"'\\%$*?\[\]]")  # of unit files, of tmpfiles, of settings that are lists
+# Of unit files, of tmpfiles, of settings that are lists; and what is no UTF-8.
+_ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff:,\"'\\%$*?\[\]]")
 _REPO = re.compile(r"(models|datasets)--[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

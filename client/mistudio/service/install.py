@@ -109,6 +109,9 @@ def _announced(place: Place, plan: Plan) -> Manifest:
 
 
 def _write_files(place: Place, plan: Plan) -> None:
+    for path, (before, _) in plan.files.items():  # to make a program takes minutes
+        if manifest.current(place, path) != before:
+            raise NoService(f"{path} was changed while this was at work, and is not overwritten: run this again")
     for path, (_, after) in plan.files.items():
         if after is not None:
             manifest.put(place.at(path), after)
@@ -135,6 +138,8 @@ def _activate(place: Place, plan: Plan, say: Say) -> None:
             place.systemctl("stop", UNIT)  # the port must be free for systemd to listen on
             place.systemctl("enable", "--now", SOCKET)
         place.systemctl("enable", UNIT)
+        with contextlib.suppress(NoService):  # of a unit that never ran
+            place.systemctl("reset-failed", UNIT)  # starts that were in vain just now are not held against this one
         place.systemctl("restart", UNIT)
     except NoService as error:
         user = "" if place.home is None else "--user "

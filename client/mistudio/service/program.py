@@ -81,6 +81,7 @@ def make(folder: Path, python: Python, say: Say) -> None:
     if said != __version__:
         raise NoService(f"the program in {folder} is miStudio {said}, not {__version__}: see {folder / 'install.log'}")
     shutil.rmtree(scratch)
+    os.sync()  # pip does not: after a power cut it would say that it is whole, of empty files
     (folder / _WHOLE).write_text(f"{__version__}\n")
 
 

@@ -51,6 +51,12 @@ def plan(place: Place, purge: bool) -> Removal:
     )
 
 
+def named(place: Place, path: str) -> str:
+    """A folder that will be deleted, as a person must see it: a link is followed."""
+    real = os.path.realpath(place.at(path))
+    return path if real == os.path.realpath(place.root) + path else f"{path}, that is {real}"
+
+
 def carry_out(place: Place, plan: Removal, say: Say) -> None:
     """The manifest goes last: a removal that broke off is gone on with by the next."""
     with manifest.alone(place):
@@ -65,16 +71,18 @@ def carry_out(place: Place, plan: Removal, say: Say) -> None:
         _remove_programs(place, plan.held.programs)
         if place.live and plan.held.files:
             place.systemctl("daemon-reload")
-        for path in plan.data:
+        for path in [one for one in plan.data if one != CONFIG]:
             _delete(place.at(path))
         if plan.data and place.live:
             _remove_user(say)
+        if CONFIG in plan.data:  # with it the manifest is gone, and nobody would know what is left to do
+            _delete(place.at(CONFIG))
         place.manifest.unlink(missing_ok=True)
     _remove_if_empty(place.manifest.parent)
 
 
 def _stop(place: Place, plan: Removal) -> None:
-    """A unit whose file is gone may be enabled and run all the same; or was never written, and is nothing to stop."""
+    """A unit whose file is gone may be enabled and run all the same; or it was never written: nothing to stop."""
     for unit in (SOCKET, UNIT):
         path = f"{place.units}/{unit}"
         if path not in plan.held.files:
