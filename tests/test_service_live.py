@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ from mistudio.service.place import DATA, PROGRAM, Place
 STAND_IN = Path(__file__).parent / "systemctl_standin.py"
 DROP_IN = "mistudiod.service.d/listen.conf"
 Ran = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: the path of a UNIX socket has room for 107 bytes, of which pytest's own may leave too few."""
+    with tempfile.TemporaryDirectory(prefix="mistudio-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def free_port() -> int:

@@ -24,7 +24,7 @@ from mistudiod.specs import AddDataset, AddModel, Train
 from mistudiod.uploads import Uploads
 from mistudiod.worker.link import Refused
 
-OTHER = {"X-Forwarded-For": "10.0.0.9"}  # what comes through a proxy is not of the daemon's user
+BY_PROXY = {"X-Forwarded-For": "10.0.0.9"}  # what comes through a proxy is not of the daemon's user, and needs a token
 KINDS = ("add_dataset", "add_model")
 
 
@@ -34,10 +34,12 @@ class Machine:
     def __init__(self, home: Path, house: House) -> None:
         self.home, self.house, self.data = home, house, house.data
         self.allowed, self.private, self.incoming = home / "allowed", home / "private", house.data / "incoming"
+        _, made = house.call("POST", "/api/tokens", json={"name": "other", "scope": "write"})
+        self.other = BY_PROXY | {"Authorization": f"Bearer {made['token']}"}
 
     def submit(self, source: object, kind: str = "add_dataset", other: bool = True, **fields: Any) -> tuple[int, Any]:
         spec = {"kind": kind, "source": str(source), "name": f"ok-{next(self.numbers)}x", **fields}
-        return self.house.call("POST", "/api/jobs", json={"spec": spec}, headers=OTHER if other else {})
+        return self.house.call("POST", "/api/jobs", json={"spec": spec}, headers=self.other if other else {})
 
     numbers = iter(range(10_000))
 
@@ -135,7 +137,7 @@ def test_what_a_stranger_previews_is_held_to_the_same_rule(machine: Machine) -> 
         ("/etc/passwd", 400, "may not be read from here: upload it"),
         (f"upload:{'0' * 32}", 400, "there is no upload"),
     ):
-        found, body = machine.house.call("POST", "/api/datasets/preview", json={"source": source}, headers=OTHER)
+        found, body = machine.house.call("POST", "/api/datasets/preview", json={"source": source}, headers=machine.other)
         assert (found, list(body["error"]["fields"])) == (status, ["source"])
         assert said in body["error"]["message"]
 
@@ -347,5 +349,5 @@ def test_an_upload_of_saes_is_a_source_with_what_is_named_in_it(machine: Machine
 
 def test_what_a_stranger_previews_of_saes_is_held_to_the_same_rule(machine: Machine) -> None:
     body = {"source": str(machine.private)}
-    found, body = machine.house.call("POST", "/api/saes/preview", json=body, headers=OTHER)
+    found, body = machine.house.call("POST", "/api/saes/preview", json=body, headers=machine.other)
     assert found == 400 and "may not be read from here: upload it" in body["error"]["message"]
