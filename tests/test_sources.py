@@ -137,7 +137,9 @@ def test_what_a_stranger_previews_is_held_to_the_same_rule(machine: Machine) -> 
         ("/etc/passwd", 400, "may not be read from here: upload it"),
         (f"upload:{'0' * 32}", 400, "there is no upload"),
     ):
-        found, body = machine.house.call("POST", "/api/datasets/preview", json={"source": source}, headers=machine.other)
+        found, body = machine.house.call(
+            "POST", "/api/datasets/preview", json={"source": source}, headers=machine.other
+        )
         assert (found, list(body["error"]["fields"])) == (status, ["source"])
         assert said in body["error"]["message"]
 
