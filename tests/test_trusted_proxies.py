@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 import pytest
 from conftest import OpenStudio, Studio
 from hypothesis import given
@@ -92,6 +93,20 @@ async def test_whoever_comes_through_a_proxy_needs_a_token(open_studio: OpenStud
     assert (await status_of(studio, THROUGH | token))[0] == 200
     assert (await status_of(studio, THROUGH | {"X-Forwarded-For": "127.0.0.1"}))[0] == 401, "said to be from here"
     assert (await status_of(studio, {}))[0] == 200, "the studio's own user, on its own machine"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+async def test_beside_a_proxy_the_kernel_says_who_asks_from_whatever_address(
+    open_studio: OpenStudio, monkeypatch: pytest.MonkeyPatch, address: str, ours: bool
+) -> None:
+    studio = await open_studio(trusted_proxies="127.0.0.1")
+    monkeypatch.setattr("mistudiod.api.caller.same_user", lambda _: ours)
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(address, 0))) as session,
+        session.get(studio.server.make_url("/api/status")) as answer,
+    ):
+        assert answer.status == (200 if ours else 401)
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded",

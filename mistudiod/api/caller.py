@@ -46,14 +46,17 @@ def caller_of(request: web.Request) -> Caller:
     trust, peer = request.app[TRUST], address(request)
     hosts, secure = request.headers.getall("Host", []), request.secure
     # A proxy that does not say that it is one looks like this machine: where one may be, the kernel has to say who.
+    # Of every caller: whoever connects from 127.0.0.2 has not the address of the proxy at 127.0.0.1.
     local = (is_unix(request) or (trust.here and over_loopback(request))) and not is_proxied(request)
+    if trust.proxies.unix if peer is None else trust.proxies.networks:
+        local = local and same_user(request)
     if not trust.proxies.trusts(peer):
         return Caller(peer, hosts, secure, local)
     return Caller(
         _asker(request, peer, trust.proxies),
         _once(request, "X-Forwarded-Host") or hosts,
         _is_https(_once(request, "X-Forwarded-Proto"), secure),
-        local and same_user(request),
+        local,
     )
 
 
