@@ -92,7 +92,7 @@ stop() {
     look
     if ! our_pid; then
         [ "$holder" != ours ] || fail "the miStudio at $url was not started by this script:" \
-            "stop it where it was started (a service: sudo systemctl stop mistudio)"
+            "stop it where it was started (a service: sudo systemctl stop mistudiod)"
         say "miStudio is not running (data in $data)"
         return
     fi

@@ -101,6 +101,11 @@ def test_scripts_are_valid_bash(script: str) -> None:
     subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
+def test_the_service_that_is_named_is_the_one_that_is_installed() -> None:
+    named = re.findall(r"systemctl stop (\w+)", (ROOT / "start-mistudio.sh").read_text())
+    assert named and all((ROOT / "systemd" / f"{one}.service").is_file() for one in named)
+
+
 def test_shellcheck_finds_nothing() -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")
