@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -59,12 +60,14 @@ def is_installed() -> bool:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place() -> Iterator[Place]:
+    """Below a short path: that of a UNIX socket has room for 107 bytes."""
     if not is_installed():
         pytest.skip(".venv is missing or older than pyproject.toml: ./run-tests.sh mends that")
-    home = tmp_path / "a home"
-    home.mkdir()
-    return Place(home, free_port())
+    with tempfile.TemporaryDirectory(prefix="mistudio-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder) / "a home"
+        home.mkdir()
+        yield Place(home, free_port())
 
 
 @pytest.fixture
