@@ -75,7 +75,7 @@ def read_only(arena: Arena) -> None:
             path.chmod(0o500)
         time.sleep(arena.random.uniform(1, 5))
     finally:
-        for path, mode in was.items():
+        for path, mode in reversed(was.items()):  # what is above last: nobody may rename one that is not given back yet
             with contextlib.suppress(FileNotFoundError):  # a worker has gone meanwhile, and its folders with it
                 path.chmod(mode)
 

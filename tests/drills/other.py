@@ -54,7 +54,7 @@ def migration_killed(arena: Arena) -> None:
     """The daemon is killed while it brings the database of the first version up to date, at a random statement."""
     folder = arena.home / "old"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(arena.random.choice(sorted((TESTS / "data").glob("v*"))), folder)
+    shutil.copytree(arena.random.choice(sorted(path for path in (TESTS / "data").glob("v*") if path.is_dir())), folder)
     before = rows(folder / "data" / "mistudio.db")
     for _ in range(3):
         killed_at(folder / "data", arena.random.randrange(1, 90))
