@@ -5,22 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from tests.soak.hands import Tally
 from tests.soak.measure import Sample
+
+if TYPE_CHECKING:
+    from tests.soak.run import Found
 
 RSS_SHARE, FDS, LATENCY_MS = 0.10, 5.0, 100.0
 _LONG_S, _SETTLED_S, _STRETCH_S = 1800.0, 600.0, 600.0
-
-
-class Found(Protocol):
-    seconds: float
-    samples: list[Sample]
-    latencies_ms: list[float]
-    tally: Tally
-    integrity: str
-    left: list[str]
 
 
 @dataclass(frozen=True)
