@@ -56,6 +56,7 @@ from mistudiod.store import Jobs
 from mistudiod.templates import Templates
 from mistudiod.tokens import Tokens
 from mistudiod.trash import Trash
+from mistudiod.turn import Turn
 from mistudiod.uploads import Uploads
 
 _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
@@ -88,7 +89,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.PLANNING] = Planning(paths, index, Measurements(database), app[keys.MONITOR], app[keys.ABILITIES])
     app[keys.TEMPLATES] = Templates(paths.data / "templates")
     app[keys.GIVING] = Giving(database, index, app[keys.LABELS], app[keys.TEMPLATES], lambda: kept.now)
-    app[keys.LEASES] = Leases(database)
+    app[keys.LEASES] = Leases(database, Turn(settings.session_grace_s))
     app[keys.SESSION] = Sessions(
         settings,
         paths,

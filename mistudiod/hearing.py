@@ -18,6 +18,7 @@ from mistudiod.runner import Worker
 from mistudiod.said import Gathered, Said
 from mistudiod.statements import Job
 from mistudiod.store import Jobs
+from mistudiod.turn import Turn
 
 log = logging.getLogger("mistudiod.hearing")
 _OF_AN_SAE = ("certify", "evaluate")  # kinds of jobs that write beside an SAE
@@ -37,9 +38,12 @@ def _saes(job: Job) -> list[str]:
 class Hearing:
     """What one job's worker says, from its start to its end."""
 
-    def __init__(self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written) -> None:
+    def __init__(
+        self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written, turn: Turn | None = None
+    ) -> None:
+        """``turn``: of a job that has the GPU."""
         self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
-        self._written = written
+        self._written, self._turn = written, turn
         self._labelled: str | None = job["spec"]["sae"] if job["kind"] in _OF_LABELS else None
         self._measured: str | None = job["spec"]["sae"] if job["kind"] in _OF_AN_SAE else None
         self._said = Said(_saes(job), self._labelled is not None)
@@ -92,6 +96,8 @@ class Hearing:
     def _tell(self, said: Gathered) -> None:
         if said.progress:
             self._bus.reading("progress", {"job": self._job, **said.progress})
+            if self._turn is not None and said.progress["done"]:
+                self._turn.works()
         for topic, readings in (("metric", said.metrics), ("live", said.live.values())):
             for one in readings:
                 about = one.model_dump(exclude={"event"})

@@ -14,6 +14,7 @@ from mistudiod.database import Database
 from mistudiod.errors import StoreError
 from mistudiod.jobs import State, now
 from mistudiod.statements import Job, job_row, move
+from mistudiod.turn import Turn
 
 T = TypeVar("T")
 _LANE = "gpu"
@@ -35,11 +36,14 @@ class Held:
 
 @dataclass(frozen=True)
 class Answer:
-    """``lease``: it is the session's. Otherwise ``job`` has the GPU or is next; ``leaves``: it has been asked to go."""
+    """``lease``: it is the session's. Otherwise ``job`` has the GPU or is next; ``leaves``: it has been asked to go, or
+    will be in ``after_s``, when the jobs' turn is over.
+    """
 
     lease: int | None = None
     job: Job | None = None
     leaves: bool = False
+    after_s: float = 0.0
 
 
 def claim(db: sqlite3.Connection, lane: str, busy_kinds: Sequence[str], reserved: Callable[[], bool]) -> Job | None:
@@ -80,29 +84,39 @@ _RELEASED = "released_at = ?, reason = ?"
 
 
 class Leases:
-    """The leases of sessions. ``reserved``: the next one is a session's, no job is to have it; heeded in claim()."""
+    """The leases of sessions. ``reserved``: the next one is a session's, no job is to have it, once the jobs' turn is
+    over.
+    """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, turn: Turn) -> None:
+        self._database, self.turn = database, turn
         self.reserved = False
+
+    def keeps_jobs_out(self) -> bool:
+        """Heeded in claim()."""
+        return self.reserved and not self.turn.left_s
 
     async def take(self, model: str, insist: bool, pause: bool, instead_of: int | None = None) -> Answer:
         """For a session with ``model``, unless a job has the GPU or, but for ``insist``, is next to have it.
 
-        ``pause``: a job that goes on later is asked to make room; a person's wish for its end comes first.
+        ``pause``: a job that goes on later is asked to make room, once the jobs' turn is over; a person's wish for its
+        end comes first.
         ``instead_of``: the lease of the session before, whose process has ended.
         """
 
         def take(db: sqlite3.Connection) -> Answer:
             if instead_of is not None:
                 _release(db, instead_of, "replaced")
+            wait_s = self.turn.left_s
             if (held := _held(db)) is None:
-                if not insist and (job := _next(db)) is not None:
-                    return Answer(job=job)
+                if (not insist or wait_s) and (job := _next(db)) is not None:
+                    return Answer(job=job, leaves=pause, after_s=wait_s)
+                self.turn.end()
                 return Answer(_take(db, model=model))
             job = job_row(db, held["job"])  # of sessions there is only the one that asks
             if pause and job["state"] == State.RUNNING and job["kind"] in GOES_ON:
-                return Answer(job=move(db, job["id"], State.PAUSING, yielded=1), leaves=True)
+                asked = job if wait_s else move(db, job["id"], State.PAUSING, yielded=1)
+                return Answer(job=asked, leaves=True, after_s=wait_s)
             return Answer(job=job, leaves=pause and job["state"] in (State.PAUSING, State.STOPPING))
 
         return await self._database.write(take)
@@ -118,7 +132,8 @@ class Leases:
         def release(db: sqlite3.Connection) -> None:
             if lease is not None:
                 _release(db, lease, reason)
-            _go_on(db)
+            if _go_on(db):
+                self.turn.begin()
 
         await self._database.write(release)
 
@@ -175,6 +190,9 @@ def _release(db: sqlite3.Connection, lease: int, reason: str) -> None:
     db.execute(f"update leases set {_RELEASED} where id = ? and released_at is null", (now(), reason, lease))
 
 
-def _go_on(db: sqlite3.Connection) -> None:
-    for row in db.execute("select id from jobs where yielded and state = 'paused' order by id").fetchall():
+def _go_on(db: sqlite3.Connection) -> bool:
+    """Whether there is one that goes on."""
+    rows = db.execute("select id from jobs where yielded and state = 'paused' order by id").fetchall()
+    for row in rows:
         move(db, row["id"], State.QUEUED, error=None)
+    return bool(rows)

@@ -10,21 +10,23 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mistudiod import busy, host, insist, oom
 from mistudiod.ending import MEMORY
 from mistudiod.errors import Conflict, SessionFailed, StudioError, TooMany
+from mistudiod.events import Progress
 from mistudiod.keep_alive import Stay
 from mistudiod.leases import Leases
 from mistudiod.request import Request
 from mistudiod.resident import Resident, ordered
 from mistudiod.runner import Grace, boot_id
 from mistudiod.statements import Job
+from mistudiod.turn import waiting
 from mistudiod.wanted import Wanted
 
 log = logging.getLogger("mistudiod.session")
 LINE = 16  # requests that wait for the one under way
+_LOOK_S = 1.0  # how often it is looked whether the jobs' turn is over
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Session:
         self.precision = wanted.precision
         self.predicted_bytes: int | None = None
         self.paused: list[int] = []  # jobs that make room for it
+        self.waits: Progress | None = None  # for a job to get ahead
         self.hands_over = False  # to another session, which takes over the lease
         self.over = asyncio.Event()
         self._rows_at_once: int | None = None
@@ -177,18 +180,29 @@ class Session:
             await self._process(self.lease)
 
     async def _ask_for_room(self) -> None:
-        """Wait for the job that was asked to pause. Raises GpuBusy if the next cannot; Conflict if nobody waits."""
+        """Wait for the job that makes room, or will. Raises GpuBusy if it cannot; Conflict if nobody waits."""
         self._wake.clear()
         take, model = self._tools.leases.take, self.wanted.model  # whatever fails: a job may be making room already
         answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
         self.lease = answer.lease
-        if answer.lease is not None and all(request.abandoned for request in self._line):
+        if (answer.lease is not None or answer.after_s) and all(request.abandoned for request in self._line):
             raise Conflict("nobody waits for the session any more")
+        if answer.after_s and self._why is not None:
+            raise self._why
         if answer.job is not None:
             if not answer.leaves:
                 raise busy.refusal(answer.job)
+            if answer.after_s:
+                self._tell_line(waiting(answer.job["id"], answer.after_s))
             await self._see_jobs()
-            await self._wake.wait()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), min(answer.after_s, _LOOK_S) or None)
+
+    def _tell_line(self, event: Progress) -> None:
+        self.waits = event
+        for request in self._line:
+            request.tell(event)
+        self._tools.changed()
 
     async def _process(self, lease: int) -> None:
         """A process from its start to its end, and why there is no other after it."""
@@ -283,18 +297,3 @@ class Session:
         log.warning("the session ran out of memory; it is started again with %s texts at once", rows // 2)
         request.once_more()
         return True
-
-    def about(self) -> dict[str, Any]:
-        """What is told of it, but for times and measured memory."""
-        resident = self.resident
-        return {
-            "state": self.state,
-            "model": self.wanted.model,
-            "precision": self.precision,
-            "device": resident.loaded.device if resident and resident.loaded else None,
-            "saes": self.saes,
-            "pid": resident.worker.process.pid if resident else None,
-            "predicted_bytes": self.predicted_bytes,
-            "paused_jobs": list(self.paused),
-            "progress": resident.progress if resident else None,
-        }

@@ -158,7 +158,7 @@ class Scheduler:
             if len(busy) >= self._room[lane]:
                 return
             alone = [job["kind"] for job in busy if job["kind"] in _ONE_AT_A_TIME]
-            job = await self._store.claim(lane, alone, lambda: self._leases.reserved)
+            job = await self._store.claim(lane, alone, self._leases.keeps_jobs_out)
             if job is None:
                 return
             task = asyncio.create_task(self._work(job))
@@ -212,7 +212,8 @@ class Scheduler:
                 worker.ask("stop" if found["state"] == State.STOPPING else "pause")
             elif found["finalize"] and not job["finalize"]:  # else its order says so
                 worker.finalize()
-            hearing = Hearing(job, self._paths, self._store, self._index, self._bus, self._written)
+            turn = self._leases.turn if job["lane"] == "gpu" else None
+            hearing = Hearing(job, self._paths, self._store, self._index, self._bus, self._written, turn)
             failure = await hearing.hear(worker)
         except BaseException:
             worker.kill()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any, Literal
 
 from mistudiod import busy, insist
@@ -16,7 +15,7 @@ from mistudiod.bus import Bus
 from mistudiod.errors import Conflict, Invalid, SessionBusy
 from mistudiod.events import AnyEvent
 from mistudiod.index import Index
-from mistudiod.keep_alive import FOREVER, Stay, held_s, seconds_of
+from mistudiod.keep_alive import Stay, held_s, seconds_of
 from mistudiod.leases import Leases
 from mistudiod.memory import measured
 from mistudiod.one_session import Session, Tools
@@ -25,6 +24,7 @@ from mistudiod.planning import Planning
 from mistudiod.request import Request
 from mistudiod.runner import Grace
 from mistudiod.session_plan import planned
+from mistudiod.session_shown import shown
 from mistudiod.settings import Settings
 from mistudiod.specs import Load
 from mistudiod.wanted import Ask, Wanted, wanted_of
@@ -91,7 +91,7 @@ class Sessions:
         finally:
             session.leave(request)
         await self.measured()
-        return self._shown(session)
+        return shown(session, self._memory)
 
     async def ask(
         self, spec: Ask, *, keep_alive: Duration = None, if_busy: IfBusy = "refuse"
@@ -118,7 +118,7 @@ class Sessions:
     def shown(self) -> dict[str, Any] | None:
         """The session; its memory as it was measured last."""
         session = self._session
-        return None if session is None or session.over.is_set() else self._shown(session)
+        return None if session is None or session.over.is_set() else shown(session, self._memory)
 
     def has_sae(self, name: str) -> bool:
         """Whether an SAE is in its memory, or will be once it has loaded."""
@@ -252,18 +252,6 @@ class Sessions:
     def _tell(self) -> None:
         self._bus.reading("session", {"session": self.shown()})
 
-    def _shown(self, session: Session) -> dict[str, Any]:
-        stay = session.stay
-        return {
-            **session.about(),
-            "memory_bytes": self._memory[0],
-            "gpu_bytes": self._memory[1],
-            "started_at": _at(session.started_at),
-            "keep_alive_s": None if stay.keep_alive_s == FOREVER else stay.keep_alive_s,
-            "expires_at": _when(session.expires_at),
-            "held_until": _when(stay.held_until) if stay.held_until > time.monotonic() else None,
-        }
-
     def _keep_alive_s(self, given: Duration) -> float | None:
         return None if given is None else _checked("keep_alive", seconds_of, given)
 
@@ -277,12 +265,3 @@ def _checked(field: str, parse: Callable[[str | float], float], given: str | flo
 
 def _refusal(field: str, message: str) -> Invalid:
     return Invalid(message, {field: message})
-
-
-def _when(monotonic: float | None) -> str | None:
-    return None if monotonic is None else _at(time.time() + monotonic - time.monotonic())
-
-
-def _at(seconds: float) -> str:
-    """UTC, ISO 8601, seconds."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")

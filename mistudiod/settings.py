@@ -112,7 +112,11 @@ class Settings:
     session_keep_alive: str = _setting(
         "5m", "how long a session stays when nobody uses it: a duration, 0 not at all, -1 for ever", True
     )
-    session_grace_s: float = _setting(30.0, "seconds a session has to finish what it writes when a job needs the GPU")
+    session_grace_s: float = _setting(
+        30.0,
+        "seconds a session has to finish what it writes when a job needs the GPU, and a job that has made room for one "
+        "is at work before it makes room again",
+    )
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
     backup_at: str = _setting("03:30", "local time at which a backup is made each night into the data folder, or off")
     backups_kept: int = _setting(7, "nightly backups that stay, the newest")

@@ -3,8 +3,8 @@
 The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) is a script of words joined by ``-``:
 ``ok``, ``hang``, ``die`` (SIGKILL), ``crash`` (SIGSEGV), ``flood``, ``garbage``, ``deaf`` (ignores SIGTERM and
 messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
-(runs until told to stop), ``brief`` (the same, 0.4 s at most), ``once`` (dies on the first attempt only), ``partial``
-(leaves a half-written folder),
+(runs until told to stop), ``brief`` (the same, 0.4 s at most), ``late`` (has done nothing for 2 s), ``once`` (dies on
+the first attempt only), ``partial`` (leaves a half-written folder),
 ``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
 ``leakraw`` (the same past Python's streams, as C code would), ``hungry`` (out of memory with more than 1,024 tokens at
 a time), ``greedy`` (out of memory with any), ``full`` (the disk is full at a checkpoint, as long as there is a file
@@ -77,8 +77,8 @@ def main() -> int:
     attempt = len(list(run.glob("attempt-*"))) + 1
     (run / f"attempt-{attempt}").write_text(str(os.getpid()))
     print(f"fake worker, attempt {attempt}", flush=True)
-    say(event="progress", stage="work", done=1, total=2, unit="things")
     words = script(spec).split("-")
+    say(event="progress", stage="work", done=0 if "late" in words else 1, total=2, unit="things")
     for word in [] if order.get("finalize") else words:
         code = act(word, attempt, order, say, pipe)
         if code is not None:
@@ -157,6 +157,8 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
         say(event="live", sae=saes_of(order)[0], step=1, features=[feature("\x1b]0;owned\x07", "\u202egnp")])
     elif word == "train":
         return be_trained(order, say)
+    elif word == "late":
+        time.sleep(2)
     elif word in ("slow", "brief"):
         end = time.monotonic() + (0.4 if word == "brief" else 3600)
         while time.monotonic() < end:

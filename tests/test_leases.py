@@ -23,6 +23,7 @@ from mistudiod.keep_alive import FOREVER, Stay, held_s, seconds_of
 from mistudiod.leases import Leases
 from mistudiod.specs import JobRequest
 from mistudiod.store import Jobs
+from mistudiod.turn import Turn
 
 SLOW = {"prompt": "slow", "max_tokens": 4000, "samples": 2}  # 80 s of writing
 
@@ -253,7 +254,7 @@ async def test_a_job_that_a_person_paused_stays_paused(studio: Studio) -> None:
 async def test_one_that_stopped_for_a_full_disk_waits_for_a_person(tmp_path: Path) -> None:
     database = Database(tmp_path / "mistudio.db", tmp_path)
     await database.open()
-    store, table = Jobs(database), Leases(database)
+    store, table = Jobs(database), Leases(database, Turn(0))
     job, _ = await store.add(JobRequest.model_validate({"spec": train("a")}), [])
     await store.claim("gpu", [])
     asked = await table.take("m", insist=True, pause=True)

@@ -25,7 +25,10 @@ KeepAlive = Annotated[
 ]
 IfBusy = Annotated[
     Literal["refuse", "pause"],
-    Field(description="when a job has the GPU: refuse, or pause the job for as long as the session lasts"),
+    Field(
+        description="when a job has the GPU: refuse, or pause the job for as long as the session lasts (one that "
+        "has made room before is let get ahead first)"
+    ),
 ]
 REFUSALS = (NotFound, GpuBusy, SessionBusy, TooMany, SessionFailed, OutOfMemory)
 

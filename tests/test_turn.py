@@ -1,0 +1,167 @@
+"""Who steers again and again, and has jobs make room each time, does not keep them from getting ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from typing import Any
+
+import pytest
+from conftest import OpenStudio, Studio, train
+from sessions import ask, gone, leases, prepared, show, start, steer
+
+from mistudiod.api.keys import LEASES, SESSION
+from mistudiod.errors import Conflict, GpuBusy
+from mistudiod.turn import Turn
+
+TURN_S = 1.2
+
+
+@pytest.fixture
+async def studio(open_studio: OpenStudio) -> Studio:
+    return await prepared(await open_studio(session_grace_s=TURN_S))
+
+
+async def given_back(studio: Studio, name: str = "slow-a") -> int:
+    """A training that has made room once, and goes on."""
+    job = int((await studio.submit(train(name)))["id"])
+    await studio.until(job, "running")
+    assert (await ask(studio, steer(), if_busy="pause", keep_alive=0))[-1].event == "replied"
+    return job
+
+
+async def waiting(studio: Studio, job: int, **options: Any) -> tuple[asyncio.Task[Any], Any]:
+    """Somebody who asks during the job's turn, and what is shown of their session."""
+    asked = asyncio.create_task(ask(studio, steer(), if_busy="pause", keep_alive=0, **options))
+    while (shown := await show(studio)) is None or (shown["progress"] or {}).get("stage") != ahead(job):
+        assert not asked.done()
+        await asyncio.sleep(0.01)
+    return asked, shown
+
+
+def ahead(job: int) -> str:
+    return f"let job {job} get ahead first"
+
+
+async def test_a_training_is_at_work_for_its_turn_between_texts_that_are_asked_for_without_a_rest(
+    studio: Studio,
+) -> None:
+    job = await given_back(studio)
+    began = time.monotonic()
+    for _ in range(3):
+        assert (await ask(studio, steer(), if_busy="pause", keep_alive=0))[-1].event == "replied"
+    assert time.monotonic() - began >= 3 * TURN_S
+    assert (await studio.until(job, "running"))["attempts"] == 5
+    order = [row["job"] for row in leases(studio)]
+    assert order == [job, None] * 4 + [job]  # one after the other, however quickly the next text is asked for
+
+
+async def test_the_first_time_a_job_makes_room_at_once(studio: Studio) -> None:
+    job = int((await studio.submit(train("slow-a")))["id"])
+    await studio.until(job, "running")
+    events = await ask(studio, steer(), if_busy="pause")
+    assert ahead(job) not in [event.stage for event in events if event.event == "progress"]
+
+
+async def test_after_its_turn_it_makes_room_at_once_again(studio: Studio) -> None:
+    job = await given_back(studio)
+    await studio.until(job, "running")
+    while studio.app[LEASES].turn.left_s:
+        await asyncio.sleep(0.05)
+    events = await ask(studio, steer(), if_busy="pause")
+    assert ahead(job) not in [event.stage for event in events if event.event == "progress"]
+
+
+async def test_who_waits_for_the_end_of_its_turn_is_told_so(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, shown = await waiting(studio, job)
+    assert (shown["state"], shown["paused_jobs"]) == ("loading", [])
+    told = [event for event in await asked if event.event == "progress" and event.stage == ahead(job)]
+    assert told and all(event.eta_s is None or event.eta_s <= TURN_S for event in told)
+
+
+async def test_who_gives_up_meanwhile_leaves_the_job_at_work(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, _ = await waiting(studio, job)
+    asked.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asked
+    await gone(studio, 2)
+    await asyncio.sleep(TURN_S)
+    found = await studio.get(f"/api/jobs/{job}")
+    assert (found["state"], found["attempts"]) == ("running", 2) and not studio.app[LEASES].reserved
+
+
+async def test_a_session_that_is_stopped_meanwhile_ends_at_once(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, _ = await waiting(studio, job)
+    began = time.monotonic()
+    assert (await studio.call("DELETE", "/api/session"))[0] == 204
+    with pytest.raises(Conflict, match="the session was stopped"):
+        await asked
+    assert time.monotonic() - began < TURN_S / 2
+    assert (await studio.get(f"/api/jobs/{job}"))["attempts"] == 2
+
+
+async def test_the_daemons_end_is_not_held_up_by_who_waits(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, _ = await waiting(studio, job)
+    studio.app[SESSION].shut()
+    with pytest.raises(Conflict, match="the studio is stopping"):
+        await asked
+
+
+async def test_what_is_only_to_be_held_does_not_take_the_turn_either(studio: Studio) -> None:
+    await given_back(studio)
+    await gone(studio)
+    status, body = await start(studio, saes=["s"], hold=60)
+    assert (status, body["error"]["code"]) == (409, "gpu_busy")
+
+
+async def test_a_turn_that_no_job_is_left_to_take_lets_the_session_in(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, _ = await waiting(studio, job)
+    await studio.act(job, "stop")
+    assert (await asked)[-1].event == "replied"
+    assert studio.app[LEASES].turn.left_s == 0
+
+
+async def test_a_job_that_takes_longer_to_be_at_work_is_waited_for(studio: Studio) -> None:
+    job = await given_back(studio, "late-slow-a")
+    asked, shown = await waiting(studio, job)
+    assert shown["progress"]["eta_s"] is None
+    await studio.until(job, "running")
+    began = time.monotonic()
+    assert (await asked)[-1].event == "replied"
+    assert time.monotonic() - began > 1.8 + TURN_S  # it loads for 2 s
+
+
+async def test_without_a_wish_for_room_it_is_refused_as_ever(studio: Studio) -> None:
+    job = await given_back(studio)
+    await studio.until(job, "running")
+    with pytest.raises(GpuBusy):
+        await ask(studio, steer())
+    assert await show(studio) is None
+
+
+def test_a_turn_begins_when_a_job_is_at_work_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = [100.0]
+    monkeypatch.setattr("mistudiod.turn.time.monotonic", lambda: at[0])
+    turn = Turn(30)
+    assert turn.left_s == 0
+    turn.works()  # nobody has made room
+    assert turn.left_s == 0
+    turn.begin()
+    at[0] += 1000
+    assert turn.left_s == math.inf
+    turn.works()
+    at[0] += 10
+    turn.works()
+    assert turn.left_s == 20
+    at[0] += 21
+    assert turn.left_s == 0
+    turn.begin()
+    turn.end()
+    assert turn.left_s == 0
