@@ -185,6 +185,13 @@ def _source_of(job: Mapping[str, Any]) -> str:
     return sae_place(str(job["spec"].get("source")))[0]
 
 
+async def let_go(uploads: Uploads, jobs: Jobs, job: int) -> None:
+    """Remove the upload that a job has used, before the job is removed: nothing else tells of it. Raises NotFound."""
+    found = await jobs.get(job)
+    if found["state"] == State.DONE and (source := _source_of(found)).startswith(UPLOAD):
+        await uploads.sweep(await unfinished(jobs), {source})
+
+
 async def sweep(uploads: Uploads, jobs: Jobs) -> list[str]:
     """Remove the uploads that jobs have used, and those that nobody has touched for 7 days; returns their ids."""
     if not await uploads.all():

@@ -232,6 +232,16 @@ def test_an_upload_goes_when_its_job_is_done_and_not_before(tmp_path: Path, monk
         assert house.call("DELETE", f"/api/uploads/{ids['fail']}")[0] == 204
 
 
+def test_an_upload_goes_with_its_job_when_that_is_removed_as_soon_as_it_is_done(machine: Machine) -> None:
+    house = machine.house
+    id = house.create(announced("a.txt", b"text"))["id"]
+    house.put(id, "a.txt", 0, b"text")
+    _, job = machine.submit(f"upload:{id}", name="ok")
+    house.until(lambda: house.call("GET", f"/api/jobs/{job['id']}")[1]["state"] == "done")
+    assert house.call("DELETE", f"/api/jobs/{job['id']}")[0] == 204
+    assert house.call("GET", f"/api/uploads/{id}")[0] == 404
+
+
 def put_upload(data: Path, files: dict[str, bytes]) -> str:
     """An upload as the daemon leaves it."""
 

@@ -19,7 +19,7 @@ from mistudiod.errors import Changed, Conflict, Invalid, NotFound, TooMany
 from mistudiod.jobs import State
 from mistudiod.peer import same_user
 from mistudiod.runner import TAIL_BYTES, read_tail
-from mistudiod.sources import resolve
+from mistudiod.sources import let_go, resolve
 from mistudiod.specs import JobRequest, Name, Priority
 from mistudiod.statements import Key
 from mistudiod.tokens import Scope
@@ -113,6 +113,7 @@ async def edit_job(asked: Asked[None]) -> Any:
 @route("DELETE", "/api/jobs/{id}", scope=Scope.WRITE, path=_ID, refusals=(NotFound, Conflict))
 async def remove_job(asked: Asked[None]) -> None:
     """Delete an ended job's record, log and checkpoints; what it made stays."""
+    await let_go(asked.app[UPLOADS], asked.app[JOBS], asked.path.id)
     await asked.app[SCHEDULER].remove(asked.path.id)
 
 
