@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-RING = 4096  # state events kept for those who resume
+RING = 1024  # state events kept in memory for those who resume; older ones come out of the database (missed.py)
 _QUEUE = 1024  # state events a subscriber may be behind
 _EVERY_S = 0.1
 PING_S = 15.0
@@ -24,7 +24,7 @@ class Message:
     """``id``: of a state event; others have none. ``topic``: job, artifact; progress, metric, live, labels, session,
     system; reset, ping. ``key``: what a newer one of the same key replaces; a state event is like no other.
 
-    Its data is let go of once it is a record: thousands of them wait for those who resume, and take a sixth so.
+    Its data is let go of once it is a record: a thousand of them wait for those who resume, and take a sixth so.
     """
 
     __slots__ = ("_record", "data", "id", "key", "topic")
