@@ -90,7 +90,7 @@ def steer(at: At, n: int) -> None:
         SAE, "def main", {n % 512: 2.0}, on_text=lambda row, text: None, max_tokens=40, if_busy="pause", keep_alive="2s"
     )
     at.client.remove_steering(found["id"])
-    at.rest(45.0)  # each time the training is paused, and needs some seconds to be at work again
+    at.rest(8.0)  # too short for a training, which is let get ahead all the same
 
 
 def hub(at: At, n: int) -> None:
