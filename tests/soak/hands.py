@@ -20,6 +20,7 @@ from mistudio.errors import ApiError
 from mistudio.upload import send
 
 JOB_S = 600.0
+_PATIENCE = 60  # refusals in a row, a second or more apart: others are at work no longer
 _BUSY = frozenset({"gpu_busy", "session_busy", "too_many", "conflict", "cancelled"})  # others are at work
 
 
@@ -145,14 +146,19 @@ def work(hand: Hand, url: str, home: Path, tally: Tally, ended: threading.Event)
     """Until it has ended, each round to its own end."""
     with Client(url) as client:
         at = At(client, home, tally, ended, random.Random(hand.__name__))
+        in_vain = 0
         for n in itertools.count():
             if ended.is_set():
                 return
             try:
                 hand(at, n)
+                in_vain = 0
             except ApiError as refused:
                 if refused.code in _BUSY:
                     tally.refusals[refused.code] += 1
+                    in_vain += 1
+                    if in_vain == _PATIENCE:
+                        tally.failed(f"{hand.__name__}: refused {_PATIENCE} times in a row, at last as: {refused}")
                 else:
                     tally.failed(f"{hand.__name__}: {refused.status} {refused}")
                 at.rest(1.0)
