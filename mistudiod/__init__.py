@@ -1,3 +1,3 @@
 """miStudio's daemon, worker and engine."""
 
-__version__ = "0.9.0"
+__version__ = "0.9.1"
