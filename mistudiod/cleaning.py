@@ -33,7 +33,7 @@ LOST: dict[What, str] = {
     "activations": "activations that were kept for later trainings, which then run the model again",
     "maxima": "largest activations for steering: found again when they are needed, unless an extraction has them",
     "logs": "what the workers of jobs said that ended over 30 days ago; their records and metrics stay",
-    "backups": "older backups, and copies of the database from before it was brought up to date; the newest stay",
+    "backups": "older backups, and the database as it was before it was upgraded or restored; the newest stay",
 }
 LOGS_KEPT = timedelta(days=30)
 Clock = Callable[[], datetime]
@@ -101,7 +101,7 @@ class Cleaning:
             "activations": lambda: _activations(db, self._paths),
             "maxima": lambda: (self._paths.data / "steering").glob("*.json"),
             "logs": lambda: _logs(db, self._paths, self._clock()),
-            "backups": lambda: _backups(self._paths.backups),
+            "backups": lambda: _backups(self._paths),
         }
         return [
             one if isinstance(one, Thing) else Thing(group, one)
@@ -200,9 +200,11 @@ def _activations(db: sqlite3.Connection, paths: Paths) -> Iterator[Path]:
             yield folder
 
 
-def _backups(folder: Path) -> Iterator[Path]:
-    yield from backups_in(folder)[:-1]
-    yield from sorted(folder.glob("*.db"))[:-1]
+def _backups(paths: Paths) -> Iterator[Path]:
+    yield from backups_in(paths.backups)[:-1]
+    yield from sorted(paths.backups.glob("*.db"))[:-1]
+    for replaced in sorted(paths.data.glob(f"{paths.database.name}.until-*[0-9]"))[:-1]:
+        yield from sorted(paths.data.glob(f"{replaced.name}*"))  # with its log
 
 
 def _logs(db: sqlite3.Connection, paths: Paths, at: datetime) -> Iterator[Path]:

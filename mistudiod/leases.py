@@ -18,6 +18,7 @@ from mistudiod.turn import Turn
 
 T = TypeVar("T")
 _LANE = "gpu"
+_KEPT = 1000  # of the last ones it is known who had the GPU
 _NEXT = """from jobs where state = 'queued' and lane = ?
            and not exists (select 1 from dependencies d join jobs n on n.id = d.needs
                            where d.job = jobs.id and n.state != 'done')"""
@@ -183,7 +184,9 @@ def _next(db: sqlite3.Connection) -> Job | None:
 
 def _take(db: sqlite3.Connection, job: int | None = None, model: str | None = None) -> int:
     query = "insert into leases (lane, job, model, taken_at) values (?, ?, ?, ?)"
-    return int(db.execute(query, (_LANE, job, model, now())).lastrowid or 0)
+    lease = int(db.execute(query, (_LANE, job, model, now())).lastrowid or 0)
+    db.execute("delete from leases where id <= ?", (lease - _KEPT,))
+    return lease
 
 
 def _release(db: sqlite3.Connection, lease: int, reason: str) -> None:

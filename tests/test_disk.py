@@ -68,6 +68,8 @@ async def full(open_studio: OpenStudio) -> Studio:
     (data / "backups").mkdir()
     for day in (1, 2, 3):
         (data / "backups" / f"mistudio-2026-01-0{day}.db").write_text("x" * 5000)
+    for name in ("20260101-000000", "20260101-000000-wal", "20260102-000000"):
+        (data / f"mistudio.db.until-{name}").write_text("x" * 5000)
     studio = await open_studio()
     await say_all(studio, "gone", "gone")
     await done(studio, "DELETE", "/api/saes/gone")
@@ -109,7 +111,7 @@ async def test_a_dry_run_and_the_read_say_the_same_and_delete_nothing(open_studi
     assert dry["dry_run"] is True and dry["groups"] == found["clean"]
     assert groups(dry) == {
         "trash": 1, "checkpoints": 0, "extractions": 2, "exports": 4, "activations": 2, "maxima": 1, "logs": 0,
-        "backups": 2,
+        "backups": 4,
     }  # fmt: skip
     assert dry["bytes"] == sum(one["bytes"] for one in dry["groups"])
     assert sorted(str(path) for path in studio.data.rglob("*")) == before
@@ -126,6 +128,7 @@ async def test_only_what_was_named_is_deleted_and_every_sae_stays_as_it_is(open_
     assert await known(studio, "a") == before
     assert sorted(path.name for path in studio.data.glob("features/*/*")) == ["10", "3"]
     assert [path.name for path in (studio.data / "backups").iterdir()] == ["mistudio-2026-01-03.db"]
+    assert [path.name for path in studio.data.glob("*until*")] == ["mistudio.db.until-20260102-000000"]
     assert list((studio.data / "trash").iterdir()) == list((studio.data / "activations").iterdir()) == []
     assert len(list((studio.data / "exports").iterdir())) == 4
     rest = await done(studio, "POST", "/api/clean", {})

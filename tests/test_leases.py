@@ -59,6 +59,14 @@ async def test_a_job_beside_the_gpu_has_none(studio: Studio) -> None:
     assert leases(studio) == []
 
 
+async def test_of_those_that_were_given_back_the_last_thousand_are_known(studio: Studio) -> None:
+    many = "insert into leases (lane, taken_at, released_at) values ('gpu', 'then', 'then')"
+    await studio.app[DATABASE].write(lambda db: [db.execute(many) for _ in range(1500)])
+    await start(studio, saes=["s"])
+    kept = [row["id"] for row in leases(studio)]
+    assert kept == list(range(502, 1502)) and leases(studio)[-1]["released_at"] is None
+
+
 async def test_the_table_refuses_a_second_holder(studio: Studio) -> None:
     await start(studio, saes=["s"])
     with pytest.raises(sqlite3.IntegrityError):
