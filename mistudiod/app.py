@@ -64,14 +64,14 @@ _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
 
 def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.Application:
     """The daemon as an application. ``command`` starts a worker; tests give their own."""
-    shown, meters = page.load(), Meters()
+    shown, meters, turn = page.load(), Meters(), Turn(settings.session_grace_s)
     hosts = allowed_hosts(settings.listen, settings.allowed_hosts)
     app = web.Application(middlewares=[counting(meters), refusals(), doors(hosts)])
     paths, bus = Paths(settings.data), Bus()
     database = Database(paths.database, paths.backups)
     app[keys.SETTINGS], app[keys.PATHS], app[keys.BUS], app[keys.COMMAND] = settings, paths, bus, command
     app[keys.KEPT] = kept = KeptSettings(settings, paths.settings, os.environ)
-    app[keys.DATABASE], app[keys.JOBS] = database, Jobs(database)
+    app[keys.DATABASE], app[keys.JOBS] = database, Jobs(database, turn)
     app[keys.INDEX] = index = Index(database, paths)
     app[keys.LIBRARY] = Library(database, paths, index, lambda name: app[keys.SESSION].has_sae(name))
     app[keys.TRASH] = Trash(database, paths)
@@ -89,7 +89,7 @@ def make_app(settings: Settings, command: Sequence[str] = runner.WORKER) -> web.
     app[keys.PLANNING] = Planning(paths, index, Measurements(database), app[keys.MONITOR], app[keys.ABILITIES])
     app[keys.TEMPLATES] = Templates(paths.data / "templates")
     app[keys.GIVING] = Giving(database, index, app[keys.LABELS], app[keys.TEMPLATES], lambda: kept.now)
-    app[keys.LEASES] = Leases(database, Turn(settings.session_grace_s))
+    app[keys.LEASES] = Leases(database, turn)
     app[keys.SESSION] = Sessions(
         settings,
         paths,

@@ -96,8 +96,8 @@ class Hearing:
     def _tell(self, said: Gathered) -> None:
         if said.progress:
             self._bus.reading("progress", {"job": self._job, **said.progress})
-            if self._turn is not None and said.progress["done"]:
-                self._turn.works()
+            if self._turn is not None:
+                self._turn.sees(self._job, said.progress["stage"], said.progress["done"])
         for topic, readings in (("metric", said.metrics), ("live", said.live.values())):
             for one in readings:
                 about = one.model_dump(exclude={"event"})

@@ -46,6 +46,11 @@ class Answer:
     leaves: bool = False
     after_s: float = 0.0
 
+    @property
+    def asked(self) -> bool:
+        """A job makes room."""
+        return self.leaves and not self.after_s
+
 
 def claim(db: sqlite3.Connection, lane: str, busy_kinds: Sequence[str], reserved: Callable[[], bool]) -> Job | None:
     """Move the next job whose dependencies are done to running, as a new attempt, which has the lease when it takes
@@ -111,7 +116,7 @@ class Leases:
             wait_s = self.turn.left_s
             if (held := _held(db)) is None:
                 if (not insist or wait_s) and (job := _next(db)) is not None:
-                    return Answer(job=job, leaves=pause, after_s=wait_s)
+                    return Answer(job=job, leaves=pause and job["kind"] in GOES_ON, after_s=wait_s)
                 self.turn.end()
                 return Answer(_take(db, model=model))
             job = job_row(db, held["job"])  # of sessions there is only the one that asks
@@ -133,8 +138,7 @@ class Leases:
         def release(db: sqlite3.Connection) -> None:
             if lease is not None:
                 _release(db, lease, reason)
-            if _go_on(db):
-                self.turn.begin()
+            self._give_back(db, lease is not None)
 
         await self._database.write(release)
 
@@ -158,9 +162,17 @@ class Leases:
 
         def close(db: sqlite3.Connection) -> None:
             db.execute(f"update leases set {_RELEASED} where released_at is null", (now(), "the daemon ended"))
-            _go_on(db)
+            self._give_back(db, False)
 
         await self._database.write(close)
+
+    def _give_back(self, db: sqlite3.Connection, had: bool) -> None:
+        """Jobs that were paused for a session go on. ``had``: it had the GPU, for which any job may have waited."""
+        paused = db.execute("select id from jobs where yielded and state = 'paused' order by id").fetchall()
+        for row in paused:
+            move(db, row["id"], State.QUEUED, error=None)
+        if (paused or had) and _next(db) is not None:
+            self.turn.begin()
 
     async def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Of a session, which goes on though another program has the file locked. Raises StoreError."""
@@ -191,11 +203,3 @@ def _take(db: sqlite3.Connection, job: int | None = None, model: str | None = No
 
 def _release(db: sqlite3.Connection, lease: int, reason: str) -> None:
     db.execute(f"update leases set {_RELEASED} where id = ? and released_at is null", (now(), reason, lease))
-
-
-def _go_on(db: sqlite3.Connection) -> bool:
-    """Whether there is one that goes on."""
-    rows = db.execute("select id from jobs where yielded and state = 'paused' order by id").fetchall()
-    for row in rows:
-        move(db, row["id"], State.QUEUED, error=None)
-    return bool(rows)

@@ -7,19 +7,17 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from mistudiod import busy, host, insist, oom
 from mistudiod.ending import MEMORY
 from mistudiod.errors import Conflict, SessionFailed, StudioError, TooMany
 from mistudiod.events import Progress
 from mistudiod.keep_alive import Stay
-from mistudiod.leases import Leases
+from mistudiod.leases import Answer
 from mistudiod.request import Request
 from mistudiod.resident import Resident, ordered
-from mistudiod.runner import Grace, boot_id
+from mistudiod.runner import boot_id
+from mistudiod.session_tools import Tools
 from mistudiod.statements import Job
 from mistudiod.turn import waiting
 from mistudiod.wanted import Wanted
@@ -29,39 +27,20 @@ LINE = 16  # requests that wait for the one under way
 _LOOK_S = 1.0  # how often it is looked whether the jobs' turn is over
 
 
-@dataclass(frozen=True)
-class Tools:
-    """What every session of this daemon works with. ``grace_s``: to finish what it writes when a job needs the GPU.
-
-    ``plan``: the bytes that it will take, None when they are not known; raises OutOfMemory. ``changed`` is called when
-    there is something new to see, ``freed`` when a process has given back its memory, ``wake`` when the GPU may be had
-    again.
-    """
-
-    folder: Path
-    data: Path
-    leases: Leases
-    grace: Grace
-    grace_s: float
-    command: Sequence[str]
-    plan: Callable[[Wanted], Awaitable[int | None]]
-    changed: Callable[[], None]
-    freed: Callable[[], None]
-    wake: Callable[[], None]
-    closing: Callable[[], bool]
-
-
 class Session:
     """``run()`` is its life; ``over`` is set when its process has ended and its lease been given back."""
 
-    def __init__(self, wanted: Wanted, lease: int | None, stay: Stay, tools: Tools) -> None:
-        self.wanted, self.lease, self.stay, self._tools = wanted, lease, stay, tools
+    def __init__(self, wanted: Wanted, answer: Answer, stay: Stay, tools: Tools) -> None:
+        """``answer``: it has its lease, or will have one."""
+        self.wanted, self.lease, self.stay, self._tools = wanted, answer.lease, stay, tools
+        self._asked = answer.asked  # a job makes room for it already
         self.started_at = time.time()
         self.resident: Resident | None = None
         self.precision = wanted.precision
         self.predicted_bytes: int | None = None
         self.paused: list[int] = []  # jobs that make room for it
         self.waits: Progress | None = None  # for a job to get ahead
+        self.waits_for: Job | None = None
         self.hands_over = False  # to another session, which takes over the lease
         self.over = asyncio.Event()
         self._rows_at_once: int | None = None
@@ -172,36 +151,44 @@ class Session:
         self._tools.wake()
 
     async def _live(self) -> None:
+        began = time.monotonic()
         while self.lease is None:
             await self._ask_for_room()
+        self.stay.held_until += time.monotonic() - began
         self._tools.leases.reserved = False
         self.predicted_bytes = await self._tools.plan(self.wanted)
         while self._why is None:
             await self._process(self.lease)
 
     async def _ask_for_room(self) -> None:
-        """Wait for the job that makes room, or will. Raises GpuBusy if it cannot; Conflict if nobody waits."""
+        """Wait for the job that makes room, or will. Raises GpuBusy if it cannot; why nobody waits any more."""
+        if not self._asked:  # else the job that makes room goes on only once the lease has been got
+            self._refuse_nobody()
         self._wake.clear()
-        take, model = self._tools.leases.take, self.wanted.model  # whatever fails: a job may be making room already
+        take, model = self._tools.leases.take, self.wanted.model
         answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
-        self.lease = answer.lease
-        if (answer.lease is not None or answer.after_s) and all(request.abandoned for request in self._line):
-            raise Conflict("nobody waits for the session any more")
-        if answer.after_s and self._why is not None:
-            raise self._why
-        if answer.job is not None:
-            if not answer.leaves:
-                raise busy.refusal(answer.job)
-            if answer.after_s:
-                self._tell_line(waiting(answer.job["id"], answer.after_s))
-            await self._see_jobs()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(answer.after_s, _LOOK_S) or None)
+        self.lease, self._asked, self.waits_for, self.waits = answer.lease, answer.asked, None, None
+        if answer.job is None:
+            self._refuse_nobody()
+            return
+        if not answer.leaves:
+            raise busy.refusal(answer.job)
+        if not answer.asked:
+            self._wait_for(answer.job, answer.after_s)
+        await self._see_jobs()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), min(answer.after_s, _LOOK_S) or None)
 
-    def _tell_line(self, event: Progress) -> None:
-        self.waits = event
+    def _refuse_nobody(self) -> None:
+        if all(request.abandoned for request in self._line):
+            self.stop(Conflict("nobody waits for the session any more"))
+        if self._why is not None:
+            raise self._why
+
+    def _wait_for(self, job: Job, left_s: float) -> None:
+        self.waits_for, self.waits = job, waiting(job["id"], left_s)
         for request in self._line:
-            request.tell(event)
+            request.tell(self.waits)
         self._tools.changed()
 
     async def _process(self, lease: int) -> None:

@@ -18,13 +18,14 @@ from mistudiod.index import Index
 from mistudiod.keep_alive import Stay, held_s, seconds_of
 from mistudiod.leases import Leases
 from mistudiod.memory import measured
-from mistudiod.one_session import Session, Tools
+from mistudiod.one_session import Session
 from mistudiod.paths import Paths
 from mistudiod.planning import Planning
 from mistudiod.request import Request
 from mistudiod.runner import Grace
 from mistudiod.session_plan import planned
 from mistudiod.session_shown import shown
+from mistudiod.session_tools import Tools
 from mistudiod.settings import Settings
 from mistudiod.specs import Load
 from mistudiod.wanted import Ask, Wanted, wanted_of
@@ -197,12 +198,13 @@ class Sessions:
             if session.state == "stopping":
                 await session.over.wait()
             elif session.serves(wanted):
-                if not pause and (job := session.next_job()) is not None:
+                if not pause and (job := session.waits_for or session.next_job()) is not None:
                     raise busy.refusal(job)
                 return session
             elif session.busy:
+                does = "writes" if session.waits_for is None else "waits for the GPU"
                 raise SessionBusy(
-                    f"the session writes with {session.wanted} for somebody: ask for {wanted} when that is done"
+                    f"the session {does} with {session.wanted} for somebody: ask for {wanted} when that is done"
                 )
             else:
                 session.hands_over = True
@@ -235,7 +237,7 @@ class Sessions:
                 await insist.written(lambda: self._leases.release(before.lease, "ended"), lambda: self._closing)
             self._wake()
             raise
-        self._session = session = Session(wanted, answer.lease, stay, self._tools)
+        self._session = session = Session(wanted, answer, stay, self._tools)
         session.join(request)
         if self._closing:
             self.shut()

@@ -114,8 +114,8 @@ class Settings:
     )
     session_grace_s: float = _setting(
         30.0,
-        "seconds a session has to finish what it writes when a job needs the GPU, and a job that has made room for one "
-        "is at work before it makes room again",
+        "seconds a session has to finish what it writes when a job needs the GPU, and a job that has waited for one is "
+        "at work before it makes room for the next",
     )
     preview_limit_s: float = _setting(20.0, "seconds a preview may take")
     backup_at: str = _setting("03:30", "local time at which a backup is made each night into the data folder, or off")

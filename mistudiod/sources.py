@@ -189,7 +189,10 @@ async def let_go(uploads: Uploads, jobs: Jobs, job: int) -> None:
     """Remove the upload that a job has used, before the job is removed: nothing else tells of it. Raises NotFound."""
     found = await jobs.get(job)
     if found["state"] == State.DONE and (source := _source_of(found)).startswith(UPLOAD):
-        await uploads.sweep(await unfinished(jobs), {source})
+        try:
+            await uploads.sweep(await unfinished(jobs), {source})
+        except OSError as error:
+            log.warning("the upload of job %s cannot be removed: %s", job, error)
 
 
 async def sweep(uploads: Uploads, jobs: Jobs) -> list[str]:

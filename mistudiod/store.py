@@ -39,6 +39,7 @@ from mistudiod.statements import (
     told,
     values,
 )
+from mistudiod.turn import Turn
 from mistudiod.users import users
 
 
@@ -54,8 +55,9 @@ class Attempt:
 
 
 class Jobs:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, turn: Turn) -> None:
+        """``turn``: it ends when a job ends that had the GPU."""
+        self._database, self._turn = database, turn
 
     async def submitted(self, key: Key) -> Job | None:
         """The job that the same request has made under ``key``. Raises Conflict when another request has used it."""
@@ -189,6 +191,8 @@ class Jobs:
             ended = move(db, job, moves[-1], **columns)
             if moves[-1] in ENDED - {State.DONE}:
                 stop_waiting(db, job)
+            if moves[-1] in ENDED and ended["lane"] == "gpu":
+                self._turn.end()
             return ended
 
         return await self._database.write(end)

@@ -3,7 +3,7 @@
 The dataset name of an ``add_dataset`` job (or the SAE name of a ``train`` job) is a script of words joined by ``-``:
 ``ok``, ``hang``, ``die`` (SIGKILL), ``crash`` (SIGSEGV), ``flood``, ``garbage``, ``deaf`` (ignores SIGTERM and
 messages), ``fail``, ``silent`` (exit 70 without a word), ``child`` (leaves a grandchild holding the pipe), ``slow``
-(runs until told to stop), ``brief`` (the same, 0.4 s at most), ``late`` (has done nothing for 2 s), ``once`` (dies on
+(runs until told to stop), ``brief`` (the same, 0.4 s at most), ``late`` (loads for 2 s), ``once`` (dies on
 the first attempt only), ``partial`` (leaves a half-written folder),
 ``tell`` (the sha256 of the secret "hf" as a metric's name), ``leak`` (that secret in everything it prints and says),
 ``leakraw`` (the same past Python's streams, as C code would), ``hungry`` (out of memory with more than 1,024 tokens at
@@ -78,7 +78,7 @@ def main() -> int:
     (run / f"attempt-{attempt}").write_text(str(os.getpid()))
     print(f"fake worker, attempt {attempt}", flush=True)
     words = script(spec).split("-")
-    say(event="progress", stage="work", done=0 if "late" in words else 1, total=2, unit="things")
+    say(event="progress", stage="work", done=done_so_far(), total=2, unit="things")
     for word in [] if order.get("finalize") else words:
         code = act(word, attempt, order, say, pipe)
         if code is not None:
@@ -158,15 +158,24 @@ def act(word: str, attempt: int, order: dict, say, pipe) -> int | None:
     elif word == "train":
         return be_trained(order, say)
     elif word == "late":
-        time.sleep(2)
+        for done in (0, 1):
+            say(event="progress", stage="load model", done=done, total=1)
+        end = time.monotonic() + 2
+        while time.monotonic() < end and not asked:
+            time.sleep(0.02)
     elif word in ("slow", "brief"):
         end = time.monotonic() + (0.4 if word == "brief" else 3600)
         while time.monotonic() < end:
             if asked:
                 return 76 if asked[-1] == "stop" else 75
-            say(event="progress", stage="work", done=1, total=2)
+            say(event="progress", stage="work", done=done_so_far(), total=2)
             time.sleep(0.02)
     return None
+
+
+def done_so_far() -> float:
+    """More than in any attempt before."""
+    return 1 + time.monotonic() / 1e9
 
 
 def be_resident(order: dict, say) -> int:

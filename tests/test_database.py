@@ -15,6 +15,7 @@ from mistudiod.errors import Conflict, StoreError
 from mistudiod.jobs import LIVE, MOVES, State
 from mistudiod.specs import AddDataset, JobRequest
 from mistudiod.store import Jobs
+from mistudiod.turn import Turn
 
 
 async def opened(path: Path) -> Database:
@@ -68,7 +69,7 @@ def asked(name: str) -> JobRequest:
 
 async def test_a_cancelled_await_does_not_cancel_the_write(tmp_path: Path) -> None:
     database = await opened(tmp_path)
-    jobs = Jobs(database)
+    jobs = Jobs(database, Turn(0))
     task = asyncio.create_task(jobs.add(asked("n"), []))
     await asyncio.sleep(0)
     task.cancel()
@@ -101,7 +102,7 @@ async def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("old", list(State))
 async def test_the_store_makes_every_legal_move_and_refuses_every_other(tmp_path: Path, old: State) -> None:
     database = await opened(tmp_path)
-    jobs = Jobs(database)
+    jobs = Jobs(database, Turn(0))
     for i, new in enumerate(State):
         job = (await jobs.add(asked(f"n{i}"), []))[0]["id"]
         await database.write(lambda db, job=job: db.execute("update jobs set state = ? where id = ?", (old.value, job)))
@@ -129,7 +130,7 @@ async def test_what_one_job_made_and_measured_before_there_were_grids_is_known_a
         db.executemany("insert into metrics values (?, ?, '{}')", [(1, 0), (1, 5), (2, 0), (3, 0)])
         db.commit()
     database = await opened(tmp_path)
-    jobs = Jobs(database)
+    jobs = Jobs(database, Turn(0))
     assert (await jobs.get(1))["makes"] == {"noun": "sae", "name": "S", "names": ["S"]}
     assert ((await jobs.get(2))["makes"], (await jobs.get(1))["finalize"]) == (None, False)
     assert await jobs.maker_of("sae", "s") == 1, "and its name is still claimed, whatever the case"

@@ -262,7 +262,8 @@ async def test_a_job_that_a_person_paused_stays_paused(studio: Studio) -> None:
 async def test_one_that_stopped_for_a_full_disk_waits_for_a_person(tmp_path: Path) -> None:
     database = Database(tmp_path / "mistudio.db", tmp_path)
     await database.open()
-    store, table = Jobs(database), Leases(database, Turn(0))
+    turn = Turn(0)
+    store, table = Jobs(database, turn), Leases(database, turn)
     job, _ = await store.add(JobRequest.model_validate({"spec": train("a")}), [])
     await store.claim("gpu", [])
     asked = await table.take("m", insist=True, pause=True)

@@ -24,6 +24,7 @@ from mistudiod.database import Database
 from mistudiod.heartbeat import at_work, beat, patience
 from mistudiod.notify import Notify
 from mistudiod.store import Jobs
+from mistudiod.turn import Turn
 
 WATCHDOG_S = 2.0
 OURS = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
@@ -122,7 +123,7 @@ async def test_while_the_event_loop_stands_still_it_does_not_say_that_it_is_well
 ) -> None:
     database = Database(tmp_path / "mistudio.db", tmp_path / "backups")
     await database.open()
-    beating = asyncio.create_task(beat(Notify(manager.address, 1.2), database, Jobs(database)))
+    beating = asyncio.create_task(beat(Notify(manager.address, 1.2), database, Jobs(database, Turn(0))))
     try:
         await asyncio.to_thread(manager.until, lambda said: "STATUS" in said)  # from now on it sleeps
         manager.drain()

@@ -25,6 +25,7 @@ from mistudiod.records import Records, begin_run, write_metrics, write_record
 from mistudiod.restoring import read_records
 from mistudiod.specs import JobRequest, check_name
 from mistudiod.store import Jobs
+from mistudiod.turn import Turn
 
 
 class Store:
@@ -33,7 +34,7 @@ class Store:
     def __init__(self, data: Path) -> None:
         self.paths = Paths(data)
         self.database = Database(self.paths.database, self.paths.backups)
-        self.jobs, self.index = Jobs(self.database), Index(self.database, self.paths)
+        self.jobs, self.index = Jobs(self.database, Turn(0)), Index(self.database, self.paths)
         self.records = Records(self.database, self.paths)
         self.database.told = lambda id, topic, data: self.records.heard(topic, data)
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
+import os
+import signal
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
-from conftest import OpenStudio, Studio, train
-from sessions import ask, gone, leases, prepared, show, start, steer
+from conftest import OpenStudio, Studio, put_artifact, train
+from sessions import ask, gone, leases, prepared, show, start, steer, until_state
 
-from mistudiod.api.keys import LEASES, SESSION
-from mistudiod.errors import Conflict, GpuBusy
+from mistudiod.api.keys import INDEX, LEASES, SCHEDULER, SESSION
+from mistudiod.errors import Conflict, GpuBusy, SessionBusy
 from mistudiod.turn import Turn
 
 TURN_S = 1.2
@@ -146,22 +150,163 @@ async def test_without_a_wish_for_room_it_is_refused_as_ever(studio: Studio) -> 
     assert await show(studio) is None
 
 
-def test_a_turn_begins_when_a_job_is_at_work_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_wants_to_be_refused_is_refused_while_another_waits(studio: Studio) -> None:
+    job = await given_back(studio, "late-slow-a")
+    asked, _ = await waiting(studio, job)
+    await studio.until(job, "running")
+    with pytest.raises(GpuBusy, match=f"job {job} "):
+        await ask(studio, steer())
+    with pytest.raises(SessionBusy, match=r"the session waits for the GPU with m .*ask for other"):
+        await ask(studio, steer("o"), if_busy="pause")
+    assert (await asked)[-1].event == "replied"
+
+
+async def test_loading_a_model_is_no_work(studio: Studio) -> None:
+    job = await given_back(studio, "late-slow-a")
+    for _ in range(2):
+        assert (await ask(studio, steer(), if_busy="pause", keep_alive=0))[-1].event == "replied"
+    for held in [row for row in leases(studio) if row["job"] == job][1:-1]:
+        assert seconds(held["released_at"]) - seconds(held["taken_at"]) > 2 + TURN_S - 0.1
+
+
+def seconds(at: str) -> float:
+    return datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
+
+
+@pytest.mark.parametrize("keep_alive", [0, 60])
+async def test_a_training_that_never_had_the_gpu_is_let_in_as_well(studio: Studio, keep_alive: int) -> None:
+    asked = asyncio.create_task(
+        ask(studio, steer(prompt="slow", max_tokens=20), if_busy="pause", keep_alive=keep_alive)
+    )
+    await until_state(studio, "busy")
+    job = int((await studio.submit(train("slow-a")))["id"])
+    await asked
+    for _ in range(3):
+        await ask(studio, steer(), if_busy="pause", keep_alive=keep_alive)
+    assert (await studio.get(f"/api/jobs/{job}"))["attempts"] >= 1
+
+
+async def test_the_gpu_is_held_from_when_the_session_has_it(studio: Studio) -> None:
+    await given_back(studio, "late-slow-a")
+    await gone(studio)
+    status, shown = await start(studio, saes=["s"], keep_alive=60, hold=2, if_busy="pause")
+    assert status == 200 and shown["held_until"] is not None
+
+
+async def test_once_the_turn_is_over_nobody_is_told_to_wait_for_it(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, _ = await waiting(studio, job)
+    while not asked.done():
+        shown, state = await show(studio), (await studio.get(f"/api/jobs/{job}"))["state"]
+        if state == "paused" and shown and shown["progress"]:
+            assert shown["progress"]["stage"] != ahead(job)
+        await asyncio.sleep(0.005)
+
+
+async def test_a_turn_ends_with_its_job_and_is_no_other_jobs(studio: Studio) -> None:
+    job = await given_back(studio, "late-slow-a")
+    await studio.until(job, "running")
+    await studio.act(job, "stop")
+    await studio.until(job, "stopped")
+    assert studio.app[LEASES].turn.left_s == 0
+
+
+async def test_a_job_that_came_later_does_not_get_in_before_who_waits(studio: Studio) -> None:
+    put_artifact(studio.data, "saes", "slow", "recipe.json", json.dumps({"model": {"name": "m"}}))
+    await studio.app[INDEX].rebuild()
+    job = await given_back(studio, "late-slow-a")
+    asked, _ = await waiting(studio, job)
+    await studio.submit({"kind": "inspect", "sae": "slow", "text": "x"})
+    await studio.act(job, "stop")
+    assert (await asked)[-1].event == "replied"
+
+
+async def test_a_job_that_will_not_make_room_is_said_at_once(studio: Studio) -> None:
+    put_artifact(studio.data, "saes", "slow", "recipe.json", json.dumps({"model": {"name": "m"}}))
+    await studio.app[INDEX].rebuild()
+    asked = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=20), keep_alive=0))
+    await until_state(studio, "busy")
+    await studio.submit({"kind": "inspect", "sae": "slow", "text": "x"})
+    await asked
+    with pytest.raises(GpuBusy, match="inspect cannot be paused"):
+        await ask(studio, steer(), if_busy="pause")
+
+
+async def test_no_job_makes_room_for_nobody_when_the_turn_ends(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked, _ = await waiting(studio, job)
+    studio.app[LEASES].turn.end()  # in the moment in which the only one who waits leaves
+    asked.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asked
+    await gone(studio)
+    await asyncio.sleep(0.3)
+    assert (await studio.get(f"/api/jobs/{job}"))["attempts"] == 2
+
+
+async def test_who_gives_up_does_not_make_the_turn_longer(studio: Studio) -> None:
+    job = await given_back(studio)
+    await studio.until(job, "running")
+    await studio.submit(train("slow-b"))  # waits too
+    while studio.app[LEASES].turn.left_s == math.inf:
+        await asyncio.sleep(0.02)
+    asked, _ = await waiting(studio, job)
+    asked.cancel()
+    await gone(studio)
+    assert studio.app[LEASES].turn.left_s < TURN_S
+
+
+async def test_a_job_that_dies_before_it_works_does_not_keep_the_turn_for_ever(studio: Studio) -> None:
+    job = await given_back(studio)
+    asked = asyncio.create_task(ask(studio, steer(), if_busy="pause", keep_alive=0))
+    while not asked.done():
+        for pid in studio.app[SCHEDULER].pids().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.05)
+    assert (await asked)[-1].event == "replied"
+    assert (await studio.get(f"/api/jobs/{job}"))["state"] == "failed"
+
+
+def test_a_turn_begins_when_a_job_comes_further_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
     at = [100.0]
     monkeypatch.setattr("mistudiod.turn.time.monotonic", lambda: at[0])
     turn = Turn(30)
     assert turn.left_s == 0
-    turn.works()  # nobody has made room
+    turn.sees(7, "train", 1)  # nobody has waited
+    turn.sees(7, "train", 2)
     assert turn.left_s == 0
     turn.begin()
     at[0] += 1000
+    for stage, done in (("load model", 0), ("load model", 1), ("train", 2)):
+        turn.sees(7, stage, done)
     assert turn.left_s == math.inf
-    turn.works()
+    turn.sees(7, "train", 3)
     at[0] += 10
-    turn.works()
+    turn.sees(7, "train", 4)
     assert turn.left_s == 20
     at[0] += 21
     assert turn.left_s == 0
     turn.begin()
     turn.end()
     assert turn.left_s == 0
+
+
+def test_a_job_that_loses_what_it_did_in_its_turn_has_a_longer_one_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = [100.0]
+    monkeypatch.setattr("mistudiod.turn.time.monotonic", lambda: at[0])
+    turn, turns = Turn(30), []
+
+    def attempt(trained: float, stage: str, *done: float) -> None:
+        turn.begin()
+        turn.sees(7, "train", trained)
+        for one in done:
+            turn.sees(7, stage, one)
+        turns.append(turn.left_s)
+
+    attempt(90, "train", 95)
+    for _ in range(7):
+        attempt(95, "measure", 0, 10, 20)
+    attempt(95, "measure", 20, 30)  # it has gone on
+    attempt(95, "train", 100)
+    assert turns == [30, 30, 60, 120, 240, 480, 480, 480, 30, 30]

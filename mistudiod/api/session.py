@@ -27,7 +27,7 @@ IfBusy = Annotated[
     Literal["refuse", "pause"],
     Field(
         description="when a job has the GPU: refuse, or pause the job for as long as the session lasts (one that "
-        "has made room before is let get ahead first)"
+        "has waited for a session is let get ahead first)"
     ),
 ]
 REFUSALS = (NotFound, GpuBusy, SessionBusy, TooMany, SessionFailed, OutOfMemory)
