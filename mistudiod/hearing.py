@@ -59,8 +59,10 @@ class Hearing:
                     if event.event == "artifact":
                         await self._written(self._flush)
                         await self._add_artifact(event.noun, event.name)
-                    else:
-                        self._said.take(event)
+                        continue
+                    self._said.take(event)
+                    if event.event == "progress" and self._turn is not None:
+                        self._turn.sees(self._job, event.stage, event.done, event.total)
         finally:
             self._over.set()  # not cancelled: what it is writing would not be told
             await asyncio.gather(flusher, return_exceptions=True)
@@ -96,8 +98,6 @@ class Hearing:
     def _tell(self, said: Gathered) -> None:
         if said.progress:
             self._bus.reading("progress", {"job": self._job, **said.progress})
-            if self._turn is not None:
-                self._turn.sees(self._job, said.progress["stage"], said.progress["done"])
         for topic, readings in (("metric", said.metrics), ("live", said.live.values())):
             for one in readings:
                 about = one.model_dump(exclude={"event"})

@@ -48,8 +48,8 @@ class Answer:
 
     @property
     def asked(self) -> bool:
-        """A job makes room."""
-        return self.leaves and not self.after_s
+        """A job makes room, and goes on only when the session has given back its lease."""
+        return self.leaves and self.job is not None and bool(self.job["yielded"])
 
 
 def claim(db: sqlite3.Connection, lane: str, busy_kinds: Sequence[str], reserved: Callable[[], bool]) -> Job | None:

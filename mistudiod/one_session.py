@@ -151,10 +151,11 @@ class Session:
         self._tools.wake()
 
     async def _live(self) -> None:
-        began = time.monotonic()
+        began, held_until = time.monotonic(), self.stay.held_until
         while self.lease is None:
             await self._ask_for_room()
-        self.stay.held_until += time.monotonic() - began
+        if self.stay.held_until == held_until:  # else somebody has joined it who wants it held from then on
+            self.stay.held_until += time.monotonic() - began
         self._tools.leases.reserved = False
         self.predicted_bytes = await self._tools.plan(self.wanted)
         while self._why is None:
@@ -173,7 +174,7 @@ class Session:
             return
         if not answer.leaves:
             raise busy.refusal(answer.job)
-        if not answer.asked:
+        if answer.after_s:
             self._wait_for(answer.job, answer.after_s)
         await self._see_jobs()
         with contextlib.suppress(asyncio.TimeoutError):

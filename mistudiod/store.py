@@ -56,7 +56,7 @@ class Attempt:
 
 class Jobs:
     def __init__(self, database: Database, turn: Turn) -> None:
-        """``turn``: it ends when a job ends that had the GPU."""
+        """``turn``: it ends when a job that had the GPU has ended, or is paused."""
         self._database, self._turn = database, turn
 
     async def submitted(self, key: Key) -> Job | None:
@@ -191,7 +191,7 @@ class Jobs:
             ended = move(db, job, moves[-1], **columns)
             if moves[-1] in ENDED - {State.DONE}:
                 stop_waiting(db, job)
-            if moves[-1] in ENDED and ended["lane"] == "gpu":
+            if moves[-1] is not State.QUEUED and ended["lane"] == "gpu":
                 self._turn.end()
             return ended
 

@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -193,6 +193,17 @@ async def test_the_gpu_is_held_from_when_the_session_has_it(studio: Studio) -> N
     assert status == 200 and shown["held_until"] is not None
 
 
+async def test_who_joins_one_that_waits_holds_it_no_longer_than_wanted(studio: Studio) -> None:
+    await given_back(studio, "late-slow-a")
+    await gone(studio)
+    first = asyncio.create_task(start(studio, saes=["s"], keep_alive=60, if_busy="pause"))
+    await asyncio.sleep(1)
+    wanted = datetime.now(timezone.utc).timestamp() + 5
+    joined = await start(studio, saes=["s"], keep_alive=60, hold=5, if_busy="pause")
+    assert (await first)[0] == joined[0] == 200
+    assert seconds(joined[1]["held_until"]) <= wanted + 1
+
+
 async def test_once_the_turn_is_over_nobody_is_told_to_wait_for_it(studio: Studio) -> None:
     job = await given_back(studio)
     asked, _ = await waiting(studio, job)
@@ -203,21 +214,23 @@ async def test_once_the_turn_is_over_nobody_is_told_to_wait_for_it(studio: Studi
         await asyncio.sleep(0.005)
 
 
-async def test_a_turn_ends_with_its_job_and_is_no_other_jobs(studio: Studio) -> None:
+@pytest.mark.parametrize(("does", "state"), [("stop", "stopped"), ("pause", "paused")])
+async def test_a_turn_ends_with_its_job_and_is_no_other_jobs(studio: Studio, does: str, state: str) -> None:
     job = await given_back(studio, "late-slow-a")
     await studio.until(job, "running")
-    await studio.act(job, "stop")
-    await studio.until(job, "stopped")
+    await studio.act(job, does)
+    await studio.until(job, state)
     assert studio.app[LEASES].turn.left_s == 0
 
 
-async def test_a_job_that_came_later_does_not_get_in_before_who_waits(studio: Studio) -> None:
+@pytest.mark.parametrize("does", ["stop", "pause"])
+async def test_a_job_that_came_later_does_not_get_in_before_who_waits(studio: Studio, does: str) -> None:
     put_artifact(studio.data, "saes", "slow", "recipe.json", json.dumps({"model": {"name": "m"}}))
     await studio.app[INDEX].rebuild()
     job = await given_back(studio, "late-slow-a")
     asked, _ = await waiting(studio, job)
     await studio.submit({"kind": "inspect", "sae": "slow", "text": "x"})
-    await studio.act(job, "stop")
+    await studio.act(job, does)
     assert (await asked)[-1].event == "replied"
 
 
@@ -273,40 +286,74 @@ def test_a_turn_begins_when_a_job_comes_further_and_not_before(monkeypatch: pyte
     monkeypatch.setattr("mistudiod.turn.time.monotonic", lambda: at[0])
     turn = Turn(30)
     assert turn.left_s == 0
-    turn.sees(7, "train", 1)  # nobody has waited
-    turn.sees(7, "train", 2)
+    turn.sees(7, "train", 1, 100)  # nobody has waited
+    turn.sees(7, "train", 2, 100)
     assert turn.left_s == 0
     turn.begin()
-    at[0] += 1000
+    at[0] += 400
     for stage, done in (("load model", 0), ("load model", 1), ("train", 2)):
-        turn.sees(7, stage, done)
+        turn.sees(7, stage, done, 100)
     assert turn.left_s == math.inf
-    turn.sees(7, "train", 3)
+    turn.sees(7, "train", 3, 100)
     at[0] += 10
-    turn.sees(7, "train", 4)
+    turn.sees(7, "train", 4, 100)
     assert turn.left_s == 20
     at[0] += 21
     assert turn.left_s == 0
     turn.begin()
     turn.end()
     assert turn.left_s == 0
+    turn.begin()
+    at[0] += 481  # it never comes to work
+    assert turn.left_s == 0
 
 
-def test_a_job_that_loses_what_it_did_in_its_turn_has_a_longer_one_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    at = [100.0]
-    monkeypatch.setattr("mistudiod.turn.time.monotonic", lambda: at[0])
+Attempt = list[tuple[str, list[float], float]]  # of each stage what it tells of how much
+
+
+def turns_of(monkeypatch: pytest.MonkeyPatch, *attempts: tuple[int, Attempt]) -> list[float]:
+    """How long each turn is at work; of each its job, and what that tells."""
+    monkeypatch.setattr("mistudiod.turn.time.monotonic", lambda: 100.0)
     turn, turns = Turn(30), []
-
-    def attempt(trained: float, stage: str, *done: float) -> None:
+    for job, stages in attempts:
         turn.begin()
-        turn.sees(7, "train", trained)
-        for one in done:
-            turn.sees(7, stage, one)
+        turn.sees(job, "load model", 0, 1)
+        turn.sees(job, "load model", 1, 1)
+        for stage, told, total in stages:
+            for done in told:
+                turn.sees(job, stage, done, total)
         turns.append(turn.left_s)
+    return turns
 
-    attempt(90, "train", 95)
-    for _ in range(7):
-        attempt(95, "measure", 0, 10, 20)
-    attempt(95, "measure", 20, 30)  # it has gone on
-    attempt(95, "train", 100)
-    assert turns == [30, 30, 60, 120, 240, 480, 480, 480, 30, 30]
+
+def test_a_job_that_keeps_nothing_of_its_turn_has_a_longer_one_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring: Attempt = [("train", [100], 100), ("measure", [0, 10, 20], 50)]
+    told = [[("train", [90, 95], 100)], *[measuring] * 7, [("train", [0, 5], 100)]]
+    assert turns_of(monkeypatch, *((7, one) for one in told)) == [30, 30, 60, 120, 240, 480, 480, 480, 30]
+
+
+def test_an_extraction_that_writes_all_anew_comes_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Attempt] = [
+        [("read text", [900], 900), ("neighbours", [0, 30], 90)],
+        [("read text", [900], 900), ("neighbours", [0, 90], 90), ("write", [0, 5], 90)],
+        [("read text", [900], 900), ("neighbours", [0, 90], 90), ("write", [0, 90], 90), ("sort", [0], 9)],
+    ]
+    assert turns_of(monkeypatch, *((7, one) for one in ends)) == [30, 60, 120]
+
+
+def test_a_job_that_keeps_only_a_part_of_its_turn_gets_ahead_and_has_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shards = [(7, [("read text", [float(n * 20), n * 20 + 30.0], 900.0)]) for n in range(5)]
+    assert turns_of(monkeypatch, *shards) == [30] * 5
+
+
+def test_labels_that_are_fewer_each_time_are_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [(7, [("label", [0.0, 1.0, 9.0], 100.0 - 9 * n)]) for n in range(5)]
+    assert turns_of(monkeypatch, *labels) == [30] * 5
+
+
+def test_what_one_job_has_lost_is_not_told_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: Attempt = [("measure", [0, 10], 50)]
+    jobs = [(7, lost), (7, lost), (7, lost), (8, lost), (8, lost)]
+    assert turns_of(monkeypatch, *jobs) == [30, 60, 120, 30, 60]
