@@ -33,7 +33,7 @@ class Records:
     def __init__(self, database: Database, paths: Paths) -> None:
         self._database, self._paths = database, paths
         self._due: set[int] = set()
-        self._wake = asyncio.Event()
+        self._wake, self._writing = asyncio.Event(), asyncio.Lock()
 
     def heard(self, topic: str, data: dict[str, Any]) -> None:
         if topic == "job" and data.get("state") in AT_REST:
@@ -48,16 +48,20 @@ class Records:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write every record that is due. What cannot be written is logged, and tried again at the next start."""
-        while self._due:
-            job = self._due.pop()
-            try:
-                await self._write(job)
-            except (OSError, StoreError) as error:
-                log.warning("the record of job %s cannot be written; it is at the next start: %s", job, error)
-            except asyncio.CancelledError:
-                self._due.add(job)
-                raise
+        """Write every record that is due; those that are being written are there as well when it returns.
+
+        What cannot be written is logged, and tried again at the next start.
+        """
+        async with self._writing:
+            while self._due:
+                job = self._due.pop()
+                try:
+                    await self._write(job)
+                except (OSError, StoreError) as error:
+                    log.warning("the record of job %s cannot be written; it is at the next start: %s", job, error)
+                except asyncio.CancelledError:
+                    self._due.add(job)
+                    raise
 
     async def rebuild(self) -> int:
         """Bring back the jobs that the database does not have, after the index of artifacts; returns how many.

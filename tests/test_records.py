@@ -79,6 +79,17 @@ async def lost(store: Store) -> Store:
     return store
 
 
+async def test_after_a_flush_what_was_being_written_is_there(store: Store) -> None:
+    job = await store.submit()
+    writing = asyncio.create_task(store.records.run())
+    await store.run(job)
+    while store.records._due:  # taken to be written, and not yet there
+        await asyncio.sleep(0)
+    await store.records.flush()
+    assert (store.paths.run(job) / "job.json").exists()
+    writing.cancel()
+
+
 async def test_a_job_that_has_ended_comes_back_as_it_was(store: Store) -> None:
     first = await store.submit("a")
     ended = [await store.run(first, metrics=3)]
