@@ -39,9 +39,9 @@ class Hearing:
     """What one job's worker says, from its start to its end."""
 
     def __init__(
-        self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written, turn: Turn | None = None
+        self, job: Job, paths: Paths, store: Jobs, index: Index, bus: Bus, written: Written, turn: Turn | None
     ) -> None:
-        """``turn``: of a job that has the GPU."""
+        """``turn``: None of a job that does not take the GPU."""
         self._job, self._paths, self._store, self._index, self._bus = job["id"], paths, store, index, bus
         self._written, self._turn = written, turn
         self._labelled: str | None = job["spec"]["sae"] if job["kind"] in _OF_LABELS else None

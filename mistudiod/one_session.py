@@ -32,15 +32,12 @@ class Session:
 
     def __init__(self, wanted: Wanted, answer: Answer, stay: Stay, tools: Tools) -> None:
         """``answer``: it has its lease, or will have one."""
-        self.wanted, self.lease, self.stay, self._tools = wanted, answer.lease, stay, tools
-        self._asked = answer.asked  # a job makes room for it already
+        self.wanted, self._answer, self.stay, self._tools = wanted, answer, stay, tools
         self.started_at = time.time()
         self.resident: Resident | None = None
         self.precision = wanted.precision
         self.predicted_bytes: int | None = None
         self.paused: list[int] = []  # jobs that make room for it
-        self.waits: Progress | None = None  # for a job to get ahead
-        self.waits_for: Job | None = None
         self.hands_over = False  # to another session, which takes over the lease
         self.over = asyncio.Event()
         self._rows_at_once: int | None = None
@@ -53,6 +50,20 @@ class Session:
         self._wake = asyncio.Event()
 
     # -- what others ask of it -----------------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> int | None:
+        return self._answer.lease
+
+    @property
+    def waits_for(self) -> Job | None:
+        """A job that gets ahead first."""
+        return self._answer.job if self._answer.after_s else None
+
+    @property
+    def waits(self) -> Progress | None:
+        job = self.waits_for
+        return None if job is None else waiting(job["id"], self._answer.after_s)
 
     @property
     def busy(self) -> bool:
@@ -163,19 +174,20 @@ class Session:
 
     async def _ask_for_room(self) -> None:
         """Wait for the job that makes room, or will. Raises GpuBusy if it cannot; why nobody waits any more."""
-        if not self._asked:  # else the job that makes room goes on only once the lease has been got
+        if not self._answer.asked:  # else the job that makes room goes on only once the lease has been got
             self._refuse_nobody()
         self._wake.clear()
         take, model = self._tools.leases.take, self.wanted.model
-        answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
-        self.lease, self._asked, self.waits_for, self.waits = answer.lease, answer.asked, None, None
+        self._answer = answer = await insist.written(lambda: take(model, insist=True, pause=True), self._tools.closing)
         if answer.job is None:
             self._refuse_nobody()
             return
         if not answer.leaves:
             raise busy.refusal(answer.job)
-        if answer.after_s:
-            self._wait_for(answer.job, answer.after_s)
+        if (waits := self.waits) is not None:
+            for request in self._line:
+                request.tell(waits)
+            self._tools.changed()
         await self._see_jobs()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), min(answer.after_s, _LOOK_S) or None)
@@ -185,12 +197,6 @@ class Session:
             self.stop(Conflict("nobody waits for the session any more"))
         if self._why is not None:
             raise self._why
-
-    def _wait_for(self, job: Job, left_s: float) -> None:
-        self.waits_for, self.waits = job, waiting(job["id"], left_s)
-        for request in self._line:
-            request.tell(self.waits)
-        self._tools.changed()
 
     async def _process(self, lease: int) -> None:
         """A process from its start to its end, and why there is no other after it."""
