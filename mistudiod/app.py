@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import fcntl
 import functools
+import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any
 
 from aiohttp import web
 
-from mistudiod import page, runner
+from mistudiod import page, put_back, runner
 from mistudiod.abilities import Abilities
 from mistudiod.api import keys
 from mistudiod.api.caller import TRUST, trust_of
@@ -59,6 +60,7 @@ from mistudiod.trash import Trash
 from mistudiod.turn import Turn
 from mistudiod.uploads import Uploads
 
+log = logging.getLogger("mistudiod")
 _PROBE_LIMIT_S = 120.0  # a small board takes half a minute to import torch
 
 
@@ -148,6 +150,8 @@ def claim(paths: Paths) -> Iterator[None]:
                 f"run mistudiod restore FILE --data {paths.data} again"
             )
         try:
+            if aside := put_back.replace_database(paths):
+                log.warning("a restored database takes its place; what was there: %s", ", ".join(map(str, aside)))
             for folder in (*map(paths.folder, NOUNS), paths.data / "runs", paths.uploads, paths.incoming):
                 folder.mkdir(exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:

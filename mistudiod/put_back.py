@@ -26,6 +26,7 @@ from mistudiod.paths import Paths, delete_tree, join, require_space, sync
 from mistudiod.settled import settle
 
 DATABASE = "mistudio.db"
+_NEXT = f"{DATABASE}.next-"  # and since when it waits to take the place of the one that is there
 _PLACES = ("models", "datasets", "tokens", "saes", "features", "incomplete", "runs", "templates", "settings.json")
 _OURS = ("mistudiod.lock", "mistudiod.log", "lost+found")  # what an empty data folder may have in it
 
@@ -88,11 +89,31 @@ def restore_database(file: Path | None, paths: Paths, told: Told) -> tuple[Path,
         _check(copy)
         _settled(copy, paths.data / "runs", at)
         sync(copy)
-        return source, _replaced(paths, copy)
+        now = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+        copy.rename(paths.database.with_name(f"{_NEXT}{now}"))
+        return source, replace_database(paths)
     except (BadBackup, OSError) as error:
         raise StoreError(f"the database of {source} cannot be restored: {error}") from error
     finally:
         delete_tree(staging)
+
+
+def replace_database(paths: Paths) -> list[Path]:
+    """Put the database that waits beside the present one, if any, in its place; returns where what was there is now.
+
+    It can be killed anywhere, and is called again before anybody opens a database. The old one's log goes with it:
+    SQLite must not take it for that of the new one.
+    """
+    aside: list[Path] = []
+    for copy in sorted(paths.data.glob(f"{_NEXT}*")):
+        sync(paths.data)
+        for ending in ("", "-wal", "-shm"):
+            path = paths.database.with_name(f"{DATABASE}{ending}")
+            if path.exists():
+                aside.append(path.rename(path.with_name(f"{DATABASE}.until-{copy.name.removeprefix(_NEXT)}{ending}")))
+        copy.rename(paths.database)
+        sync(paths.data)
+    return aside
 
 
 @contextlib.contextmanager
@@ -206,16 +227,3 @@ def _publish(paths: Paths) -> None:
     sync(paths.data)
     delete_tree(staging)
     sync(paths.data)
-
-
-def _replaced(paths: Paths, copy: Path) -> list[Path]:
-    """What was there stays beside it. Its log goes as well: SQLite must not take it for that of the new one."""
-    now = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    aside = []
-    for ending in ("", "-wal", "-shm"):
-        path = paths.database.with_name(f"{DATABASE}{ending}")
-        if path.exists():
-            aside.append(path.rename(path.with_name(f"{DATABASE}.until-{now}{ending}")))
-    copy.rename(paths.database)
-    sync(paths.data)
-    return aside

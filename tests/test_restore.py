@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from test_reindex import everything, lose_database
 
 from mistudiod import put_back, schema
 from mistudiod.api import keys
+from mistudiod.app import claim
 from mistudiod.backups import write
 from mistudiod.errors import StoreError
 from mistudiod.paths import Paths
@@ -304,6 +306,62 @@ async def test_a_lost_database_is_put_back_with_its_labels_and_what_came_since(
     assert jobs[slow["id"]] == ended, "of a job that went on after the backup its folder knows better"
     assert jobs[since["id"]]["state"] == "done" and len(jobs) == len(before["jobs"]) + 1
     assert "ok2" in [one["name"] for one in after["dataset"]]
+
+
+# Killed before each of its steps on the disk that concern the data folder's database, one after the other.
+REPLACED = """
+import os, sys
+from pathlib import Path
+from mistudiod import put_back
+from mistudiod.paths import Paths
+file, paths, at = Path(sys.argv[1]), Paths(Path(sys.argv[2])), int(sys.argv[3])
+steps = 0
+def count(event, args):
+    global steps
+    if event == "os.rename" or event == "os.remove" or event == "os.rmdir":
+        if steps == at:
+            os._exit(9)
+        steps += 1
+sys.addaudithook(count)
+put_back.restore_database(file, paths, lambda *_: None)
+"""
+
+
+def test_a_database_that_is_replaced_is_the_old_or_the_new_one_wherever_that_is_killed(tmp_path: Path) -> None:
+    def database(path: Path, name: str) -> sqlite3.Connection:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("pragma journal_mode = wal")
+        schema.migrate(db)
+        db.execute("insert into profiles values (?, 'm', '', '{}')", (name,))
+        return db
+
+    def names(path: Path) -> list[str]:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            return [name for (name,) in db.execute("select name from profiles")]
+
+    database(tmp_path / "backups" / "copy.db", "new").close()
+    data, seen, step, code = tmp_path / "data", [], 0, 9
+    while code == 9:
+        shutil.rmtree(data, ignore_errors=True)
+        with contextlib.closing(database(data / "mistudio.db", "old")):  # what is in its log only must not be lost
+            command = [sys.executable, "-c", REPLACED, str(tmp_path / "backups" / "copy.db"), str(data), str(step)]
+            code = subprocess.run(command).returncode
+            assert code in (0, 9)
+            found = {path.name: path.read_bytes() for path in data.glob("mistudio.db*")}
+        for path in data.glob("mistudio.db*"):
+            path.unlink()
+        for name, content in found.items():  # as the kill left them: the connection's end has tidied them up
+            (data / name).write_bytes(content)
+        with claim(Paths(data)):
+            (seen_now,) = names(data / "mistudio.db")
+        aside = sorted(path.name for path in data.glob("*.until-*"))
+        if seen_now == "new":
+            assert names(data / aside[0]) == ["old"], aside
+        seen.append((seen_now, len(aside)))
+        step += 1
+    assert [name for name, _ in seen] == sorted((name for name, _ in seen), reverse=True), seen
+    assert seen[0] == ("old", 0) and seen[-1][0] == "new" and sum(name == "new" for name, _ in seen) > 4, seen
 
 
 async def test_a_damaged_database_names_the_newest_copy_and_the_command(full: Studio, open_studio: OpenStudio) -> None:
