@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mistudiod.settings import LAN, Settings, is_loopback
+from mistudiod.socket_path import reachable
 
 log = logging.getLogger("mistudiod")
 GROUP_SOCKET = "api.sock"
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1", LAN: "127.0.0.1"}
 _TRIES = 20  # to find a port that is free in both families
-_LONGEST_PATH = 107  # bytes that the kernel has room for
 
 
 @dataclass
@@ -102,25 +102,20 @@ def unix(path: Path, mode: int = 0o600) -> Iterator[socket.socket | None]:
 
     No other daemon may be at work there: what lies at ``path`` is then a dead one's.
     """
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        log.warning("no UNIX socket: the path %s is longer than %d bytes", path, _LONGEST_PATH)
-        yield None
-        return
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o777 & ~mode)  # from its first moment nobody else may connect
-    try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        listener.listen(128)
-    except OSError as error:
-        log.warning("no UNIX socket at %s: %s", path, error.strerror)
-        listener.close()
-        os.umask(before)
-        yield None
-        return
-    os.umask(before)
-    try:
-        yield listener
-    finally:
-        listener.close()
-        path.unlink(missing_ok=True)
+    with contextlib.ExitStack() as opened:
+        door, heard = opened.enter_context(socket.socket(socket.AF_UNIX)), False
+        before = os.umask(0o777 & ~mode)  # from its first moment nobody else may connect
+        try:
+            path.unlink(missing_ok=True)
+            door.bind(opened.enter_context(reachable(path)))
+            door.listen(128)
+            heard = True
+        except OSError as error:
+            log.warning("no UNIX socket at %s: %s", path, error.strerror or error)
+        finally:
+            os.umask(before)
+        if not heard:
+            yield None
+            return
+        opened.callback(path.unlink, missing_ok=True)
+        yield door

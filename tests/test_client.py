@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mistudio import Client, names
-from mistudio.address import understand_each_other
+from mistudio import Client, completion, names
+from mistudio.address import find, understand_each_other
 from mistudio.download import fetch
 from mistudio.errors import ApiError, Unreachable
 from studio import ROOT, proxied, running
@@ -204,23 +204,31 @@ def test_a_studio_that_cannot_read_it_here_is_sent_the_file(tmp_path: Path) -> N
 # -- the socket ------------------------------------------------------------------------------------------------------
 
 
-def test_the_socket_of_a_studio_is_found_in_its_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["data", "d" * 100 + "/" + "e" * 100], ids=["short", "longer than a socket's path"])
+def test_the_socket_of_a_studio_is_found_in_its_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
     """With the real daemon: it makes the socket."""
     for name in [name for name in os.environ if name.startswith("MISTUDIO_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setenv("MISTUDIO_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MISTUDIO_DATA", str(tmp_path / folder))
     command = [sys.executable, "-m", "mistudiod", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as daemon:
-        assert daemon.stderr is not None
-        while " is at http" not in (line := daemon.stderr.readline()):
-            assert line
-        with Client() as client:
-            assert client.url == f"unix:{tmp_path / 'data' / 'mistudiod.sock'}"
-            assert client.status()["same_user"] is True
-            assert next(client.events())["topic"] == "connected"
-        daemon.terminate()
-        assert daemon.wait(30) == 0
+        try:
+            assert daemon.stderr is not None
+            while " is at http" not in (line := daemon.stderr.readline()):
+                assert line
+            with Client() as client:
+                assert client.url == f"unix:{tmp_path / folder / 'mistudiod.sock'}"
+                assert client.status()["same_user"] is True
+                assert next(client.events())["topic"] == "connected"
+                assert completion._get(find(None, None, os.environ), "/api/status")["same_user"] is True
+            daemon.terminate()
+            assert daemon.wait(30) == 0
+        finally:
+            daemon.kill()
+    assert not (tmp_path / folder / "mistudiod.sock").exists()
 
 
 # -- downloads -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mistudio import contexts
+from mistudiod.socket_path import reachable
 
 PORT = 6478
 UNIX = "unix:"
@@ -136,8 +137,9 @@ def _accepts(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as door:
         door.settimeout(_ACCEPT_S)
         try:
-            door.connect(str(path))
-        except OSError:  # nobody there, not ours, or longer than a socket's path may be
+            with reachable(path) as name:
+                door.connect(name)
+        except OSError:  # nobody there, or not ours
             return False
     return True
 

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from click.shell_completion import CompletionItem
 from mistudio import contexts, routes
 from mistudio.address import UNIX, Address, find
 from mistudio.errors import WrongCertificate
+from mistudiod.socket_path import reachable
 
 BUDGET_S = 0.3
 _NOTHING_OFFERED = (OSError, ValueError, KeyError, TypeError, WrongCertificate)
@@ -81,7 +83,8 @@ def _get(address: Address, path: str) -> Any:
         connection = HTTPConnection("localhost", timeout=BUDGET_S)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(BUDGET_S)
-        connection.sock.connect(url.path)
+        with reachable(Path(url.path)) as name:
+            connection.sock.connect(name)
     else:
         host, port = url.hostname or "", url.port
         if address.fingerprint:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mistudio import routes
 from mistudio.address import UNIX, Address, is_in_the_open, understand_each_other
 from mistudio.errors import Unreachable, VersionMismatch, refusal
 from mistudiod import __version__
+from mistudiod.socket_path import reachable
 
 if TYPE_CHECKING:
     import ssl
@@ -29,11 +31,13 @@ class Wire:
         self.address, self.url = address, address.url
         self._opened: httpx.Client | None = None
         self._looked = False
+        self._reached = contextlib.ExitStack()
 
     def close(self) -> None:
         if self._opened:
             self._opened.close()
             self._opened, self._looked = None, False
+        self._reached.close()
 
     def ask(self, route: str, /, query: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """The JSON of the answer; None when it has none. Options as of ``send``."""
@@ -111,11 +115,11 @@ class Wire:
         if self._opened is None:
             import httpx
 
-            socket = self.url.removeprefix(UNIX) if self.url.startswith(UNIX) else None
-            token = None if socket else self.address.token  # the socket's own permissions let this user in
+            over = self._over()
+            token = None if over else self.address.token  # the socket's own permissions let this user in
             # No proxies from the environment: a studio is on this machine or near it. Certificates take 0.2 s to load.
             http = httpx.Client(
-                base_url="http://localhost" if socket else self.url, transport=_over(socket), trust_env=False,
+                base_url="http://localhost" if over else self.url, transport=over, trust_env=False,
                 verify=self._verified(),
             )  # fmt: skip
             self._opened = http
@@ -134,6 +138,18 @@ class Wire:
                 self.close()
                 raise
         return self._opened
+
+    def _over(self) -> httpx.HTTPTransport | None:
+        """A UNIX socket; else None. Raises Unreachable."""
+        import httpx
+
+        if not self.url.startswith(UNIX):
+            return None
+        try:
+            path = self._reached.enter_context(reachable(Path(self.url.removeprefix(UNIX))))
+        except OSError as error:
+            raise self._unreachable(error) from error
+        return httpx.HTTPTransport(uds=path)
 
     def _look_for_tls(self, http: httpx.Client) -> None:
         """A token must not be said in the open to a studio that speaks HTTPS only. Raises Unreachable."""
@@ -204,9 +220,3 @@ class Wire:
                 "HOST --pair CODE), or give its fingerprint in MISTUDIO_FINGERPRINT"
             )
         return Unreachable(f"no studio answers at {self.url}; start it with ./start-mistudio.sh")
-
-
-def _over(socket: str | None) -> httpx.HTTPTransport | None:
-    import httpx
-
-    return httpx.HTTPTransport(uds=socket) if socket else None
