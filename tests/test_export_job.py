@@ -19,7 +19,7 @@ from mistudio import recipes
 from published import Here
 from run_job import folders, run_job, start_job
 from safetensors.torch import load_file
-from trained_saes import HOOK, WIDTH, change, make_saes
+from trained_saes import HOOK, WIDTH, change, make_saes, train_again
 
 from mistudiod.engine.formats import FolderListing, find, read
 from mistudiod.engine.rules import JumpReLURule, Rule, TopKRule
@@ -333,7 +333,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(data: Path, sae: s
 
 
 def test_features_of_an_earlier_sae_of_that_name_are_not_taken_for_its(data: Path) -> None:
-    change(data / "saes/batchtopk/recipe.json", sae_sha256="0" * 64)
+    train_again(data / "saes/batchtopk")
     with pytest.raises(Refused, match="those that there are, are of other weights: extract them again"):
         exported(data, "batchtopk", "neuronpedia")
 

@@ -376,7 +376,7 @@ def spoil_weights(folder: Path) -> None:
     [
         ({"sae": "t"}, None, "there is no SAE called t"),
         ({}, lambda folder: (folder / "cfg.json").unlink(), "DATA/saes/s is not an SAE: it has no cfg.json"),
-        ({}, spoil_weights, "the weights of s are not those of its recipe"),
+        ({}, spoil_weights, "the weights of s are not those that it was made with"),
         ({"repo": "org/a--b"}, None, "org/a--b cannot be a repository of the Hub"),
     ],
 )

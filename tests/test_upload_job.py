@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from neuronpedia_server import ANOTHERS, KEY, Fault, Neuronpedia, served_neuronpedia  # noqa: F401
-from trained_saes import WIDTH, change, make_saes
+from trained_saes import WIDTH, change, make_saes, train_again
 
 from mistudiod.neuronpedia import upload as requests
 from mistudiod.pages import Pages
@@ -294,6 +294,6 @@ def test_what_it_cannot_be_called_and_what_is_not_there_is_said_before_anything_
 
 
 def test_features_of_other_weights_are_to_be_extracted_again(data: Path, there: Neuronpedia) -> None:
-    change(data / "saes/batchtopk/recipe.json", sae_sha256="0" * 64)
+    train_again(data / "saes/batchtopk")
     assert "are of other weights: extract them again: mistudio feature extract batchtopk" in refused(data)
     assert there.requests == []

@@ -51,6 +51,14 @@ def largest(folder: Path) -> None:
     change(folder / "recipe.json", sae_sha256=sha256_of(folder / "sae_weights.safetensors"))
 
 
+def train_again(folder: Path) -> None:
+    """Other weights in the place of an SAE's, as another training of that name leaves them."""
+    sae = SparseAutoencoder.load(folder)
+    sae.b_dec = sae.b_dec + 1e-3
+    sae.save(folder)
+    change(folder / "recipe.json", sae_sha256=sha256_of(folder / "sae_weights.safetensors"))
+
+
 def change(path: Path, **fields: Any) -> None:
     """Let a JSON file say otherwise."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))

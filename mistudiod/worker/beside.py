@@ -14,6 +14,7 @@ from typing import Any
 from mistudiod.engine.tokens import TOKENS
 from mistudiod.paths import PARTIAL
 from mistudiod.worker.held_out_text import HeldOutText
+from mistudiod.worker.read_recipe import WEIGHTS
 from mistudiod.worker.recipe import origins, sha256_of
 from mistudiod.worker.trained import Trained
 
@@ -36,7 +37,7 @@ def keep(folder: Path, name: str, found: Mapping[str, Any]) -> None:
 
 def hashes_of(trained: Trained) -> dict[str, str]:
     """Of the SAE's files, as they are now: taken when it is loaded, for they may be others when the work is done."""
-    return {name: sha256_of(trained.folder / name) for name in ("cfg.json", trained.weights.name)}
+    return {"cfg.json": sha256_of(trained.folder / "cfg.json"), WEIGHTS: trained.sha256}
 
 
 def made_of(trained: Trained, text: HeldOutText, began: float, sha256: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mistudiod.engine.ways import Way, factors, fold_factors, meant
 from mistudiod.specs import Certify
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
+from mistudiod.worker.read_recipe import WEIGHTS
 from mistudiod.worker.recipe import sha256_of
 from mistudiod.worker.train_measure import MEASURES
 from mistudiod.worker.train_save import job_number
@@ -43,10 +44,10 @@ def written_as_meant(
     named: dict[str, object] = {"hook_name": way.hook} if way.hook else {}
     if way.bos:
         named["prepend_bos"] = way.bos == "with"
-    with new_folder(final, trained.weights.stat().st_size + SMALL_FILES_BYTES, replaces=True) as partial:
+    with new_folder(final, (trained.folder / WEIGHTS).stat().st_size + SMALL_FILES_BYTES, replaces=True) as partial:
         repaired.save(partial, named)
         recipe = _recipe(spec, trained, certificate, way, link)
-        recipe["sae_sha256"] = sha256_of(partial / "sae_weights.safetensors")
+        recipe["sae_sha256"] = sha256_of(partial / WEIGHTS)
         (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False, allow_nan=False))
 
 

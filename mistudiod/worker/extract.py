@@ -76,7 +76,6 @@ class _Extraction:
         self._spec, self._link, self._began = spec, link, time.monotonic()
         self._trained = open_trained(spec.sae, link)
         self._source = find_source(spec, self._trained, link)
-        self._sha256 = self._trained.checked_sha256()
         self._lm = load_model(self._trained, hooks_read(self._trained), link)
         self._text = text_of(spec, self._source, self._lm, link)
         self._asked = Asked(spec.examples, self._text.context)
@@ -97,7 +96,7 @@ class _Extraction:
         text = self._text
         return {
             "format": 1,
-            "sae_sha256": self._sha256,
+            "sae_sha256": self._trained.sha256,
             "tokenization": self._source.tokenization,
             "rows": len(text.numbers),
             "hook": self._trained.hook,
@@ -215,7 +214,7 @@ class _Extraction:
             "examples": spec.examples,
             "before": before,
             "after": after,
-            "sae_sha256": self._sha256,
+            "sae_sha256": self._trained.sha256,
             "tokenizer_sha256": sha256_of(Path(self._trained.model["path"]) / "tokenizer.json"),
             "seconds": seconds,
             "tokens_per_s": counted / seconds if seconds else None,

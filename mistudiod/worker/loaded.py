@@ -17,6 +17,7 @@ from mistudiod.engine.hooks import blocks_of
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.engine.token_bytes import token_bytes, tokens_of
 from mistudiod.worker.link import Link, Refused
+from mistudiod.worker.read_recipe import WEIGHTS
 from mistudiod.worker.recipe import sha256_of, weights_of
 from mistudiod.worker.trained import Trained, device_here, load, open_trained, read_model, read_recipe, usual_precision
 
@@ -27,13 +28,17 @@ Stamp = tuple[tuple[int, int, int], ...]  # of some files: when written, how lar
 @dataclass
 class LoadedSae:
     trained: Trained
-    sha256: str  # of its weights
     stamp: Stamp
     maxima: dict[tuple[str, ...], Sequence[float]] = field(default_factory=dict)  # by the extractions that there are
 
     @property
     def sae(self) -> SparseAutoencoder:
         return self.trained.sae
+
+    @property
+    def sha256(self) -> str:
+        """Of its weights."""
+        return self.trained.sha256
 
 
 class Loaded:
@@ -68,13 +73,13 @@ class Loaded:
     def sae(self, name: str, at: str = "sae") -> LoadedSae:
         """``at``: the field of the spec that names it. Raises Refused, as for an SAE of another model."""
         folder = self.link.paths.artifact("sae", name)
-        stamp = _stamp(folder / file for file in ("cfg.json", "recipe.json", "sae_weights.safetensors"))
+        stamp = _stamp(folder / file for file in ("cfg.json", "recipe.json", WEIGHTS))
         known = self.saes.pop(name, None)
         if known is None or known.stamp != stamp:
             self._check_model(name, at)
             known = None  # two at once may be more than there is memory for
             trained = open_trained(name, self.link, at)
-            known = LoadedSae(trained, trained.checked_sha256(at), stamp)
+            known = LoadedSae(trained, stamp)
         self.saes[name] = known
         if len(self.saes) > MOST_SAES:
             del self.saes[next(iter(self.saes))]

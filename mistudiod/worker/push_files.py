@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mistudiod.paths import PARTIAL, require_space
 from mistudiod.worker.export import write_card_too
-from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.read_recipe import sha256_of
+from mistudiod.worker.link import Link
+from mistudiod.worker.read_recipe import WEIGHTS
 from mistudiod.worker.shared import open_shared
 
 _MORE_BYTES = 64 << 20  # than the weights take: labels and card
@@ -31,14 +31,7 @@ def published(sae: str, link: Link) -> Iterator[Path]:
 
 def _write(sae: str, folder: Path, link: Link) -> None:
     shared = open_shared(sae, link.given()["labels"], link)
-    weights = shared.folder / "sae_weights.safetensors"
-    known = shared.recipe.get("sae_sha256")
-    if known and known != sha256_of(weights):  # replaced by its training while it is read, or damaged
-        raise Refused(
-            f"the weights of {sae} are not those of its recipe: let its training come to an end, then retry the job",
-            "sae",
-        )
-    require_space(folder.parent, weights.stat().st_size + _MORE_BYTES)
+    require_space(folder.parent, (shared.folder / WEIGHTS).stat().st_size + _MORE_BYTES)
     link.progress("write", 0, 1)
     write_card_too(shared, "saelens", folder)
     link.progress("write", 1, 1)

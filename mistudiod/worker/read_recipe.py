@@ -10,6 +10,8 @@ from typing import Any
 
 from mistudiod.worker.link import Link, Refused
 
+WEIGHTS = "sae_weights.safetensors"
+
 
 def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
     """recipe.json of an SAE. Raises Refused, naming the field ``at``, when there is none."""
@@ -19,6 +21,23 @@ def read_recipe(name: str, link: Link, at: str = "sae") -> dict[str, Any]:
         raise Refused(f"there is no SAE called {name}: train one first", at) from None
     except ValueError as error:
         raise Refused(str(error), at) from error
+    return found
+
+
+def check_weights(folder: Path, recipe: Mapping[str, Any], at: str = "sae") -> str:
+    """The sha256 of an SAE's weights as they lie, which are read off the disk: a bit that has turned over shows nowhere
+    else. Called after they were loaded, it also tells that their training has replaced them meanwhile.
+
+    Raises Refused, naming the field ``at``, when the recipe has another; an old one has none.
+    """
+    found, known = sha256_of(folder / WEIGHTS), recipe.get("sae_sha256")
+    if known and found != known:
+        raise Refused(
+            f"the weights of {folder.name} are not those that it was made with: if its training has just replaced "
+            "them, do it again; if not, the file is damaged or another's: train or add the SAE again, or take it from "
+            "a backup",
+            at,
+        )
     return found
 
 

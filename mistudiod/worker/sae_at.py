@@ -17,7 +17,7 @@ from mistudiod.engine.saelens_layout import read_config, shapes_of
 from mistudiod.engine.trainer import under
 from mistudiod.specs import Train, sae_and_step
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.read_recipe import trained_as
+from mistudiod.worker.read_recipe import check_weights, trained_as
 from mistudiod.worker.train_begin import FORMAT
 from mistudiod.worker.train_measure import CALIBRATED
 from mistudiod.worker.trained import Known, know
@@ -68,7 +68,9 @@ class SaeAt:
         """Its weights; where it ``lacks_threshold``, with the one that training remembers. Raises Refused."""
         try:
             if self.step is None:
-                return SparseAutoencoder.load(self.known.folder, self.known.device)
+                sae = SparseAutoencoder.load(self.known.folder, self.known.device)
+                check_weights(self.known.folder, self.known.recipe, FIELD)
+                return sae
             return self._at_checkpoint(self.step)
         except ValueError as error:
             raise Refused(f"{self.called}: {error}", FIELD) from error

@@ -14,7 +14,7 @@ from mistudiod.engine.formats.writers import check, write
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.specs import is_hub_id
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.read_recipe import read_recipe, sha256_of
+from mistudiod.worker.read_recipe import check_weights, read_recipe, sha256_of
 
 CARD, LABELS, SPARSITY = "README.md", "feature_labels.json", "sparsity.safetensors"
 _PATHS = ("model_source", "dataset_path")  # of cfg.json's metadata, what may be a path of this machine
@@ -24,12 +24,13 @@ Found = dict[str, Any]
 @dataclass(frozen=True)
 class Shared:
     """``model``, ``dataset``, ``certificate``, ``evaluation``: what their files say, empty where there are none.
-    ``labels``: of each feature that has one, as ``labels.shown`` gives them.
+    ``sha256``: of the weights. ``labels``: of each feature that has one, as ``labels.shown`` gives them.
     """
 
     name: str
     folder: Path
     sae: SparseAutoencoder
+    sha256: str
     recipe: Found
     model: Found
     dataset: Found
@@ -47,10 +48,6 @@ class Shared:
         """Where it is from when it was not trained here."""
         found = self.recipe.get("imported")
         return found if isinstance(found, dict) else None
-
-    @property
-    def sha256(self) -> str:
-        return str(self.recipe.get("sae_sha256") or sha256_of(self.folder / "sae_weights.safetensors"))
 
     @property
     def figures(self) -> Found:
@@ -86,12 +83,13 @@ def open_shared(name: str, labels: Sequence[Found], link: Link) -> Shared:
         sae = SparseAutoencoder.load(folder)
     except ValueError as error:
         raise Refused(str(error), "sae") from error
+    sha256 = check_weights(folder, recipe)
     known = recipe.get("model") or {}
     model = {**known, **_json(link.paths.artifact("model", str(known.get("name"))) / "model.json")}
     text = recipe.get("tokenization") or {}
     dataset = _json(link.paths.artifact("dataset", str(text.get("dataset"))) / "dataset.json") if text else {}
     beside = (_of_this_sae(folder, name) for name in ("certificate.json", "evaluation.json"))
-    shared = Shared(name, folder, sae, recipe, model, dataset, *beside, labels)
+    shared = Shared(name, folder, sae, sha256, recipe, model, dataset, *beside, labels)
     sae.metadata = _public(shared)
     return shared
 

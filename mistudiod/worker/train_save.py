@@ -21,6 +21,7 @@ from mistudiod.engine.trainer import View
 from mistudiod.specs import One, Train
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
+from mistudiod.worker.read_recipe import WEIGHTS
 from mistudiod.worker.recipe import job_number, metadata, sha256_of
 from mistudiod.worker.train_begin import Pass
 from mistudiod.worker.train_measure import MEASURES, Bench, measured
@@ -114,7 +115,7 @@ class Saver:
             one.sae.save(partial, sparsity=fired)
             if (final / ABOUT).is_file():  # what a person has said of it while it was not finished
                 shutil.copyfile(final / ABOUT, partial / ABOUT)
-            recipe["sae_sha256"] = sha256_of(partial / "sae_weights.safetensors")
+            recipe["sae_sha256"] = sha256_of(partial / WEIGHTS)
             (partial / "recipe.json").write_text(json.dumps(recipe, indent=1, ensure_ascii=False, allow_nan=False))
         self._link.artifact("sae", one.one.name)
 

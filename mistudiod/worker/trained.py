@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from mistudiod.engine.precision import NoPrecision
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.facts import UnknownModel
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.read_recipe import read_recipe, sha256_of
+from mistudiod.worker.read_recipe import check_weights, read_recipe
 from mistudiod.worker.train_source import STORED
 
 
@@ -33,32 +32,11 @@ class Known:
     device: torch.device
     precision: str  # in which the model was read
 
-    @property
-    def weights(self) -> Path:
-        return self.folder / "sae_weights.safetensors"
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the weights, as the recipe has it; an old one does not."""
-        return str(self.recipe.get("sae_sha256") or sha256_of(self.weights))
-
-    def checked_sha256(self, at: str = "sae") -> str:
-        """Of the weights as they lie, which is read off the disk. Raises Refused, naming the field ``at``, when the
-        recipe has another: a bit that has turned over shows nowhere else.
-        """
-        found, known = sha256_of(self.weights), self.recipe.get("sae_sha256")
-        if known and found != known:
-            raise Refused(
-                f"the weights of {self.folder.name} are not those that it was made with: the file is damaged, or "
-                "another has taken its place; train or add the SAE again, or take it from a backup",
-                at,
-            )
-        return found
-
 
 @dataclass(frozen=True)
 class Trained(Known):
     sae: SparseAutoencoder
+    sha256: str  # of its weights
 
 
 def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
@@ -68,7 +46,8 @@ def open_trained(name: str, link: Link, at: str = "sae") -> Trained:
         sae = SparseAutoencoder.load(known.folder, known.device)
     except ValueError as error:
         raise Refused(str(error), at) from error
-    return Trained(**{one.name: getattr(known, one.name) for one in fields(known)}, sae=sae)
+    sha256 = check_weights(known.folder, known.recipe, at)
+    return Trained(**{one.name: getattr(known, one.name) for one in fields(known)}, sae=sae, sha256=sha256)
 
 
 def know(name: str, link: Link, at: str = "sae") -> Known:
