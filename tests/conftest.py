@@ -15,6 +15,7 @@ import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from browsing import chromium, made_data, made_studio, open_page  # noqa: F401 (fixtures of every test of the page)
+from hypothesis import HealthCheck, settings
 
 from mistudiod.api import answers
 from mistudiod.api.table import ROUTES
@@ -36,6 +37,10 @@ collect_ignore = [
 ]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that to what it starts in the background, and
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the processes that tests interrupt would inherit it
+# How long an example takes is the machine's affair: one that stood still for 0.2 s would be an error by default.
+_PATIENT = {"deadline": None, "suppress_health_check": (*settings().suppress_health_check, HealthCheck.too_slow)}
+settings.register_profile("patient", settings(), **_PATIENT)
+settings.load_profile("patient")
 FAKE_WORKER = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 ENDED = {"done", "failed", "stopped", "paused", "partial"}
 

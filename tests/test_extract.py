@@ -512,7 +512,7 @@ class Killed(BaseException):
 
 
 @given(cuts=st.lists(st.integers(1, 6), min_size=1, max_size=4), most=st.integers(30, 600))
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_reading_that_is_cut_off_goes_on_with_the_next_shard_and_ends_the_same(
     cuts: list[int], most: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
