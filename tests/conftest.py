@@ -15,6 +15,7 @@ import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from browsing import chromium, made_data, made_studio, open_page  # noqa: F401 (fixtures of every test of the page)
+from held_port import held_port
 from hypothesis import HealthCheck, settings
 
 from mistudiod.api import answers
@@ -118,6 +119,13 @@ def known_secrets() -> Iterator[None]:
     before = vars(PROCESS).copy()
     yield
     vars(PROCESS).update(before)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where a studio can be started again: nobody takes it after the first one's end."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture

@@ -45,14 +45,9 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: An
         return json.load(response)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
 @needs_systemd
-def test_sockets_of_systemd_are_answered_in_the_place_of_our_own(tmp_path: Path) -> None:
-    port, unix = free_port(), tmp_path / "api.sock"
+def test_sockets_of_systemd_are_answered_in_the_place_of_our_own(tmp_path: Path, port: int) -> None:
+    unix = tmp_path / "api.sock"
     passed = [
         f"--setenv=PYTHONPATH={os.environ.get('PYTHONPATH', '')}",
         f"--setenv=RUNTIME_DIRECTORY={tmp_path / 'run'}",
@@ -63,7 +58,7 @@ def test_sockets_of_systemd_are_answered_in_the_place_of_our_own(tmp_path: Path)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
         assert daemon.stderr is not None
         try:
-            assert [line for _ in range(2) if "Listening on" in (line := daemon.stderr.readline())]
+            assert all("Listening on" in daemon.stderr.readline() for _ in range(2))
             status = ask(http.client.HTTPConnection("127.0.0.1", port, timeout=30), "GET", "/api/status")
             assert status["name"] == "mistudio"
             assert ask(UnixConnection(unix), "GET", "/api/status")["same_user"] is True

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from browsing import call
+from held_port import held_port
 from studio import running
 
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -42,11 +42,6 @@ def settings() -> dict[str, str]:
         import tomli as tomllib
     (text,) = re.findall(r"```toml\n(.*?)```", SECTION, re.DOTALL)
     return dict(tomllib.loads(text))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @dataclass
@@ -77,13 +72,14 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["nginx", "caddy"])
 def front(request: pytest.FixtureRequest, studio: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    folder, port = tmp_path_factory.mktemp(request.param), free_port()
+    folder = tmp_path_factory.mktemp(request.param)
     if shutil.which(request.param) is None and (request.param, bool(NGINX)) != ("nginx", True):
         pytest.skip(f"{request.param} is not installed")
-    command = {"nginx": nginx, "caddy": caddy}[request.param](folder, studio, port)
     token = call(studio, "/api/tokens", {"name": request.param, "scope": "write"})["token"]
-    with started(folder, command, port):
-        yield Front(studio, f"https://127.0.0.1:{port}", token)
+    with held_port() as port:
+        command = {"nginx": nginx, "caddy": caddy}[request.param](folder, studio, port)
+        with started(folder, command, port):
+            yield Front(studio, f"https://127.0.0.1:{port}", token)
 
 
 def nginx(folder: Path, studio: str, port: int, example: str | None = None) -> list[str]:
@@ -182,8 +178,8 @@ def test_events_come_through_as_they_happen(front: Front) -> None:
         assert next(lines) == "retry: 2000"
         spec = {"kind": "add_dataset", "source": "/text", "name": f"quick-{time.monotonic_ns()}"}
         job = call(front.studio, "/api/jobs", {"spec": spec})["id"]
-        data = next(line for line in lines if line.startswith("data:"))  # held back, it would never come
-        assert json.loads(data.removeprefix("data:"))["id"] == job
+        told = (json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:"))
+        assert job in (one["id"] for one in told)  # held back, it would never come
 
 
 def test_the_parts_of_an_upload_pass(front: Front) -> None:
@@ -204,10 +200,9 @@ def test_the_parts_of_an_upload_pass(front: Front) -> None:
 
 @needs_root
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-def test_an_nginx_that_says_nothing_of_whom_it_asks_for_opens_nothing(studio: str, tmp_path: Path) -> None:
+def test_an_nginx_that_says_nothing_of_whom_it_asks_for_opens_nothing(studio: str, tmp_path: Path, port: int) -> None:
     """Its headers forgotten, every request looks like this machine's own; the kernel knows better."""
     example = re.sub(r".*proxy_set_header.*\n", "", written("nginx", studio))
-    port = free_port()
     for folder in (tmp_path, *tmp_path.parents):  # nginx's own user has to find its temporary files
         folder.chmod(folder.stat().st_mode | 0o111)
     with (

@@ -105,8 +105,8 @@ def test_a_terminal_is_asked_before_an_llm_is(studio: str, client: Client) -> No
     assert len(list(client.every_job())) == before
 
 
-def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as url:
+def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path, port: int) -> None:
+    with running(tmp_path / "data", port=port) as url:
         with Client(url) as client:
             job = client.add_dataset("/x", "slow", remote=True)["id"]
         watching = subprocess.Popen(
@@ -114,7 +114,7 @@ def test_the_studios_end_is_noticed_and_waited_for(tmp_path: Path) -> None:
         )
         assert watching.stderr is not None
         assert f"job {job}" in watching.stderr.readline()
-    with running(tmp_path / "data", port=int(url.rpartition(":")[2])), Client(url) as client:
+    with running(tmp_path / "data", port=port), Client(url) as client:
         client.stop(job)
         _, said = watching.communicate(timeout=100)
     assert "the studio does not answer; trying again" in said

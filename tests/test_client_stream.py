@@ -98,9 +98,9 @@ def test_each_connection_goes_on_after_the_last_event_of_the_one_before() -> Non
 # -- with real studios -----------------------------------------------------------------------------------------------
 
 
-def test_no_event_is_lost_while_the_studio_is_started_anew(tmp_path: Path) -> None:
+def test_no_event_is_lost_while_the_studio_is_started_anew(tmp_path: Path, port: int) -> None:
     data = tmp_path / "data"
-    with running(data) as url:
+    with running(data, port=port) as url:
         client = Client(url)
         events = client.events(["job"])
         assert next(events)["topic"] == "connected"
@@ -109,7 +109,7 @@ def test_no_event_is_lost_while_the_studio_is_started_anew(tmp_path: Path) -> No
     with running(data) as elsewhere, Client(elsewhere) as other:  # where the reader does not look
         other.stop(job)
         assert other.wait(job, 30)["state"] == "stopped"
-    with running(data, port=int(url.rpartition(":")[2])):
+    with running(data, port=port):
         while heard[-1]["data"].get("state") != "stopped":
             heard.append(next(events))
         told = [event for event in heard if event["topic"] == "job"]
@@ -177,13 +177,13 @@ def submitted(url: str) -> int:
         return int(client.add_dataset("/x", "slow", remote=True)["id"])
 
 
-def test_a_job_is_followed_through_the_sudden_death_of_its_studio(tmp_path: Path) -> None:
-    process, url = started(tmp_path / "data")
+def test_a_job_is_followed_through_the_sudden_death_of_its_studio(tmp_path: Path, port: int) -> None:
+    process, url = started(tmp_path / "data", port=port)
     job = submitted(url)
     with following(url, job) as (drawn, ended):
         end(process, signal.SIGKILL)
         drawn.until(lambda lines: "the studio does not answer; trying again" in lines)
-        with running(tmp_path / "data", port=int(url.rpartition(":")[2])), Client(url) as other:
+        with running(tmp_path / "data", port=port), Client(url) as other:
             drawn.until(lambda lines: "work 1/2" in lines[-1])
             other.stop(job)
             drawn.until(lambda lines: "stopped" in lines[-1])
@@ -192,9 +192,9 @@ def test_a_job_is_followed_through_the_sudden_death_of_its_studio(tmp_path: Path
     assert (last["state"], last["attempts"]) == ("stopped", 2)
 
 
-def test_a_job_that_was_queued_again_meanwhile_is_followed_to_its_real_end(tmp_path: Path) -> None:
+def test_a_job_that_was_queued_again_meanwhile_is_followed_to_its_real_end(tmp_path: Path, port: int) -> None:
     """What is told again of its earlier end must not be taken for its end."""
-    with running(tmp_path / "data") as url:
+    with running(tmp_path / "data", port=port) as url:
         job = submitted(url)
         context = following(url, job)
         drawn, ended = context.__enter__()
@@ -202,7 +202,7 @@ def test_a_job_that_was_queued_again_meanwhile_is_followed_to_its_real_end(tmp_p
         other.stop(job)
         assert other.wait(job, 30)["state"] == "stopped"
         other.retry(job)
-    with running(tmp_path / "data", port=int(url.rpartition(":")[2])), Client(url) as other:
+    with running(tmp_path / "data", port=port), Client(url) as other:
         drawn.until(lambda lines: "work 1/2" in lines[-1])
         other.stop(job)
         context.__exit__(None, None, None)
@@ -226,17 +226,25 @@ def test_metrics_that_were_missed_are_asked_for(tmp_path: Path) -> None:
         assert [*tracker._measures.parts()] == ["fvu 0.500", "l0 32.0", "dead 10%"]
 
 
-def test_waiting_goes_on_while_the_studio_is_started_anew(tmp_path: Path) -> None:
-    process, url = started(tmp_path / "data")
-    job, found = submitted(url), list[Any]()
-    with Client(url) as client:
+def test_waiting_goes_on_while_the_studio_is_started_anew(tmp_path: Path, port: int) -> None:
+    process, url = started(tmp_path / "data", port=port)
+    job, found, asked = submitted(url), list[Any](), threading.Event()
+
+    class Asking(Client):
+        def job(self, job: int) -> Any:
+            one = super().job(job)
+            asked.set()
+            return one
+
+    with Asking(url) as client:
         client.wait(job, 30, "running")
+        asked.clear()
         waiting = threading.Thread(target=lambda: found.append(client.wait(job, 90)), daemon=True)
         waiting.start()
-        time.sleep(0.5)  # it has asked
+        assert asked.wait(60)
         end(process, signal.SIGKILL)
         time.sleep(1.5)
-        with running(tmp_path / "data", port=int(url.rpartition(":")[2])), Client(url) as other:
+        with running(tmp_path / "data", port=port), Client(url) as other:
             other.wait(job, 30, "running")
             other.stop(job)
             waiting.join(60)

@@ -351,9 +351,7 @@ def listener() -> Iterator[int]:
         yield one.getsockname()[1]
 
 
-def test_a_free_port_is_ok_and_stays_free(tmp_path: Path) -> None:
-    with listener() as port:
-        pass
+def test_a_free_port_is_ok_and_stays_free(tmp_path: Path, port: int) -> None:
     for _ in range(2):
         assert reach.port(subject(tmp_path, port=port)).message == f"127.0.0.1 port {port} is free"
 
@@ -385,15 +383,13 @@ def test_another_web_server_on_the_port_is_no_studio(tmp_path: Path, said: bytes
     assert "another program" in found.message
 
 
-def test_a_running_daemon_is_known_by_its_data_folder(tmp_path: Path) -> None:
+def test_a_running_daemon_is_known_by_its_data_folder(tmp_path: Path, port: int) -> None:
     with running(tmp_path / "own") as url:
-        port = int(url.rpartition(":")[2])
-        assert reach.port(subject(tmp_path / "own", port=port)).message.startswith("the daemon of this data folder")
-        found = reach.port(subject(tmp_path / "another", port=port))
+        its = int(url.rpartition(":")[2])
+        assert reach.port(subject(tmp_path / "own", port=its)).message.startswith("the daemon of this data folder")
+        found = reach.port(subject(tmp_path / "another", port=its))
         assert (found.level, str(tmp_path / "own") in found.message) == ("problem", True)
-        with listener() as free:
-            pass
-        assert "listens elsewhere" in reach.port(subject(tmp_path / "own", port=free)).message
+        assert "listens elsewhere" in reach.port(subject(tmp_path / "own", port=port)).message
 
 
 @pytest.mark.parametrize(
