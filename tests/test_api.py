@@ -157,7 +157,7 @@ async def test_the_stream_tells_of_a_job_from_queued_to_done(studio: Studio) -> 
     async with studio.session.get(studio.server.make_url("/api/events?topics=job,progress,artifact")) as stream:
         assert stream.content_type == "text/event-stream"
         job = await studio.submit(dataset("ok"))
-        told = await asyncio.wait_for(_read_until_done(stream), 10)
+        told = await asyncio.wait_for(_read_until_done(stream), 60)
     states = [data["state"] for topic, data in told if topic == "job"]
     assert states == ["queued", "running", "done"]
     assert ("dataset", "ok") in [(data["noun"], data["name"]) for topic, data in told if topic == "artifact"]

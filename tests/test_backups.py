@@ -194,7 +194,7 @@ async def test_sae_and_labels_agree_however_often_it_is_renamed_meanwhile(
     full: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "_WAIT_S", 0.02)
-    ended = False
+    ended, pause_s = False, 0.1
 
     async def rename() -> None:
         name = "pico"
@@ -202,7 +202,7 @@ async def test_sae_and_labels_agree_however_often_it_is_renamed_meanwhile(
             new = "other" if name == "pico" else "pico"
             await full.call("POST", f"/api/saes/{name}/rename", json={"name": new})
             name = new
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause_s)
 
     renaming = asyncio.create_task(rename())
     taken = 0
@@ -212,6 +212,7 @@ async def test_sae_and_labels_agree_however_often_it_is_renamed_meanwhile(
                 whole = await response.read()
             if response.status == 409:  # it says so rather than give one whose halves do not belong together
                 assert "renamed or removed all the while" in whole.decode()
+                pause_s *= 4  # where a backup takes longer than that
                 continue
             assert response.status == 200, whole
             taken += 1

@@ -86,7 +86,7 @@ def test_what_is_not_there_or_too_much_is_a_sentence(run: Run, desk: Desk) -> No
 def test_a_session_is_shown_with_memory_and_expiry(run: Run, desk: Desk) -> None:
     assert "there is no session" in run("session", "show").stderr
     assert data_of(run("session", "show", "--json")) == {"session": None}
-    desk.session = session("pico", ["made"], expires_at=in_time(minutes=5, seconds=1), paused_jobs=[3, 4])
+    desk.session = session("pico", ["made"], expires_at=in_time(minutes=5, seconds=9), paused_jobs=[3, 4])
     shown = run("session", "show").stdout
     assert re.search(r"^memory +500.0 MB / 410.0 MB$", shown, re.M)
     assert re.search(r"^expires +5 min 0\d s left$", shown, re.M)
