@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,24 +113,35 @@ def test_a_driver_that_cannot_be_started_gives_no_gpus() -> None:
 
 
 def test_a_wedged_driver_costs_two_seconds_once_and_its_gpus_stay_with_unknown_readings() -> None:
-    answers: Iterator[Callable[[], list[Gpu]]] = iter([_one_gpu, _one_gpu_after_three_seconds])
-    reader = GpuReader(lambda: next(answers)())
+    for _ in range(3):  # a machine that has something else to do for a moment has not each time
+        first, second = costs_of_a_wedged_driver()
+        if first < 2.5 and second < 0.2:
+            break
+    assert 1.9 < first < 2.5 and second < 0.2
+
+
+def costs_of_a_wedged_driver() -> list[float]:
+    """Of the two readings, s, after one that was answered."""
+    asked, over, costs = list[bool](), threading.Event(), list[float]()
+
+    def ask() -> list[Gpu]:
+        if asked:
+            over.wait()
+        asked.append(True)
+        return _one_gpu()
+
+    reader = GpuReader(ask)
     assert reader.read() == _one_gpu()
-    began = time.monotonic()
-    assert reader.read() == [unknown("one", unified=False)]
-    assert 1.9 < time.monotonic() - began < 2.5
-    began = time.monotonic()
-    assert reader.read() == [unknown("one", unified=False)]
-    assert time.monotonic() - began < 0.2
+    for _ in range(2):
+        began = time.monotonic()
+        assert reader.read() == [unknown("one", unified=False)]
+        costs.append(time.monotonic() - began)
+    over.set()
+    return costs
 
 
 def _one_gpu() -> list[Gpu]:
     return [{**unknown("one", unified=False), "share": 0.5}]
-
-
-def _one_gpu_after_three_seconds() -> list[Gpu]:
-    time.sleep(3)
-    return _one_gpu()
 
 
 def test_an_error_nobody_thought_of_makes_the_gpus_unknown_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
