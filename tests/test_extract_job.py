@@ -262,7 +262,7 @@ def test_a_paused_extraction_goes_on_and_is_the_same_to_the_byte(data: Path, mon
 
 
 KILLABLE = """
-import sys, torch
+import sys, time, torch
 from pathlib import Path
 from mistudiod.paths import Paths
 from mistudiod.specs import Extract
@@ -272,7 +272,12 @@ torch.set_num_threads(int(sys.argv[3]))
 extract.SHARD_ENTRIES = 1_500
 extract_source.PASS_TOKENS = {"cpu": 512, "cuda": 512}
 data = Path(sys.argv[1])
-extract.run(Extract.model_validate_json(sys.argv[2]), Link(data / "runs" / "1", Paths(data)))
+class Slower(Link):
+    def check(self):
+        if (self.run / "shards" / "00003").exists():
+            time.sleep(0.05)  # whoever kills it is to come in time
+        super().check()
+extract.run(Extract.model_validate_json(sys.argv[2]), Slower(data / "runs" / "1", Paths(data)))
 """
 
 
