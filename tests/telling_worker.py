@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -65,7 +67,7 @@ def finish(order: dict[str, Any], say: Any) -> None:
             values = {"fvu": 0.5 / (n + 1), "l0": 32.0, "dead": 0.1, "tokens_per_s": 25_000.0, **HELD_OUT}
             say(event="metric", sae=sae if len(made) > 1 else None, step=1, values=values)
         say(event="progress", stage="train", done=1_000_000, total=2_000_000, unit="tokens", eta_s=40.0)
-        time.sleep(0.4)  # longer than the daemon gathers what a worker says
+        wait_until_taken(data, job, "train")
         say(event="progress", stage="measure", done=500, total=1000, unit="tokens", eta_s=2.0)
     result = told(spec, job, data)
     if kind == "train" and len(made) > 1:
@@ -80,6 +82,17 @@ def finish(order: dict[str, Any], say: Any) -> None:
         result = {**write_store(folder, [FEATURES.get(n, {}) for n in range(MEASURES["width"])], **about), **result}
         say(event="artifact", noun="features", name=f"{spec['sae']}/{job}")
     say(event="result", result=result)
+
+
+def wait_until_taken(data: Path, job: int, stage: str) -> None:
+    """Until the daemon has written that stage, and passed it on: of what it gathers together it tells the newest."""
+    with contextlib.closing(sqlite3.connect(f"file:{data}/mistudio.db?mode=ro", uri=True)) as db:
+        for _ in range(1000):
+            (progress,) = db.execute("select progress from jobs where id = ?", (job,)).fetchone()
+            if progress and json.loads(progress)["stage"] == stage:
+                break
+            time.sleep(0.02)
+    time.sleep(0.2)
 
 
 def finish_grid(spec: dict[str, Any], job: int, data: Path, say: Any) -> dict[str, Any]:

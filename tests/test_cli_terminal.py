@@ -78,7 +78,9 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(studio: str, cl
 
 
 def test_a_terminal_sees_a_live_line_and_the_stages_that_are_over(studio: str, client: Client) -> None:
-    exit_code, shown = at_terminal(studio, "dataset", "add", "--remote-path", "/x", "--name", "live")
+    first = client.add_dataset("/x", "brief", remote=True)["id"]  # so that it has not ended before one looks on
+    added = ("dataset", "add", "--remote-path", "/x", "--name", "live", "--after", str(first))
+    exit_code, shown = at_terminal(studio, *added)
     assert exit_code == 0
     assert "work 1/2 things (50%)" in shown
     assert re.search(r"job \d+: done in", shown)
