@@ -492,17 +492,27 @@ async def test_a_record_that_is_damaged_is_said_and_leaves_the_others(shown: Stu
 
 
 def held(data: Path) -> tuple[set[str], set[str]]:
-    """The SAEs of whose stores something is open, and mapped."""
+    """The SAEs of whose stores something is open, and mapped; "trash" is of one that was removed."""
     opened = []
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # another thread has closed it meanwhile
             opened.append(os.readlink(path))
     mapped = Path("/proc/self/maps").read_text().split()
-    begin = f"{data}/features/"
+    begin = f"{data}/"
+    places = ([path[len(begin) :].split("/") for path in paths if path.startswith(begin)] for paths in (opened, mapped))
     among = (
-        {path[len(begin) :].split("/")[0] for path in paths if path.startswith(begin)} for paths in (opened, mapped)
+        {at[1] if at[0] == "features" else at[0] for at in some if at[0] in ("features", "trash")} for some in places
     )
     return tuple(among)  # type: ignore[return-value]
+
+
+async def assert_open(data: Path, *saes: str) -> None:
+    """A store that is not to be read any more closes once the last thread that has read it is done."""
+    for _ in range(1000):
+        if held(data) == ({*saes}, {*saes}):
+            break
+        await asyncio.sleep(0.02)
+    assert held(data) == ({*saes}, {*saes})
 
 
 async def test_a_few_stores_are_open_and_a_removed_one_is_closed(studio: Studio) -> None:
@@ -513,13 +523,9 @@ async def test_a_few_stores_are_open_and_a_removed_one_is_closed(studio: Studio)
     await studio.app[INDEX].rebuild()
     for name in [*names, names[-MOST], "s1"]:  # opened, and used again
         await studio.get(f"/api/saes/{name}/features/0")
-    assert held(studio.data) == ({"s1", "s2", "s4", "s5"}, {"s1", "s2", "s4", "s5"})
+    await assert_open(studio.data, "s1", "s2", "s4", "s5")
     assert (await studio.call("DELETE", "/api/saes/s4"))[0] == 204
-    for _ in range(1000):  # once the last thread that reads it is done
-        if held(studio.data) == ({"s1", "s2", "s5"}, {"s1", "s2", "s5"}):
-            break
-        await asyncio.sleep(0.02)
-    assert held(studio.data) == ({"s1", "s2", "s5"}, {"s1", "s2", "s5"})
+    await assert_open(studio.data, "s1", "s2", "s5")
     assert (await studio.call("GET", "/api/saes/s4/features/0"))[0] == 404
 
 
@@ -534,6 +540,26 @@ async def test_a_store_is_opened_once_however_many_ask_at_once(shown: Studio, mo
     monkeypatch.setattr(Pages, "__init__", opening)
     await asyncio.gather(*(shown.get(f"/api/saes/s/features/{n}") for n in range(30)))
     assert len(opened) == 1
+
+
+async def test_a_store_that_is_removed_while_it_is_opened_is_not_kept_open(
+    shown: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, removed = threading.Event(), threading.Event()
+    real = Pages.__init__
+
+    def slow(self: Pages, folder: Path) -> None:
+        real(self, folder)
+        begun.set()
+        assert removed.wait(30)
+
+    monkeypatch.setattr(Pages, "__init__", slow)
+    asking = asyncio.create_task(shown.call("GET", "/api/saes/s/features/0"))
+    assert await asyncio.to_thread(begun.wait, 30)
+    assert (await shown.call("DELETE", "/api/saes/s"))[0] == 204
+    removed.set()
+    await asking
+    await assert_open(shown.data)
 
 
 async def test_no_file_of_a_store_is_touched_on_the_event_loop(shown: Studio) -> None:
