@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tests.drills.work import Lost, Told, Work, made
 
 NOUNS = {"model": "model.json", "dataset": "dataset.json", "tokenization": "tokenization.json", "sae": "recipe.json"}
 FOLDERS = {"model": "models", "dataset": "datasets", "tokenization": "tokens", "sae": "saes"}
+LISTED = ("done", "partial", "running", "pausing", "stopping")  # what such a job makes may be listed
+WRITTEN_S = 30.0  # the record of a job that has just ended is being written
 IDLE_S = 90.0  # a session that has been begun loads its model before it finds that nobody waits
 
 
@@ -33,8 +36,13 @@ def at_rest(daemon: Daemon, work: Work, data: Path) -> None:
     told_in_a_sentence(work.told, data)
     if not wait_for(lambda: not held(data) and not daemon.workers(), IDLE_S):
         raise Lost(f"the GPU is still held: {held(data)}, workers {daemon.workers()}")
-    if left := [str(path) for path in data.rglob(".partial-*") if "trash" not in path.parts]:
-        raise Lost(f"half written: {left}")
+    if not wait_for(lambda: not half_written(data), WRITTEN_S):
+        raise Lost(f"half written: {half_written(data)}")
+
+
+def half_written(data: Path) -> list[str]:
+    found = (str(Path(at, name)) for at, folders, files in os.walk(data) for name in (*folders, *files))
+    return [path for path in found if Path(path).name.startswith(".partial-") and "trash" not in Path(path).parts]
 
 
 def whole_database(data: Path) -> None:
@@ -45,17 +53,16 @@ def whole_database(data: Path) -> None:
 
 def nothing_half_made(daemon: Daemon, data: Path, jobs: list[dict[str, Any]]) -> None:
     """What is listed is whole and there once; of a job that is not done nothing is listed."""
-    unfinished = {
-        name: job for job in jobs if job["state"] not in ("done", "partial", "running", "stopping")
-        for _, name in made(job)
-    }  # fmt: skip
+    unfinished = {name: job for job in jobs if job["state"] not in LISTED for _, name in made(job)}
     for noun, marker in NOUNS.items():
         names = [one["name"] for one in daemon.call(f"/api/{noun}s?limit=1000")[f"{noun}s"]]
         if len(names) != len(set(names)):
             raise Lost(f"a {noun} is listed twice: {sorted(names)}")
         for name in names:
             if name in unfinished and not grid_member(unfinished[name]):
-                raise Lost(f"the {noun} {name} is listed, and its job is {unfinished[name]['state']}")
+                state = daemon.call(f"/api/jobs/{unfinished[name]['id']}")["state"]  # it may have gone on meanwhile
+                if state not in LISTED:
+                    raise Lost(f"the {noun} {name} is listed, and its job is {state}")
             try:
                 json.loads((data / FOLDERS[noun] / name / marker).read_text())
             except (OSError, ValueError) as error:

@@ -101,15 +101,22 @@ def workers_of(data: Path) -> dict[str, int]:
             leads = os.getpgid(int(process.name)) == int(
                 process.name
             )  # what a worker starts has its command line at first
-            dead = (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
         except OSError:
             continue
         run = Path(words[2]) if len(words) > 2 and words[1] == WORKER[1] else None
-        if run is None or dead or not leads or data not in run.parents:
+        if run is None or not leads or data not in run.parents or not lives(int(process.name)):
             continue
-        assert run.name not in found, f"two workers at {run}: {found[run.name]} and {process.name}"
+        other = found.get(run.name)  # which may have ended since it was looked at, and have been followed by this one
+        assert other is None or not lives(other), f"two workers at {run}: {other} and {process.name}"
         found[run.name] = int(process.name)
     return found
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def wait_for(what: Callable[[], Any], limit_s: float, every_s: float = 0.05) -> Any:
