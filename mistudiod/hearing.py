@@ -48,7 +48,7 @@ class Hearing:
         self._measured: str | None = job["spec"]["sae"] if job["kind"] in _OF_AN_SAE else None
         self._said = Said(_saes(job), self._labelled is not None)
         self._counted = {"labels": 0, "scores": 0}  # of what has been written
-        self._over = asyncio.Event()
+        self._over, self._flushing = asyncio.Event(), asyncio.Lock()
 
     async def hear(self, worker: Worker) -> dict[str, Any] | None:
         """Listen until the worker has ended; returns the failure it told of, if any."""
@@ -82,9 +82,11 @@ class Hearing:
                 await self._flush()
 
     async def _flush(self) -> None:
-        said = self._said.collect()
-        if not said:
-            return
+        async with self._flushing:  # what the database refuses comes before, and not after, what has been said since
+            if said := self._said.collect():
+                await self._write(said)
+
+    async def _write(self, said: Gathered) -> None:
         metrics = [Metric.of(one) for one in said.metrics]
         live = [Live.of(one) for one in said.live.values()]
         try:
