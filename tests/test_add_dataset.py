@@ -444,7 +444,8 @@ def test_a_killed_job_leaves_only_what_the_next_start_sweeps(data: Path, source:
         file.writelines(row for _ in range(10_000))  # 200 MB: seconds of work
     for _ in range(10):
         with start_job(data, "add_dataset", source=str(source), name="d") as worker:
-            while worker.poll() is None and not list((data / "datasets").glob(".partial-d-*/data-*")):
+            begun = data / "datasets" / f".partial-d-{worker.pid}" / "data-00000.parquet"
+            while worker.poll() is None and not begun.exists():
                 time.sleep(0.01)
             worker.send_signal(signal.SIGKILL)
         if not (data / "datasets" / "d").exists():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 from tests.drills.daemon import Daemon, wait_for
+from tests.drills.ground import below
 from tests.drills.work import Lost, Told, Work, made
 
 NOUNS = {"model": "model.json", "dataset": "dataset.json", "tokenization": "tokenization.json", "sae": "recipe.json"}
@@ -41,8 +41,7 @@ def at_rest(daemon: Daemon, work: Work, data: Path) -> None:
 
 
 def half_written(data: Path) -> list[str]:
-    found = (str(Path(at, name)) for at, folders, files in os.walk(data) for name in (*folders, *files))
-    return [path for path in found if Path(path).name.startswith(".partial-") and "trash" not in Path(path).parts]
+    return [str(path) for path in below(data) if path.name.startswith(".partial-") and "trash" not in path.parts]
 
 
 def whole_database(data: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.drills.arena import Arena, Skipped
 from tests.drills.daemon import NotReady
-from tests.drills.ground import run
+from tests.drills.ground import below, run
 from tests.drills.work import Lost
 
 PAGE_BYTES = 4096 + 24  # of the database's log
@@ -68,7 +68,7 @@ def read_only_at_start(arena: Arena) -> None:
 
 def read_only(arena: Arena) -> None:
     """No file can be made or changed for a while, but those that are open."""
-    folders = [path for path in [arena.data, *arena.data.rglob("*")] if path.is_dir() and not path.is_symlink()]
+    folders = [path for path in [arena.data, *below(arena.data)] if path.is_dir() and not path.is_symlink()]
     was = {path: path.stat().st_mode for path in folders}
     try:
         for path in folders:
@@ -141,7 +141,7 @@ def database_deleted(arena: Arena) -> None:
 
 def copy_tree(source: Path, copy: Path) -> None:
     """As ``cp -a`` while others write: what goes away meanwhile is left out."""
-    for path in sorted(source.rglob("*")):
+    for path in below(source):
         target = copy / path.relative_to(source)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if path.is_dir():

@@ -82,5 +82,10 @@ class Ground:
         (self.mount / "ballast").unlink(missing_ok=True)
 
 
+def below(folder: Path) -> list[Path]:
+    """All that lies there, what is above first. What goes away meanwhile is left out, which rglob has for an error."""
+    return sorted(Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))
+
+
 def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
