@@ -138,11 +138,22 @@ class Paths:
 
     def sweep_worker(self, job: int, pid: int) -> list[Path]:
         """Remove what one dead worker left half written: in its run folder, and where its artifact was to go."""
-        left = list(self.run(job).glob(f"checkpoints/{PARTIAL}*"))
-        left += [p for pattern in ("*", "features/*") for p in self.data.glob(f"{pattern}/{PARTIAL}*-{pid}")]
+        left = [path for path in _inside(self.run(job) / "checkpoints") if path.name.startswith(PARTIAL)]
+        places = [place for top in (self.data, self.data / "features") for place in _inside(top)]
+        half = [path for place in places for path in _inside(place) if path.name.startswith(PARTIAL)]
+        left += [path for path in half if path.name.endswith(f"-{pid}")]
         for path in left:
             delete_tree(path)
         return left
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies there; nothing where it is no folder, or is none any more: things are renamed and removed meanwhile."""
+    try:
+        with os.scandir(folder) as found:
+            return [Path(one.path) for one in found]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
 def join(root: Path, *parts: str) -> Path:

@@ -113,6 +113,23 @@ async def test_a_retry_waits_for_nothing_that_will_not_be_done(studio: Studio) -
     assert status == 409 and f"retry job {bad['id']}" in body["error"]["message"]
 
 
+async def test_a_job_that_ends_while_an_sae_is_moved_away_is_done(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sae in ("a", "moved", "z"):
+        (studio.data / "features" / sae).mkdir(parents=True)
+    scan, moved = os.scandir, studio.data / "features" / "moved"
+
+    def scandir(path: str | Path = ".") -> Iterator[os.DirEntry[str]]:
+        if Path(path) == moved and moved.exists():  # somebody renames it just before it is looked into
+            moved.rename(tmp_path / "elsewhere")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    done = await studio.until((await studio.submit(dataset("ok")))["id"])
+    assert (done["state"], moved.exists()) == ("done", False)
+
+
 async def test_a_name_that_is_being_made_is_taken_whatever_its_case(studio: Studio) -> None:
     job = await studio.submit(dataset("slow"))
     assert (await studio.call("POST", "/api/jobs", json={"spec": dataset("SLOW")}))[0] == 409
