@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import Field, StringConstraints
 
 from mistudiod.api.fields import Fields, Page
-from mistudiod.api.files import File, described, sent
+from mistudiod.api.files import File, described, sent, staying
 from mistudiod.api.keys import JOBS, PATHS
 from mistudiod.api.route import Asked, route
 from mistudiod.cleaning import export_of
@@ -73,8 +73,9 @@ async def remove_export(asked: Asked[None]) -> None:
 async def list_export_files(asked: Asked[None]) -> Any:
     """List the files of an export, with the folders that they lie in."""
     folder = _folder(asked)
-    paths = await asyncio.to_thread(_files, folder)
-    files = [await described(path, path.relative_to(folder).as_posix()) for path in paths]
+    with staying(f"the export {folder.name}"):
+        paths = await asyncio.to_thread(_files, folder)
+        files = [await described(path, path.relative_to(folder).as_posix()) for path in paths]
     return {"export": folder.name, "files": files, "next": None}
 
 
@@ -105,7 +106,11 @@ def _exports(top: Path) -> list[dict[str, Any]]:
     found = []
     for folder in sorted(path for path in top.glob("*") if _PLAIN.fullmatch(path.name) and path.is_dir()):
         sae, format = export_of(folder.name) or (None, None)
-        at = datetime.fromtimestamp(folder.stat().st_mtime, timezone.utc).isoformat(timespec="milliseconds")
+        try:
+            written = folder.stat().st_mtime
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        at = datetime.fromtimestamp(written, timezone.utc).isoformat(timespec="milliseconds")
         about = {"sae": sae, "format": format, "bytes": bytes_of(folder), "written_at": at.replace("+00:00", "Z")}
         found.append({"name": folder.name, **about})
     return found

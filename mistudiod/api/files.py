@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,8 +44,10 @@ class FilePage(Page):
 async def list_files(asked: Asked[None]) -> Any:
     """List the files of an SAE."""
     sae = await asked.app[INDEX].get("sae", asked.path.ref)
-    paths = await asyncio.to_thread(_files, Path(sae["folder"]))
-    return {"sae": sae["name"], "files": [await described(path, path.name) for path in paths], "next": None}
+    with staying(f"the SAE {sae['name']}"):
+        paths = await asyncio.to_thread(_files, Path(sae["folder"]))
+        files = [await described(path, path.name) for path in paths]
+    return {"sae": sae["name"], "files": files, "next": None}
 
 
 @route(
@@ -74,6 +78,15 @@ def sent(request: web.Request, path: Path) -> web.FileResponse:
     return web.FileResponse(
         path, headers={"Content-Disposition": disposition, "Content-Type": "application/octet-stream"}
     )
+
+
+@contextmanager
+def staying(what: str) -> Iterator[None]:
+    """Around a reading of files that nothing keeps from being removed meanwhile. Raises NotFound."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{what} was moved or removed while it was read: ask again") from None
 
 
 def _files(folder: Path) -> list[Path]:
