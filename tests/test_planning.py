@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ async def planned(studio: Studio, **fields: Any) -> Any:
     status, body = await studio.call("POST", "/api/plan", json={"spec": train("s", **fields)})
     assert status == 200, body
     return body
+
+
+async def measured(studio: Studio, limit_s: float = 20.0, **fields: Any) -> Any:
+    """The plan once it goes by what a run took, which is kept after that run is done."""
+    end = time.monotonic() + limit_s
+    while not (found := await planned(studio, **fields))["measured"]:
+        assert time.monotonic() < end, found
+        await asyncio.sleep(0.02)
+    return found
 
 
 def order(studio: Studio, job: int) -> Any:
@@ -202,11 +212,8 @@ async def test_a_run_that_was_measured_takes_the_formulas_place_and_tells_the_ti
     before = await planned(studio)
     job = await studio.submit(train("ok"))
     assert (await studio.until(job["id"]))["state"] == "done"
-    for _ in range(100):
-        after = await planned(studio)
-        if after["measured"]:
-            break
-    assert after["measured"] and after["peak_bytes"] == 600_000_000 != before["peak_bytes"]
+    after = await measured(studio)
+    assert after["peak_bytes"] == 600_000_000 != before["peak_bytes"]
     assert after["formula_bytes"] == before["formula_bytes"]
     assert after["seconds"] == pytest.approx(2_002_944 / 1000, abs=60)
     other = await planned(studio, precision="bf16")
@@ -270,10 +277,7 @@ async def test_what_a_grid_took_is_remembered_like_what_a_single_one_took(studio
     fields = {"width": [256, 512], "seed": [0, 1], "saes_at_once": 2}
     job = await studio.submit(train("ok", **fields))
     assert (await studio.until(job["id"]))["state"] == "done"
-    for _ in range(100):
-        after = await planned(studio, **fields)
-        if after["measured"]:
-            break
+    after = await measured(studio, **fields)
     assert after["peak_bytes"] == 600_000_000
     assert after["seconds"] == pytest.approx(2 * 2_002_944 / 1000, abs=60), "two passes over the text"
     assert (await planned(studio, **fields | {"saes_at_once": 1}))["seconds"] is None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,22 +33,40 @@ from mistudiod.specs import JobRequest
 
 async def begin_and_go(studio: Studio, work: Coroutine[Any, Any, Any]) -> None:
     """Cancel a request's work while its write waits for the writer, as when its asker has gone."""
-    busy = asyncio.create_task(studio.app[DATABASE].write(lambda _: time.sleep(0.3)))
-    await asyncio.sleep(0.05)
+    database, waits, free = studio.app[DATABASE], asyncio.Event(), threading.Event()
+    write = database.write
+    busy = asyncio.create_task(write(lambda _: free.wait(60)))
     task = asyncio.create_task(work)
-    await asyncio.sleep(0.1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+
+    async def seen(function: Callable[[Any], Any]) -> Any:
+        if asyncio.current_task() is task:
+            waits.set()
+        return await write(function)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(database, "write", seen)
+            await asyncio.wait_for(waits.wait(), 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    finally:
+        free.set()
     await busy
-    await studio.app[DATABASE].write(lambda _: None)  # behind it in the writer's queue
+    await write(lambda _: None)  # behind it in the writer's queue
 
 
 async def slow_job(studio: Studio) -> int:
     job = (await studio.submit(dataset("slow")))["id"]
-    await studio.until(job, "running")
-    await asyncio.sleep(0.3)
+    await there(studio.data / "runs" / str(job) / "attempt-1")  # its worker is at work
     return int(job)
+
+
+async def there(path: Path, limit_s: float = 20.0) -> None:
+    end = time.monotonic() + limit_s
+    while not path.exists():
+        assert time.monotonic() < end, path
+        await asyncio.sleep(0.02)
 
 
 async def test_a_job_whose_submitter_has_gone_runs(studio: Studio) -> None:
@@ -155,18 +174,17 @@ async def test_a_record_that_could_not_be_written_is_mended_at_the_next_start(
     await studio.act(job, "pause")
     await studio.until(job, "paused")
     record = studio.data / "runs" / str(job) / "job.json"
-    for _ in range(200):
-        if record.exists():
-            break
-        await asyncio.sleep(0.02)
+    await there(record)
+    tried = threading.Event()
 
     def full(*_: object) -> None:
+        tried.set()
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "write_record", full)
         await studio.act(job, "stop")
-        await asyncio.sleep(0.3)
+        assert await asyncio.to_thread(tried.wait, 20)
     await studio.app[RECORDS].rebuild()
     await studio.app[RECORDS].flush()
     assert json.loads(record.read_text())["state"] == "stopped"
@@ -176,16 +194,24 @@ async def test_a_job_that_goes_while_another_is_measured_is_left_out(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [(await studio.submit(dataset(name)))["id"] for name in ("slow-a", "slow-b")]
-    for job in jobs:
-        await studio.until(job, "running")
-    await asyncio.sleep(0.3)
-    measured = running.measured
-    monkeypatch.setattr(running, "measured", lambda pid: (time.sleep(2), measured(pid))[1])
+    while studio.app[SCHEDULER].pids().keys() != set(jobs):
+        await asyncio.sleep(0.02)
+    measured, begun, gone = running.measured, threading.Event(), threading.Event()
+
+    def slowly(pid: int) -> Any:
+        begun.set()
+        assert gone.wait(60)
+        return measured(pid)
+
+    monkeypatch.setattr(running, "measured", slowly)
     asked = asyncio.create_task(studio.get("/api/ps"))
-    await asyncio.sleep(0.2)
-    await studio.act(jobs[1], "stop")
-    await studio.until(jobs[1], "stopped")
-    assert (await studio.call("DELETE", f"/api/jobs/{jobs[1]}"))[0] == 204
+    try:
+        assert await asyncio.to_thread(begun.wait, 20)
+        await studio.act(jobs[1], "stop")
+        await studio.until(jobs[1], "stopped")
+        assert (await studio.call("DELETE", f"/api/jobs/{jobs[1]}"))[0] == 204
+    finally:
+        gone.set()
     assert [one["job"] for one in (await asked)["running"]] == [jobs[0]]
 
 

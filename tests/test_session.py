@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import OpenStudio, Studio
-from sessions import alive, ask, gone, leases, prepared, show, start, steer, until_state
+from sessions import alive, ask, gone, joined, leases, prepared, show, start, steer, until_state
 
 from mistudiod.api import answers
 from mistudiod.api.keys import SESSION
@@ -74,7 +74,7 @@ async def test_another_model_while_nobody_asks_is_another_process_and_another_le
 
 
 async def test_another_model_while_it_writes_is_refused_with_both_names(studio: Studio) -> None:
-    busy = asyncio.create_task(ask(studio, steer("s", "slow", max_tokens=100)))
+    busy = asyncio.create_task(ask(studio, steer("s", "slow", max_tokens=4000)))
     await until_state(studio, "busy")
     with pytest.raises(SessionBusy, match=r"with m in fp32 .*ask for other in fp32"):
         await ask(studio, steer("o"))
@@ -99,17 +99,17 @@ async def test_requests_wait_in_line_in_their_order(studio: Studio) -> None:
     tasks = []
     for n in range(5):
         tasks.append(asyncio.create_task(one(n)))
-        await asyncio.sleep(0.05)
+        await joined(studio, n + 1)
     await asyncio.gather(*tasks)
     assert ended == [0, 1, 2, 3, 4]
     assert len(leases(studio)) == 1
 
 
 async def test_the_seventeenth_that_would_wait_is_refused(studio: Studio) -> None:
-    first = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=100)))
+    first = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=4000)))
     await until_state(studio, "busy")
     waiting = [asyncio.create_task(ask(studio, steer())) for _ in range(16)]
-    await asyncio.sleep(0.2)
+    await joined(studio, 1 + len(waiting))
     with pytest.raises(TooMany, match="16 requests wait"):
         await ask(studio, steer())
     for task in (first, *waiting):
@@ -131,7 +131,7 @@ async def test_who_leaves_the_line_is_never_asked_for(studio: Studio) -> None:
     first = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=25)))
     await until_state(studio, "busy")
     second = asyncio.create_task(ask(studio, steer(prompt="die")))
-    await asyncio.sleep(0.1)
+    await joined(studio, 2)
     second.cancel()
     assert (await first)[-1].event == "replied"
     assert (await ask(studio, steer()))[-1].event == "replied"
@@ -144,7 +144,7 @@ async def test_the_first_token_is_heard_before_the_second_is_written(studio: Stu
     async for event in studio.app[SESSION].ask(steer(prompt="slow", max_tokens=50)):
         if event.event == "wrote":
             at.append(time.monotonic() - began)
-    assert at[0] < 0.5 and at[-1] > 0.9
+    assert at[-1] > 0.9 and at[0] < at[-1] / 2
 
 
 async def test_what_the_worker_denies_is_said_with_its_field_and_the_session_stays(studio: Studio) -> None:
@@ -203,9 +203,9 @@ async def test_too_little_memory_even_so_is_said_with_the_workers_sentence(studi
 
 
 async def test_who_waits_behind_one_that_does_not_fit_is_answered_by_the_next_process(studio: Studio) -> None:
-    greedy = asyncio.create_task(ask(studio, steer(prompt="slow-greedy")))
+    greedy = asyncio.create_task(ask(studio, steer("w", "greedy")))  # which takes half a second to load
     await until_state(studio, "loading")
-    others = [asyncio.create_task(ask(studio, steer(prompt=prompt, samples=8))) for prompt in ("oom", "hello")]
+    others = [asyncio.create_task(ask(studio, steer("w", prompt, samples=8))) for prompt in ("oom", "hello")]
     found = await asyncio.gather(greedy, *others, return_exceptions=True)
     assert isinstance(found[0], OutOfMemory)
     assert [one[-1].event for one in found[1:]] == ["replied", "replied"]
@@ -213,9 +213,9 @@ async def test_who_waits_behind_one_that_does_not_fit_is_answered_by_the_next_pr
 
 
 async def test_a_silent_worker_is_ended_while_it_is_asked_and_not_while_it_rests(open_studio: OpenStudio) -> None:
-    studio = await prepared(await open_studio(progress_limit_s=0.7))
+    studio = await prepared(await open_studio(progress_limit_s=2.0))  # a worker's first sign may take a second
     _, shown = await start(studio, saes=["s"])
-    await asyncio.sleep(1.6)
+    await asyncio.sleep(2.6)
     assert (await show(studio))["pid"] == shown["pid"]
     with pytest.raises(SessionFailed, match="no sign of life"):
         await ask(studio, steer(prompt="hang"))
@@ -227,25 +227,27 @@ async def test_a_silent_worker_is_ended_while_it_is_asked_and_not_while_it_rests
 
 
 async def test_it_ends_when_nobody_has_used_it_for_its_keep_alive_and_every_request_counts_anew(studio: Studio) -> None:
-    await ask(studio, steer(), keep_alive="800ms")
-    for _ in range(3):
-        await asyncio.sleep(0.4)
+    await ask(studio, steer(), keep_alive="1500ms")
+    for _ in range(4):
+        await asyncio.sleep(0.5)
+        asked = time.monotonic()
         await ask(studio, steer())
-    assert (await show(studio))["keep_alive_s"] == 0.8
-    began = time.monotonic()
+    used = time.monotonic()
+    assert (await show(studio))["keep_alive_s"] == 1.5
     await gone(studio)
-    assert 0.5 < time.monotonic() - began < 2
+    ended = time.monotonic()
+    assert ended - asked > 1.5 and ended - used < 2.7
     assert "nobody has used" in leases(studio)[0]["reason"]
 
 
 async def test_keep_alive_0_ends_it_after_the_request_and_minus_1_never(studio: Studio) -> None:
     assert (await ask(studio, steer(), keep_alive="0"))[-1].event == "replied"
-    await gone(studio, 2)
+    await gone(studio)
     await ask(studio, steer(), keep_alive=-1)
     shown = await show(studio)
     assert (shown["keep_alive_s"], shown["expires_at"]) == (None, None)
     await ask(studio, steer(), keep_alive=0)
-    await gone(studio, 2)
+    await gone(studio)
 
 
 async def test_the_setting_is_what_holds_when_nobody_says_otherwise(open_studio: OpenStudio) -> None:
@@ -286,7 +288,7 @@ async def test_stop_ends_it_and_who_asks_is_told(studio: Studio) -> None:
     busy = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=4000, samples=2)))
     pid = (await until_state(studio, "busy"))["pid"]
     waiting = asyncio.create_task(ask(studio, steer()))
-    await asyncio.sleep(0.2)
+    await joined(studio, 2)
     assert (await studio.call("DELETE", "/api/session"))[0] == 204
     assert await show(studio) is None and not alive(pid)
     for task in (busy, waiting):
@@ -315,7 +317,7 @@ async def test_what_it_does_is_told_to_those_who_follow(studio: Studio) -> None:
         asked = asyncio.create_task(ask(studio, steer("w"), keep_alive=0))
         states = []
         while not states or states[-1] is not None:
-            line = (await asyncio.wait_for(stream.content.readline(), 5)).decode()
+            line = (await asyncio.wait_for(stream.content.readline(), 20)).decode()
             if line.startswith("data: "):
                 told = json.loads(line[6:])
                 answers.SessionShown.model_validate(told)
