@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientResponse
 from conftest import Studio, put_artifact, train
+from sessions import joined
 from steered_runs import SHA, found
 
 from mistudiod.api import asking, steer_answers
@@ -69,12 +71,11 @@ async def kept(studio: Studio) -> list[Any]:
     return (await studio.get("/api/steerings"))["steerings"]
 
 
-async def idle(studio: Studio, limit_s: float = 5.0) -> None:
-    for _ in range(int(limit_s / 0.01)):
-        if (studio.app[SESSION].shown() or {"state": "gone"})["state"] == "ready":
-            return
+async def until(studio: Studio, state: str, limit_s: float = 10.0) -> None:
+    end = time.monotonic() + limit_s
+    while (shown := studio.app[SESSION].shown()) is None or shown["state"] != state:
+        assert time.monotonic() < end, shown
         await asyncio.sleep(0.01)
-    raise AssertionError(studio.app[SESSION].shown())
 
 
 async def test_a_run_comes_token_by_token_and_is_kept(studio: Studio) -> None:
@@ -172,15 +173,12 @@ async def test_hanging_up_stops_the_writing_at_the_next_token_and_keeps_nothing(
     pid = studio.app[SESSION].shown()["pid"]
     body = request("slow", max_tokens=1000, stream=stream)
     asking_for = asyncio.create_task(heard(studio, body))
-    for _ in range(500):
-        if studio.app[SESSION].shown()["state"] == "busy":
-            break
-        await asyncio.sleep(0.01)
+    await until(studio, "busy")
     await asyncio.sleep(0.2)
     asking_for.cancel()  # the connection is closed
     with contextlib.suppress(asyncio.CancelledError):
         await asking_for
-    await idle(studio, 2.0)  # 1,000 tokens would take 20 s
+    await until(studio, "ready", 2.0)  # 1,000 tokens would take 20 s
     assert studio.app[SESSION].shown()["pid"] == pid
     assert await kept(studio) == []
     assert (await heard(studio, request()))[-1][0] == "result"
@@ -198,25 +196,23 @@ async def test_a_token_that_is_revoked_ends_what_is_written_for_it(studio: Studi
             await response.read()
 
     asking_for = asyncio.create_task(guest())
-    for _ in range(500):
-        if studio.app[SESSION].shown()["state"] == "busy":
-            break
-        await asyncio.sleep(0.01)
+    await until(studio, "busy")
     await asyncio.sleep(0.1)
     assert (await studio.call("DELETE", f"/api/tokens/{made['id']}"))[0] == 204
     with pytest.raises(ClientError):
         await asyncio.wait_for(asking_for, 10)  # 1,000 tokens would take 20 s
-    await idle(studio, 2.0)
+    await until(studio, "ready", 2.0)
     assert await kept(studio) == []
 
 
 async def test_hanging_up_in_the_line_costs_the_others_nothing(studio: Studio) -> None:
     await studio.call("POST", "/api/session", json={"saes": ["s"]})
     first = asyncio.create_task(heard(studio, request("slow", max_tokens=50)))
-    await asyncio.sleep(0.1)
+    await joined(studio, 2)  # the first was what started it
     second = asyncio.create_task(heard(studio, request("slow", max_tokens=1000)))
+    await joined(studio, 3)
     third = asyncio.create_task(heard(studio, request()))
-    await asyncio.sleep(0.2)
+    await joined(studio, 4)
     second.cancel()
     assert (await first)[-1][0] == (await third)[-1][0] == "result"
     assert len(await kept(studio)) == 2
@@ -228,8 +224,8 @@ async def test_a_reader_hears_that_the_stream_lives_while_nothing_is_said(
     monkeypatch.setattr(asking, "PING_S", 0.05)
     got = await heard(studio, request(sae="w"))  # half a second of loading, told of at its beginning
     assert [name for name, _ in got].count("ping") >= 3 and got[-1][0] == "result"
-    first = asyncio.create_task(heard(studio, request("slow", sae="w", max_tokens=30)))
-    await asyncio.sleep(0.1)
+    first = asyncio.create_task(heard(studio, request("slow", sae="w", max_tokens=50)))
+    await until(studio, "busy")
     got = await heard(studio, request(sae="w"))  # in the line
     assert got[0][0] == "ping" and got[-1][0] == "result"
     assert (await first)[-1][0] == "result"

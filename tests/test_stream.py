@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ class Reader:
     def __init__(self, response: Any) -> None:
         self.response = response
 
-    async def next(self, limit_s: float = 10.0) -> dict[str, Any]:
+    async def next(self, limit_s: float = 60.0) -> dict[str, Any]:
         record: dict[str, Any] = {}
         while True:
             line = (await asyncio.wait_for(self.response.content.readline(), limit_s)).decode()
@@ -140,6 +141,7 @@ async def test_readings_go_out_ten_times_a_second_at_most_and_the_last_always() 
     bus = Bus()
     with bus.subscribe(frozenset({"metric", "job"})) as subscription:
         told: list[Message] = []
+        began = time.monotonic()
         for step in range(100):
             bus.reading("metric", {"job": 1, "step": step})
             bus.reading("metric", {"job": 2, "step": step})
@@ -148,8 +150,10 @@ async def test_readings_go_out_ten_times_a_second_at_most_and_the_last_always() 
                 told += await subscription.take()
         bus.state(1, "job", {"id": 1, "state": "done"})
         told += await subscription.take()
+        took_s = time.monotonic() - began
     of_one = [m.data["step"] for m in told if m.data and m.data.get("job") == 1]
-    assert 4 <= len(of_one) <= 14, of_one
+    # At its beginning, then no more than each tenth of a second, and before the state.
+    assert 4 <= len(of_one) <= 2 + 10 * took_s, (of_one, took_s)
     assert of_one == sorted(of_one) and of_one[-1] == 99, "the newest is never lost"
     assert told[-1].topic == "job", "and comes before the state that follows it"
     bus.close()
@@ -192,11 +196,11 @@ async def test_a_thousand_streams_leave_no_subscriber(studio: Studio) -> None:
     for _ in range(20):
         await asyncio.gather(*(come_and_go() for _ in range(50)))
     for _ in range(500):
-        if not len(studio.app[BUS]):
+        handlers = [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task)]
+        if not len(studio.app[BUS]) and len(handlers) < 10:
             break
         await asyncio.sleep(0.02)
     assert len(studio.app[BUS]) == 0
-    handlers = [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task)]
     assert len(handlers) < 10, f"{len(handlers)} connections are left"
 
 
