@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +43,8 @@ class Sample(TypedDict):
 
 
 class Monitor:
-    """Reads the machine; ``history`` holds what run() has read.
+    """Reads the machine; ``history`` holds what run() has read. ``began``: when the newest was begun, in seconds of
+    time.monotonic(); nothing in it is older.
 
     ``data`` is the folder whose disk is watched; ``root`` is where /proc and /sys lie; ``gpus`` asks for the GPUs,
     through NVML when not given.
@@ -49,6 +52,7 @@ class Monitor:
 
     def __init__(self, data: Path, root: Path = Path("/"), gpus: GpuReader | None = None) -> None:
         self.history: deque[Sample] = deque(maxlen=KEPT)
+        self.began = -math.inf
         self._data, self._root = data, root
         self._cpu, self._temperatures = CpuReader(root), TemperatureReader(root)
         self._gpus = gpus or GpuReader()
@@ -89,8 +93,10 @@ class Monitor:
         due, failing = loop.time(), False
         try:
             while True:
+                began = time.monotonic()
                 try:
                     sample = await asyncio.to_thread(self.read)
+                    self.began = began
                     self.history.append(sample)
                     on_sample(sample)
                     failing = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,6 @@ from mistudiod.abilities import Abilities, versions
 from mistudiod.errors import Invalid, NotFound, StudioError, TooMany
 from mistudiod.facts import PRECISIONS, ModelFacts, UnknownHook, UnknownModel, check_hook, known_facts
 from mistudiod.index import Index
-from mistudiod.jobs import now
 from mistudiod.kept_activations import Kept, model_key, tokenization_key, windows_there
 from mistudiod.measurements import Measurements
 from mistudiod.monitor import Monitor, Sample
@@ -48,11 +49,11 @@ class Planning:
     ) -> None:
         self._paths, self._index, self._measurements = paths, index, measurements
         self._monitor, self._abilities = monitor, abilities
-        self._freed_at = ""
+        self._freed_at = -math.inf  # of time.monotonic()
 
     def freed(self) -> None:
         """A worker has ended: what was read of memory before is not true any more."""
-        self._freed_at = now()
+        self._freed_at = time.monotonic()
 
     async def plan(self, spec: Train, settled: Mapping[str, Any] | None = None) -> Plan:
         """The plan of a training on this machine now; raises NotFound, Invalid and TooMany.
@@ -156,9 +157,9 @@ class Planning:
             raise _refusal("tokenization", str(error)) from None
 
     async def _sample(self) -> Sample:
-        """The monitor's newest reading; right after the start, or a worker's end, there is none yet."""
+        """The monitor's newest reading, begun after the last worker's end. Right after one there is none."""
         for _ in range(int(_FIRST_READING_S / _LOOK_AGAIN_S)):
-            if self._monitor.history and self._monitor.history[-1]["at"] > self._freed_at:
+            if self._monitor.history and self._monitor.began > self._freed_at:
                 return self._monitor.history[-1]
             await asyncio.sleep(_LOOK_AGAIN_S)
         raise TooMany("the machine has not been read yet: ask again in a few seconds")

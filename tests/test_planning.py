@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from conftest import OpenStudio, Studio, put_artifact, train
 
 import mistudiod
-from mistudiod.api.keys import INDEX, MONITOR
+from mistudiod import monitor
+from mistudiod.api.keys import INDEX, MONITOR, PLANNING
 from mistudiod.database import Database
 from mistudiod.facts import read_facts
 from mistudiod.kept_activations import BITS, MANIFEST, VALUES, Kept, model_key, tokenization_key
@@ -333,6 +335,32 @@ def test_on_a_gpu_a_worker_is_told_to_measure_how_much_goes_through_the_model_un
     assert told(GPU_PLAN) == {**choices, "size": {"budget_bytes": 4_500_000_000, "unified": True}}
     assert told(GPU_PLAN | {"measured": True}) == choices
     assert told(GPU_PLAN | {"budget": {"device": "cpu", "free_bytes": 1}}) == choices
+
+
+async def test_a_reading_that_had_begun_when_a_worker_ended_is_not_planned_with(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the machine the memory is read first, and the GPUs, which may take seconds, after it."""
+    memory, gpus = monitor.meminfo, studio.app[MONITOR]._gpus.read
+    read, halfway, goes_on = threading.Event(), threading.Event(), threading.Event()
+
+    def short(root: Path) -> dict[str, int]:
+        read.set()
+        return memory(root) | ({} if goes_on.is_set() else {"MemAvailable": 1 << 20})
+
+    def late() -> Any:
+        if read.is_set():
+            halfway.set()
+            assert goes_on.wait(20)
+        return gpus()
+
+    monkeypatch.setattr(monitor, "meminfo", short)
+    monkeypatch.setattr(studio.app[MONITOR]._gpus, "read", late)
+    assert await asyncio.to_thread(halfway.wait, 20)
+    studio.app[PLANNING].freed()
+    await asyncio.sleep(0.05)
+    goes_on.set()
+    assert (await planned(studio))["budget"]["free_bytes"] > 1 << 20
 
 
 async def test_a_model_of_an_older_version_is_trained_on_without_a_plan(
