@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ def batch_of(texts: list[str], continues: list[bool] | None = None) -> Batch:
 
 def unchecked() -> None:
     pass
+
+
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """The processes that this one has started since; what other tests have left in it is none of ours."""
+    before = set(psutil.Process().children())
+    return lambda: [one for one in psutil.Process().children() if one not in before]
 
 
 def whole(pieces: Iterator[Pieces]) -> Pieces:
@@ -119,7 +126,9 @@ def test_a_job_writes_the_same_bits_with_one_process_and_with_several(
     assert written[0] == written[1]
 
 
-def test_no_more_batches_are_taken_than_are_under_way(tokenizer_file: Path) -> None:
+def test_no_more_batches_are_taken_than_are_under_way(
+    tokenizer_file: Path, children: Callable[[], list[psutil.Process]]
+) -> None:
     taken = 0
 
     def endless() -> Iterator[Batch]:
@@ -132,10 +141,12 @@ def test_no_more_batches_are_taken_than_are_under_way(tokenizer_file: Path) -> N
         for given_ in range(1, 20):
             next(pieces)
             assert taken <= given_ + 8
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
-def test_a_wish_to_end_is_heard_while_the_processes_work(tokenizer_file: Path) -> None:
+def test_a_wish_to_end_is_heard_while_the_processes_work(
+    tokenizer_file: Path, children: Callable[[], list[psutil.Process]]
+) -> None:
     began = time.monotonic()
 
     def check() -> None:
@@ -146,17 +157,19 @@ def test_a_wish_to_end_is_heard_while_the_processes_work(tokenizer_file: Path) -
     with pytest.raises(Asked):
         list(in_order(iter(slow), Encoding(tokenizer_file), 2, check))
     assert time.monotonic() - began < 1.5
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
-def test_a_process_that_is_killed_is_told_of_as_a_lack_of_memory(tokenizer_file: Path) -> None:
+def test_a_process_that_is_killed_is_told_of_as_a_lack_of_memory(
+    tokenizer_file: Path, children: Callable[[], list[psutil.Process]]
+) -> None:
     def endless() -> Iterator[Batch]:
         while True:
             yield batch_of(TEXTS)
 
     with closing(in_order(endless(), Encoding(tokenizer_file), 2, unchecked)) as pieces:
         next(pieces)
-        psutil.Process().children()[0].kill()
+        children()[0].kill()
         with pytest.raises(MemoryError, match="a tokenizing process was killed"):
             for _ in pieces:
                 pass
