@@ -218,7 +218,10 @@ def test_a_file_that_became_shorter_is_said(house: House, client: Client, source
         upload.send(client, source, "shrunk", cut)
 
 
-def test_the_studio_may_be_restarted_in_the_middle(tmp_path: Path, source: Path, quick: None) -> None:
+def test_the_studio_may_be_restarted_in_the_middle(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "_PAUSES_S", (0.05,) * 1200)  # a restart takes as long as it takes
     data = os.urandom(24 * MIB)
     (source / "a.txt").write_bytes(data)
     with opened(tmp_path / "data") as house, Client(f"127.0.0.1:{house.port}") as client:

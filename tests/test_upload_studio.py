@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,16 @@ def test_saedashboards_files_are_an_export(run: Run) -> None:
     assert "96 features in 1 files" in result["notes"][0]
 
 
+def contents(data: Path) -> dict[Path, bytes]:
+    """Every file but that of the secrets; read anew when one goes meanwhile, for the studio is up."""
+    for _ in range(50):
+        with suppress(FileNotFoundError):
+            files = [path for path in data.rglob("*") if path.is_file() and path.name != "secrets.json"]
+            return {path: path.read_bytes() for path in files}
+        time.sleep(0.1)
+    raise AssertionError("files came and went each of 50 times")
+
+
 def test_the_key_is_found_nowhere_but_where_it_was_put(studio: str, there: Neuronpedia, data: Path) -> None:
     """Last: after all that the studio was asked here."""
     there.fail = [200, 200, Fault(400, body=json.dumps({"error": f"{KEY} is not liked"}))]
@@ -134,7 +144,6 @@ def test_the_key_is_found_nowhere_but_where_it_was_put(studio: str, there: Neuro
         assert failed["state"] == "failed" and "*** is not liked" in failed["error"]["message"]
         told = [json.dumps([job, client.log(job["id"])]) for job in client.every_job()]
     assert there.keys == {KEY} and not [one for one in told if KEY in one]
-    kept = [path for path in data.rglob("*") if path.is_file() and path.name != "secrets.json"]
-    assert not [path for path in kept if KEY.encode() in path.read_bytes()]
+    assert not [path for path, what in contents(data).items() if KEY.encode() in what]
     with closing(sqlite3.connect(data / "mistudio.db")) as db:
         assert not [row for row in db.iterdump() if KEY in row]

@@ -33,7 +33,7 @@ from mistudiod.ranges import Ranges
 from mistudiod.tokens import Scope
 
 log = logging.getLogger("mistudiod.api")
-_EXPORTED = 16
+_EXPORTED = 16  # features at once
 _SCANS = ThreadPoolExecutor(2, "scan")  # of all places of a feature: pages never wait for those
 T = TypeVar("T")
 FeatureIndex = Annotated[int, Field(ge=0, lt=2**31)]
