@@ -430,9 +430,9 @@ class Worker:
 
 
 def test_a_killed_worker_leaves_nothing_half_made_and_the_next_goes_on(hub: Hub, data: Path) -> None:
-    hub.bytes_per_s = 20_000
+    hub.bytes_per_s = 1_000  # ten seconds for the weights
     worker = Worker(data)
-    until(lambda: hub.uploads.bytes_come > 8_192)
+    until(lambda: hub.uploads.bytes_come, 120)
     worker.process.send_signal(signal.SIGKILL)
     worker.end()
     assert content(hub) == {}
@@ -446,7 +446,7 @@ def test_a_killed_worker_leaves_nothing_half_made_and_the_next_goes_on(hub: Hub,
 def test_a_stop_is_answered_within_a_second(hub: Hub, data: Path, silent: bool) -> None:
     hub.bytes_per_s, hub.hangs = 2_000, silent
     worker = Worker(data)
-    until(lambda: hub.seen if silent else hub.uploads.bytes_come)
+    until(lambda: hub.seen if silent else hub.uploads.bytes_come, 120)
     assert worker.process.stdin
     worker.process.stdin.write(b"stop\n")
     worker.process.stdin.flush()
