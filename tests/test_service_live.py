@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from mistudio.service.choices import Choices
 from mistudio.service.files import wanted
 from mistudio.service.manifest import put
 from mistudio.service.place import DATA, PROGRAM, Place
+from ports import free_port
 
 STAND_IN = Path(__file__).parent / "systemctl_standin.py"
 DROP_IN = "mistudiod.service.d/listen.conf"
@@ -31,12 +31,6 @@ def tmp_path() -> Iterator[Path]:
     """A short one: the path of a UNIX socket has room for 107 bytes, of which pytest's own may leave too few."""
     with tempfile.TemporaryDirectory(prefix="mistudio-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Machine:
