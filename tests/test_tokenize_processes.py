@@ -69,7 +69,9 @@ texts = st.lists(st.tuples(st.text(max_size=40), st.booleans()), min_size=1, max
 patterns = st.none() | st.sampled_from(["[a-z0-9]", "(?i)q", "."])
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(texts, min_size=1, max_size=20), st.none() | st.floats(0, 0.9), patterns, patterns)
 def test_tokens_are_those_of_a_plain_reference(
     tokenizer_file: Path,

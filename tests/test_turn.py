@@ -92,7 +92,7 @@ async def test_who_gives_up_meanwhile_leaves_the_job_at_work(studio: Studio) -> 
     asked.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asked
-    await gone(studio, 2)
+    await gone(studio)
     await asyncio.sleep(TURN_S)
     found = await studio.get(f"/api/jobs/{job}")
     assert (found["state"], found["attempts"]) == ("running", 2) and not studio.app[LEASES].reserved
@@ -134,10 +134,9 @@ async def test_a_turn_that_no_job_is_left_to_take_lets_the_session_in(studio: St
 
 async def test_a_job_that_takes_longer_to_be_at_work_is_waited_for(studio: Studio) -> None:
     job = await given_back(studio, "late-slow-a")
+    began = time.monotonic()  # it begins to load no sooner than this
     asked, shown = await waiting(studio, job)
     assert shown["progress"]["eta_s"] is None
-    await studio.until(job, "running")
-    began = time.monotonic()
     assert (await asked)[-1].event == "replied"
     assert time.monotonic() - began > 1.8 + TURN_S  # it loads for 2 s
 
@@ -176,7 +175,7 @@ def seconds(at: str) -> float:
 @pytest.mark.parametrize("keep_alive", [0, 60])
 async def test_a_training_that_never_had_the_gpu_is_let_in_as_well(studio: Studio, keep_alive: int) -> None:
     asked = asyncio.create_task(
-        ask(studio, steer(prompt="slow", max_tokens=20), if_busy="pause", keep_alive=keep_alive)
+        ask(studio, steer(prompt="slow", max_tokens=50), if_busy="pause", keep_alive=keep_alive)
     )
     await until_state(studio, "busy")
     job = int((await studio.submit(train("slow-a")))["id"])
@@ -189,7 +188,7 @@ async def test_a_training_that_never_had_the_gpu_is_let_in_as_well(studio: Studi
 async def test_the_gpu_is_held_from_when_the_session_has_it(studio: Studio) -> None:
     await given_back(studio, "late-slow-a")
     await gone(studio)
-    status, shown = await start(studio, saes=["s"], keep_alive=60, hold=2, if_busy="pause")
+    status, shown = await start(studio, saes=["s"], keep_alive=60, hold=3, if_busy="pause")  # it waits for longer
     assert status == 200 and shown["held_until"] is not None
 
 
@@ -238,7 +237,7 @@ async def test_a_job_that_came_later_does_not_get_in_before_who_waits(studio: St
 async def test_a_job_that_will_not_make_room_is_said_at_once(studio: Studio) -> None:
     put_artifact(studio.data, "saes", "slow", "recipe.json", json.dumps({"model": {"name": "m"}}))
     await studio.app[INDEX].rebuild()
-    asked = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=20), keep_alive=0))
+    asked = asyncio.create_task(ask(studio, steer(prompt="slow", max_tokens=50), keep_alive=0))
     await until_state(studio, "busy")
     await studio.submit({"kind": "inspect", "sae": "slow", "text": "x"})
     await asked
@@ -246,10 +245,24 @@ async def test_a_job_that_will_not_make_room_is_said_at_once(studio: Studio) -> 
         await ask(studio, steer(), if_busy="pause")
 
 
-async def test_no_job_makes_room_for_nobody_when_the_turn_ends(studio: Studio) -> None:
-    job = await given_back(studio)
+async def test_no_job_makes_room_for_nobody_when_the_turn_ends(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, room = await given_back(studio), studio.app[LEASES]
+    take, taking = room.take, 0
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal taking
+        taking += 1
+        try:
+            return await take(*args, **options)
+        finally:
+            taking -= 1
+
+    monkeypatch.setattr(room, "take", counted)
     asked, _ = await waiting(studio, job)
-    studio.app[LEASES].turn.end()  # in the moment in which the only one who waits leaves
+    await studio.until(job, "running")
+    while taking:  # else room may have been asked for before that moment
+        await asyncio.sleep(0)
+    room.turn.end()  # in the moment in which the only one who waits leaves
     asked.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asked

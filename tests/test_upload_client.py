@@ -245,7 +245,9 @@ TREES = st.dictionaries(
 ).filter(lambda files: not any(one != two and two.startswith(one + "/") for one in files for two in files))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(files=TREES, part_bytes=st.integers(1, 900))
 def test_any_folder_in_parts_of_any_size_arrives_equal(
     house: House, client: Client, tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], part_bytes: int
