@@ -171,12 +171,11 @@ def _entries(folder: Path) -> list[tuple[Path, bool, bool]]:
 async def unfinished(jobs: Jobs) -> set[str]:
     """The sources of all jobs that have not ended."""
     found = set()
-    for state in set(State) - ENDED:
-        for job in await jobs.in_state(state):
-            try:
-                found.add(_source_of(await jobs.get(job)))
-            except NotFound:  # it was removed meanwhile
-                continue
+    for job in await jobs.in_state(*(set(State) - ENDED)):
+        try:
+            found.add(_source_of(await jobs.get(job)))
+        except NotFound:  # it was removed meanwhile
+            continue
     return found
 
 

@@ -256,9 +256,11 @@ class Jobs:
             lambda db: [job_row(db, row["id"]) for row in db.execute(query, values(LIVE)).fetchall()]
         )
 
-    async def in_state(self, state: State) -> list[int]:
+    async def in_state(self, *states: State) -> list[int]:
+        """Jobs that are in one of these states. One question for all of them: between two a job may move on."""
+        query = f"select id from jobs where state in ({marks(frozenset(states))}) order by id"
         return await self._database.read(
-            lambda db: [r["id"] for r in db.execute("select id from jobs where state = ?", (state.value,)).fetchall()]
+            lambda db: [row["id"] for row in db.execute(query, values(frozenset(states))).fetchall()]
         )
 
     async def counts(self) -> dict[tuple[str, str, str], int]:

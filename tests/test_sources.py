@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Studio, dataset
 from run_job import run_job
 from test_uploads import House, announced, opened
 from text_sources import stored
 from tiny_models import tiny_model
 
+from mistudiod.api.keys import DATABASE, JOBS
 from mistudiod.errors import Invalid
+from mistudiod.jobs import State
 from mistudiod.paths import Paths, join
-from mistudiod.sources import resolve
+from mistudiod.sources import resolve, unfinished
 from mistudiod.specs import AddDataset, AddModel, Train
 from mistudiod.uploads import Uploads
 from mistudiod.worker.link import Refused
@@ -240,6 +243,24 @@ def test_an_upload_goes_with_its_job_when_that_is_removed_as_soon_as_it_is_done(
     house.until(lambda: house.call("GET", f"/api/jobs/{job['id']}")[1]["state"] == "done")
     assert house.call("DELETE", f"/api/jobs/{job['id']}")[0] == 204
     assert house.call("GET", f"/api/uploads/{id}")[0] == 404
+
+
+async def test_a_job_that_moves_on_while_it_is_looked_for_is_among_the_unfinished(studio: Studio) -> None:
+    """However it goes from state to state meanwhile, its upload is not taken for one that nobody reads any more."""
+    first = await studio.submit(dataset("slow"))
+    waits = await studio.submit(dataset("ok") | {"source": "/other"}, after=[first["id"]])
+    database, jobs = studio.app[DATABASE], studio.app[JOBS]
+    in_state = jobs.in_state
+
+    async def elsewhere(*states: State) -> list[int]:
+        other = next((one for one in (State.QUEUED, State.PAUSED) if one not in states), State.QUEUED)
+        query = "update jobs set state = ? where id = ?"
+        await database.write(lambda db: db.execute(query, (other.value, waits["id"])))
+        return list(await in_state(*states))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "in_state", elsewhere)
+        assert await unfinished(jobs) == {"/text", "/other"}
 
 
 def put_upload(data: Path, files: dict[str, bytes]) -> str:

@@ -13,9 +13,10 @@ import pytest
 from conftest import OpenStudio, Studio, dataset, put_artifact, train
 
 from mistudiod.api import stream as stream_module
-from mistudiod.api.keys import BUS, DATABASE
+from mistudiod.api.keys import BUS, DATABASE, JOBS
 from mistudiod.bus import PING, Bus, Message
 from mistudiod.database import tell
+from mistudiod.jobs import State
 
 
 class Reader:
@@ -123,6 +124,29 @@ async def test_who_is_too_far_behind_or_comes_from_elsewhere_gets_a_snapshot(
         assert {(one["noun"], one["name"]) for one in record["data"]["artifacts"]} == {("dataset", "ok")}
         other = await studio.submit(dataset("slow"))
         assert (await reader.next())["data"]["id"] == other["id"], "and the stream goes on from there"
+
+
+async def test_a_job_that_is_removed_while_a_snapshot_is_made_is_left_out(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "_SNAPSHOT_JOBS", 1)
+    goes, stays = [(await studio.submit(dataset(name)))["id"] for name in ("slow-a", "slow-b")]
+    jobs = studio.app[JOBS]
+    in_state = jobs.in_state
+
+    async def late(*states: State) -> list[int]:
+        found = await in_state(*states)
+        if goes in found:
+            monkeypatch.setattr(jobs, "in_state", in_state)
+            await studio.act(goes, "stop")
+            await studio.until(goes, "stopped")
+            assert (await studio.call("DELETE", f"/api/jobs/{goes}"))[0] == 204
+        return list(found)
+
+    monkeypatch.setattr(jobs, "in_state", late)
+    async with opened(studio, "?topics=job", 10**12) as response:
+        record = await Reader(response).next()
+    assert (record["event"], [one["id"] for one in record["data"]["jobs"]]) == ("reset", [stays])
 
 
 async def test_only_as_many_events_are_kept_as_one_resumes_from(studio: Studio) -> None:

@@ -94,15 +94,14 @@ async def _refuse_when_busy(asked: Asked[None], sae: str, but: int | None = None
             f"mistudio session stop, or queue this text behind it with mistudio feature inspect {sae}"
         )
     jobs = asked.app[JOBS]
-    for state in LIVE:
-        for id in await jobs.in_state(state):
-            with contextlib.suppress(NotFound):
-                job = await jobs.get(id)
-                if job["lane"] == "gpu" and job["state"] in LIVE and id != but:
-                    raise Conflict(
-                        f"{described(job)} has the GPU lane: wait for it, or queue this text behind it with "
-                        f"mistudio feature inspect {sae}"
-                    )
+    for id in await jobs.in_state(*LIVE):
+        with contextlib.suppress(NotFound):
+            job = await jobs.get(id)
+            if job["lane"] == "gpu" and job["state"] in LIVE and id != but:
+                raise Conflict(
+                    f"{described(job)} has the GPU lane: wait for it, or queue this text behind it with "
+                    f"mistudio feature inspect {sae}"
+                )
 
 
 async def _ended(asked: Asked[None], told: Subscription, job: Job) -> Job:

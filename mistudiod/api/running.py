@@ -19,8 +19,7 @@ from mistudiod.tokens import Scope
 async def list_running(asked: Asked[None]) -> Any:
     """List the jobs that run, how far they are, and their memory; and the session."""
     jobs, found = asked.app[JOBS], []
-    live = {id for state in LIVE for id in await jobs.in_state(state)}
-    for id in sorted(live):
+    for id in await jobs.in_state(*LIVE):
         try:
             job = await jobs.get(id)
         except NotFound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from mistudiod.api.fields import Fields
 from mistudiod.api.keys import BUS, DATABASE, INDEX, JOBS
 from mistudiod.api.route import Asked, route
 from mistudiod.bus import Bus, Message, Subscription
-from mistudiod.errors import Invalid, TooMany
+from mistudiod.errors import Invalid, NotFound, TooMany
 from mistudiod.index import NOUNS
 from mistudiod.jobs import ENDED, State
 from mistudiod.missed import missed
@@ -140,8 +141,10 @@ async def _reset(app: web.Application, bus: Bus) -> Message:
     newest = bus.newest
     jobs = await app[JOBS].newest(_SNAPSHOT_JOBS)
     shown = {job["id"] for job in jobs}
-    for state in set(State) - ENDED:
-        jobs += [await app[JOBS].get(id) for id in await app[JOBS].in_state(state) if id not in shown]
+    for id in await app[JOBS].in_state(*(set(State) - ENDED)):
+        if id not in shown:
+            with contextlib.suppress(NotFound):  # it has ended and was removed meanwhile
+                jobs.append(await app[JOBS].get(id))
     artifacts = [
         {"noun": noun, "id": one["id"], "name": one["name"]} for noun in NOUNS for one in await app[INDEX].all(noun, -1)
     ]
