@@ -49,7 +49,7 @@ def started(
 
 def end(process: Process, number: signal.Signals) -> None:
     process.send_signal(number)
-    process.wait(20)
+    process.wait(60)
     assert process.stdout is not None
     process.stdout.close()
 

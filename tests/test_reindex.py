@@ -209,7 +209,7 @@ def _reindex(daemon: Daemon, code: int = 0) -> str:
     return done.stderr
 
 
-def _until_there(path: Path, limit_s: float = 10.0) -> None:
+def _until_there(path: Path, limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while not path.exists():
         assert time.monotonic() < end, path

@@ -146,6 +146,7 @@ async def test_a_daemon_that_may_open_no_more_takes_connections_again_once_it_ma
 ) -> None:
     monkeypatch.setattr(secure_port, "_REST_S", 0.1)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gc.collect()  # what tests before have left is closed now, and makes no room below the limit
     with socket.socket() as one:
         one.setblocking(False)
         resource.setrlimit(resource.RLIMIT_NOFILE, (one.fileno() + 1, limits[1]))

@@ -249,8 +249,11 @@ def test_a_log_that_is_in_the_data_folder_already_is_not_written_twice(tmp_path:
 # -- from when on ----------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_that_start_later_are_told_that_the_studio_is_offline(open_studio: OpenStudio) -> None:
-    assert not os.environ.get("HF_HUB_OFFLINE")
+async def test_jobs_that_start_later_are_told_that_the_studio_is_offline(
+    open_studio: OpenStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     studio = await open_studio()
     await studio.call("PATCH", "/api/settings", json={"offline": True})
     assert os.environ["HF_HUB_OFFLINE"] == "1"  # which a worker inherits

@@ -197,7 +197,7 @@ def studio(tmp_path: Path, tokenizer_file: Path, megabytes: int) -> Path:
 
 def working(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes of a worker, once there are two and text is being written."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while len(found := psutil.Process(worker.pid).children()) < 2:
         assert worker.poll() is None and time.monotonic() < end
         time.sleep(0.01)

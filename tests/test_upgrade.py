@@ -142,7 +142,7 @@ def test_old_work_goes_on(old: Path) -> None:
         half, run = stopped["id"], old / "data" / "runs" / str(stopped["id"])
         reached = max(int(path.name) for path in (run / "checkpoints").glob("[0-9]*"))
         daemon.call(f"/api/jobs/{half}/retry", {})
-        wait_for(lambda: daemon.call(f"/api/jobs/{half}/metrics?after_step={reached}")["metrics"])
+        wait_for(lambda: daemon.call(f"/api/jobs/{half}/metrics?after_step={reached}")["metrics"], 180)
         daemon.call(f"/api/jobs/{half}/stop", {})
         daemon.until(half, "stopped", 60)
         assert ("training begins anew" in daemon.call(f"/api/jobs/{half}/log")["log"]) == is_before_labels(old)
