@@ -10,12 +10,14 @@ import time
 from typing import Any
 
 import pytest
+from aiohttp import ClientError
 from conftest import OpenStudio, Studio, dataset, put_artifact, train
 
 from mistudiod.api import stream as stream_module
 from mistudiod.api.keys import BUS, DATABASE, JOBS
 from mistudiod.bus import PING, Bus, Message
 from mistudiod.database import tell
+from mistudiod.errors import StoreError
 from mistudiod.jobs import State
 
 
@@ -147,6 +149,20 @@ async def test_a_job_that_is_removed_while_a_snapshot_is_made_is_left_out(
     async with opened(studio, "?topics=job", 10**12) as response:
         record = await Reader(response).next()
     assert (record["event"], [one["id"] for one in record["data"]["jobs"]]) == ("reset", [stays])
+
+
+@pytest.mark.parametrize("error", [StoreError("the database is locked"), RuntimeError("a mistake")])
+async def test_a_stream_that_cannot_go_on_is_ended_and_does_not_fall_silent(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def fails(*_: object) -> Message:
+        raise error
+
+    monkeypatch.setattr(stream_module, "_reset", fails)
+    async with opened(studio, "?topics=job", 10**12) as response:
+        with pytest.raises((EOFError, ClientError)):
+            await Reader(response).next(10)
+    assert str(error) in caplog.text
 
 
 async def test_only_as_many_events_are_kept_as_one_resumes_from(studio: Studio) -> None:

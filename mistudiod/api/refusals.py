@@ -73,6 +73,10 @@ def error_text(request: web.Request, error: StudioError) -> str:
 
 
 def _refusal(request: web.Request, error: StudioError) -> web.Response:
+    if request.writer.output_size and request.transport is not None:
+        # A second answer within the first would be taken for a part of it: the reader is to see that it breaks off.
+        log.error("%s %s breaks off: %s", request.method, request.path, error)
+        request.transport.abort()
     text = error_text(request, error).encode(errors="replace")
     response = web.Response(body=text, status=error.status, content_type="application/json")
     if isinstance(error, Unauthorized):
