@@ -285,9 +285,11 @@ async def test_one_that_is_killed_anywhere_is_begun_anew_and_nothing_half_is_eve
 async def test_a_lost_database_is_put_back_with_its_labels_and_what_came_since(
     full: Studio, open_studio: OpenStudio, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow = await full.submit(train("brief"))
+    slow = await full.submit(train("slow"))
+    await full.until(slow["id"], "running")
     nightly = await full.app[keys.BACKUPS].make()
     before = await all_said(full)
+    await full.act(slow["id"], "stop")
     ended = await full.until(slow["id"])
     since = await full.until((await full.submit(dataset("ok2")))["id"])
     await full.server.close()
