@@ -6,6 +6,7 @@ Whoever floods or dawdles is told so or cut off, and somebody else is served mea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -60,7 +61,8 @@ async def test_the_queue_has_an_end_for_new_jobs_retries_and_resumed_ones(studio
     assert states == ["running", "failed", "paused"]
     waits = (await studio.get("/api/jobs?state=queued&limit=1"))["jobs"][0]["id"]
     await studio.act(waits, "stop")
-    assert (await studio.submit(dataset("one-more")))["state"] == "queued", "a place is free again, and its name too"
+    more = await studio.submit(dataset("one-more"), after=[slow])  # it stays in the queue, which is full again
+    assert more["state"] == "queued", "a place is free again, and its name too"
     assert (await studio.call("POST", f"/api/jobs/{failed}/retry"))[0] == 429
 
 
@@ -162,7 +164,8 @@ async def test_a_body_that_trickles_is_given_up_with_a_sentence(
     assert found.startswith(b"HTTP/1.1 400") and b"the body did not come within" in found
     await studio.get("/api/status")
     writer.close()
-    await writer.wait_closed()
+    with contextlib.suppress(ConnectionError):  # a blank that came after the end is answered by a reset
+        await writer.wait_closed()
 
 
 @pytest.mark.drill

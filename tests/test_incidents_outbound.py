@@ -41,12 +41,12 @@ guard()
 from huggingface_hub.utils import get_session
 import httpx, asyncio, urllib.request
 async def asked(url):
-    async with httpx.AsyncClient(follow_redirects=True, timeout=2) as http:
+    async with httpx.AsyncClient(follow_redirects=True, timeout=20) as http:
         await http.get(url)
 CLIENTS = {
-    "the Hub's client": lambda url: get_session().get(url, follow_redirects=True, timeout=2),
+    "the Hub's client": lambda url: get_session().get(url, follow_redirects=True, timeout=20),
     "asyncio": lambda url: asyncio.run(asked(url)),
-    "urllib": lambda url: urllib.request.urlopen(url, timeout=2),
+    "urllib": lambda url: urllib.request.urlopen(url, timeout=20),
 }
 said = {}
 for name, url in json.load(sys.stdin):

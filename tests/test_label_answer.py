@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mistudiod.labelling import prompt
@@ -133,6 +134,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=40).map("".join)))
 @example("{" * 5000)
 @example('{"label":' * 2000)
@@ -141,6 +143,7 @@ PIECES = st.sampled_from(
 @example("{label: '" + "a'a" * 5000)
 @example('{"label": ' + "9" * 5000 + "}")
 def test_whatever_is_said_nothing_but_unusable_is_raised(text: str) -> None:
+    began = time.process_time()
     try:
         found = parse(text, SYSTEM)
     except Unusable as unusable:
@@ -149,8 +152,10 @@ def test_whatever_is_said_nothing_but_unusable_is_raised(text: str) -> None:
         assert 0 < len(found.label) <= 120
         assert found.label.isprintable() and found.explanation.isprintable()
         assert found.confidence is None or 0 <= found.confidence <= 1
+    assert time.process_time() - began < 1
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.text(), st.integers(0, 100))
 def test_a_good_answer_in_json_is_read_as_it_is(label: str, explanation: str, confidence: int) -> None:
     try:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from feature_pages import definitions, example, page
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistudiod.labelling.describe import MOST_CHARS, describe
@@ -106,6 +106,7 @@ def test_nothing_is_taken_from_held_out_windows() -> None:
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, st.text(min_size=1, max_size=40), TEXTS), min_size=1, max_size=12), st.floats(1e-7, 1))
 def test_a_description_is_short_printable_and_the_same_every_time(
     parts: list[tuple[str, str, str]], density: float

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from feature_pages import definitions, example, page
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistudiod.labelling import prompt
@@ -101,6 +101,7 @@ def test_hostile_text_stays_one_line_of_data() -> None:
     assert '"\\u0000", "{near}"' in asked
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text("<>ab \n", max_size=4), st.booleans()), max_size=8))
 def test_marks_can_be_told_from_text_and_read_back(tokens: list[tuple[str, bool]]) -> None:
     texts = [text for text, _ in tokens]
@@ -112,6 +113,7 @@ def test_marks_can_be_told_from_text_and_read_back(tokens: list[tuple[str, bool]
     assert plain.replace("␣", " ") == "".join(texts)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_what_is_shown_is_printable_and_holds_no_mark(text: str) -> None:
     assert visible(text).isprintable()

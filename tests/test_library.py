@@ -322,7 +322,7 @@ async def test_a_start_deletes_what_is_7_days_old(open_studio: OpenStudio) -> No
         said = json.loads(one.read_text())
         one.write_text(json.dumps({**said, "removed_at": "2020-01-01T00:00:00Z"} if said["name"] == "a" else said))
     studio = await open_studio()
-    for _ in range(100):
+    for _ in range(1000):
         if len(left := (await studio.get("/api/trash"))["trash"]) == 1:
             break
         await asyncio.sleep(0.02)

@@ -142,6 +142,18 @@ class Draws(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        each = made if isinstance(made, (tuple, list)) else [made]
+        self.numbers = max(self.numbers, *(one.numel() for one in each if isinstance(one, Tensor)), 0)
+        return made
+
+
 def test_the_floor_of_one_width_is_worked_out_once_and_said_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(m, "_floors", {})
     a, b, c = (side(rows(n, 6, n)) for n in (31, 31, 37))
@@ -200,8 +212,17 @@ def test_cosines_are_counted_in_twentieths() -> None:
     assert histogram(torch.tensor([-0.4, 0.0, 0.049, 0.05, 0.99, 1.0])) == [3, 1] + [0] * 17 + [2]
 
 
+def test_no_more_cosines_are_made_at_once_than_a_tile_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "_ROWS", 16)
+    monkeypatch.setattr(m, "_COLUMNS", 100)
+    a, b = rows(300, 4, 0), rows(200, 4, 1)
+    with Largest() as largest:
+        best_matches(a, b)
+    assert 0 < largest.numbers <= 1_600
+
+
 def test_the_matrix_of_all_cosines_is_never_in_memory() -> None:
     a, b = rows(20_000, 4, 0), rows(20_000, 4, 1)  # 1.6 GB of cosines
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # what came before may hide what comes
     best_matches(a, b)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB

@@ -119,7 +119,7 @@ class Worker:
         return status, said + (self.run / "log.txt").read_text()
 
 
-def until(true: Any, limit_s: float = 20.0) -> None:
+def until(true: Any, limit_s: float = 120.0) -> None:
     end = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < end

@@ -49,7 +49,7 @@ async def told(client: AsyncOpenAI, model: str = "one", **extra: Any) -> dict[st
     return found
 
 
-async def until_ready(studio: Studio, limit_s: float = 5.0) -> None:
+async def until_ready(studio: Studio, limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while (shown := studio.app[SESSION].shown()) is None or shown["state"] != "ready":
         assert time.monotonic() < end, shown
@@ -117,12 +117,16 @@ async def test_a_completion_is_streamed_text_by_text(client: AsyncOpenAI) -> Non
     assert len({chunk.model_extra["seed"] for chunk in chunks if chunk.model_extra}) == 1
 
 
-async def test_chunks_come_as_they_are_written(client: AsyncOpenAI) -> None:
-    await client.completions.create(model="one", prompt="hello", max_tokens=1)
-    began = time.monotonic()
-    stream = await client.completions.create(model="one", prompt="slow", max_tokens=50, stream=True)
-    times = [time.monotonic() - began async for _ in stream]
-    assert times[0] < 0.5 < times[-1], "the first one before the last has been written"
+async def test_chunks_come_as_they_are_written(client: AsyncOpenAI, studio: Studio) -> None:
+    stream = await client.completions.create(model="one", prompt="slow", max_tokens=4000, stream=True)
+    texts: list[str] = []
+    async for chunk in stream:
+        texts.append(chunk.choices[0].text)
+        assert studio.app[SESSION].shown()["state"] == "busy", "it goes on writing for more than a minute"
+        if len(texts) == 5:
+            break
+    await stream.close()
+    assert "".join(texts).startswith("t0 t1 ")
 
 
 async def test_the_profiles_edits_are_done_and_then_the_requests(client: AsyncOpenAI) -> None:
@@ -187,10 +191,12 @@ async def test_a_failure_after_the_first_chunk_is_raised_by_the_client(client: A
     stream = await client.chat.completions.create(
         model="one", messages=[{"role": "user", "content": "slow"}], max_tokens=1000, stream=True
     )
+    killed = False
     with pytest.raises(openai.APIError) as error:
         async for chunk in stream:
-            if chunk.choices[0].delta.content:
+            if chunk.choices[0].delta.content and not killed:  # others may be on their way
                 os.kill(studio.app[SESSION].shown()["pid"], signal.SIGKILL)  # type: ignore[index]
+                killed = True
     assert error.value.code == "session_failed" and error.value.type == "server_error"
     assert not isinstance(error.value, openai.APIConnectionError)
 
@@ -238,7 +244,7 @@ async def test_whoever_does_not_wait_for_the_whole_ends_the_writing(tmp_path: Pa
                 await client.with_options(max_retries=0, timeout=1.5).completions.create(
                     model="one", prompt="slow", max_tokens=4000
                 )
-            for _ in range(200):
+            for _ in range(1500):
                 if (shown := (await http.get(f"{url}/api/session")).json()["session"])["state"] == "ready":
                     break
                 await asyncio.sleep(0.02)

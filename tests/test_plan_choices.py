@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistudiod.plan_choices import NAMES, fewer, halves, made_fit, steps, usual_buffer
@@ -45,6 +45,7 @@ def test_what_was_given_up_in_vain_is_taken_back() -> None:
     assert found == replace(FIRST, saes_at_once=2, buffer_tokens=65_536)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200_000), st.sets(st.sampled_from(NAMES[1:])))
 def test_what_is_found_fits_and_nothing_more_of_it_would(free: int, fixed: set[str]) -> None:
     open_steps = [(name, values) for name, values in STEPS if name not in fixed]
@@ -62,6 +63,7 @@ def test_what_is_found_fits_and_nothing_more_of_it_would(free: int, fixed: set[s
         assert size(replace(found, **{dearest: larger})) > free
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1 << 40), st.integers(16, 1 << 20))
 def test_a_buffer_is_a_quarter_of_the_tokens_within_bounds(tokens: int, batch_tokens: int) -> None:
     buffer = usual_buffer(tokens, batch_tokens)
@@ -75,6 +77,7 @@ def test_the_usual_buffer_of_the_usual_training() -> None:
     assert usual_buffer(10_000_000, 4096) == 524_288
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1 << 30), st.integers(1, 1 << 20))
 def test_halves_end_at_the_least(value: int, least: int) -> None:
     found = list(halves(value, least))
@@ -82,6 +85,7 @@ def test_halves_end_at_the_least(value: int, least: int) -> None:
     assert not found or (found[-1] == least and found[0] < value)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_every_number_of_passes_that_makes_a_difference_is_tried(at_once: int, saes: int) -> None:
     found = fewer(at_once, saes)

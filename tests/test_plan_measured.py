@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistudiod.plan_measured import Measured, as_fast, key, nearest
@@ -98,6 +98,7 @@ def test_half_is_as_near_as_twice_and_the_later_record_is_taken() -> None:
     assert nearest([twice, half], 4096, 32, 4096) == half
 
 
+@settings(deadline=None)
 @given(st.lists(records(), min_size=1), sizes, st.integers(1, 512), sizes)
 def test_a_record_of_these_very_sizes_is_nearest_and_of_several_the_last(
     remembered: list[Measured], parameters: int, entries: int, batch_tokens: int
