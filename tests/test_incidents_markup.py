@@ -37,6 +37,7 @@ PLACES = (
     "datasets", "datasets/stories", "models", "models/pico", "saes", f"saes/{SAE}", "training", "training/TRAINED",
     f"features/{SAE}", f"features/{SAE}/1", "steering", f"steering/{SAE}", "system", "jobs", "jobs/FAILED",
 )  # fmt: skip
+BARE = {"datasets/stories", "models", "models/pico", "saes", "training"}  # there is nothing but names
 WATCH = """
 window.owned = () => { window.ran = (window.ran || 0) + 1; };
 window.violated = [];
@@ -105,15 +106,16 @@ def test_no_text_of_anybody_is_taken_for_markup_in_any_panel(
             page.route(re.compile(r"/api/(?!events)"), rewritten)
         page.reload()
         for place in PLACES:
-            for name, number in numbers.items():
-                place = place.replace(name, number)
-            page.goto(f"{url}/#/{place}")
+            page.goto(f"{url}/#/{re.sub('TRAINED|FAILED', lambda name: numbers[name[0]], place)}")
             expect(page.get_by_role("main").get_by_role("heading", level=2).first).to_be_visible()
-            page.wait_for_timeout(300)
-            page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
-            page.wait_for_timeout(100)
-            found = page.evaluate(FOUND)
-            assert (found["ran"], found["violated"], found["elements"], found["links"]) == (0, [], [], []), place
+            for _ in range(100):  # until what is to be seen there has come
+                page.wait_for_timeout(300)
+                page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
+                page.wait_for_timeout(100)
+                found = page.evaluate(FOUND)
+                assert (found["ran"], found["violated"], found["elements"], found["links"]) == (0, [], [], []), place
+                if as_it_is or found["shown"] or place in BARE:
+                    break
             shown[place] = shown.get(place, 0) + found["shown"]
-    assert len([place for place, times in shown.items() if times]) >= 10, "in others there is nothing but names"
+    assert {place for place, times in shown.items() if not times} <= BARE
     assert len(policies) == 1 and "script-src 'self'" in str(next(iter(policies))), policies

@@ -70,7 +70,7 @@ def test_131072_features_are_scrolled_with_few_rows_and_few_pages_at_hand(many: 
             page.wait_for_timeout(100)
         assert grid(page).get_by_role("row").count() < 60
     seen = len(asked)
-    assert seen < 180  # two or three pages of each place where the eye rested: all of it is 2,622
+    assert seen < 200  # three pages at most of each place where the eye may have rested: all of it is 2,622
     grid(page).focus()
     page.keyboard.press("End")
     last = call(many, f"/api/saes/wide/features?sort=-max&limit=1&cursor={WIDTH - 1}")["features"][0]

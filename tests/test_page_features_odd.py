@@ -105,11 +105,12 @@ def test_pages_of_places_are_shown_once_each(many: str, open_page: OpenPage) -> 
 def test_style_sheets_of_other_panels_change_nothing(many: str, open_page: OpenPage) -> None:
     page = open_page(many, "features/wide?filter=max>0")
     chosen = page.get_by_role("list", name="Filters")
+    expect(grid(page).get_by_role("row").nth(1).get_by_role("link")).to_be_visible()
     before = chosen.bounding_box()
     for panel in ("Steering", "Datasets", "Training"):
         go_to(page, panel)
     page.goto(f"{many}/#/features/wide?filter=max>0")
-    expect(chosen).to_be_visible()
+    expect(grid(page).get_by_role("row").nth(1).get_by_role("link")).to_be_visible()
     assert chosen.bounding_box() == before
 
 

@@ -52,16 +52,19 @@ def test_an_empty_studio_says_how_to_begin(studio: str, open_page: OpenPage) -> 
     assert page.title() == "miStudio"
 
 
-def test_a_training_is_followed_from_queued_to_done(studio: str, open_page: OpenPage) -> None:
-    page = open_page(studio)
+def test_a_training_is_followed_from_queued_to_done(studio: str, open_page: OpenPage, tmp_path: Path) -> None:
+    page, hold = open_page(studio), tmp_path / "data" / "hold"
     expect(section(page, "Running")).to_contain_text("Nothing has run yet")
+    hold.write_text("add_dataset")
     job = training(studio)
     expect(row(page, "Waiting", "Train SAE stories-l3")).to_contain_text("Queued behind job")
+    hold.write_text("train")
     card = section(page, "Running").get_by_role("article", name="Train SAE stories-l3")
     expect(card).to_contain_text(re.compile(r"train [\d,]+ of 409,600 tokens · 25,000 tokens/s"))
     expect(card.get_by_role("progressbar")).to_have_attribute("value", re.compile(r"0\.\d"))
     expect(card).to_contain_text(re.compile(r"FVU\s*0\.\d{3}"))
-    assert re.match(r"[\d.]+% · Train SAE stories-l3 · miStudio", page.title())
+    expect(page).to_have_title(re.compile(r"^[\d.]+% · Train SAE stories-l3 · miStudio"))
+    hold.unlink()
     ended = until(studio, job, "done")
     expect(row(page, "Ended", "Train SAE stories-l3")).to_contain_text(
         f"FVU {ended['result']['fvu']:.3f} at L0 {ended['result']['l0']:.1f}"
@@ -148,6 +151,8 @@ def test_two_pages_and_the_command_line_agree_after_a_restart_to_the_last_number
     tmp_path: Path, open_page: OpenPage, how: signal.Signals
 ) -> None:
     daemon, url = started(tmp_path / "data", "paced_worker.py")
+    hold = tmp_path / "data" / "hold"
+    hold.write_text("train")
     try:
         first, second = open_page(url), open_page(url, viewport={"width": 390, "height": 844}, color_scheme="light")
         job = training(url)
@@ -162,6 +167,7 @@ def test_two_pages_and_the_command_line_agree_after_a_restart_to_the_last_number
         for page in (first, second):
             expect(page.get_by_text("No connection to the studio since")).to_be_visible()
             expect(page.get_by_role("button", name=f"Stop job {job}")).to_be_disabled()
+        hold.unlink()
         daemon, _ = started(tmp_path / "data", "paced_worker.py", int(url.rpartition(":")[2]))
         for page in (first, second):
             expect(page.get_by_text("No connection to the studio since")).to_have_count(0)

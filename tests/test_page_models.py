@@ -165,7 +165,8 @@ def test_a_failed_model_stands_in_the_panel_until_it_is_dismissed(tmp_path: Path
         expect(page.get_by_role("table", name="Models")).to_contain_text("pico")
         coming = section(page, "Models on their way")
         expect(coming).to_contain_text("no text in <img")
-        button(page, f"Try again job {failed}").click()
+        with page.expect_response(f"**/api/jobs/{failed}/retry"):
+            button(page, f"Try again job {failed}").click()
         until(url, failed, "failed")
         button(page, f"Dismiss job {failed}").click()
         expect(coming).to_have_count(0)

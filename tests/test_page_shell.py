@@ -190,11 +190,12 @@ def test_a_session_that_holds_the_gpu_is_said_and_can_be_ended(studio: str, open
 
 
 def test_what_runs_is_said_in_every_panel_and_stopping_it_asks_when_much_would_be_lost(
-    studio: str, open_page: OpenPage
+    studio: str, open_page: OpenPage, tmp_path: Path
 ) -> None:
     page = open_page(studio, "models")
     bar = page.get_by_role("contentinfo")
     expect(bar).to_contain_text("Nothing runs")
+    (tmp_path / "data" / "hold").write_text("train")
     job = training(studio)
     call(studio, "/api/jobs", {"spec": {"kind": "add_dataset", "source": "/x", "name": "later"}, "after": [job]})
     expect(bar).to_contain_text(re.compile(r"Train SAE stories-l3 train · [\d,]+ of 409,600 tokens · FVU 0\.\d{3} · "))

@@ -346,7 +346,7 @@ def test_a_job_that_has_the_gpu_is_paused_or_waited_for(studio: str, open_page: 
 
 
 def test_what_was_typed_and_written_stays_when_it_fails(studio: str, open_page: OpenPage) -> None:
-    page = open_page(studio, "steering/s?features=7:2&prompt=greedy&max_tokens=300")
+    page = open_page(studio, "steering/s?features=7:2&prompt=greedy&max_tokens=3000")
     page.get_by_role("button", name="Write", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("The text was cut off: ")
     expect(page.get_by_text("int8 takes 2.0 MB (now 8.0 MB)")).to_be_visible()

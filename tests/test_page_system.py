@@ -69,8 +69,9 @@ def table(page: Any, name: str) -> Any:
 def test_the_machine_is_drawn_as_it_was_read_and_what_is_not_measured_is_named(
     studio: str, open_page: OpenPage
 ) -> None:
+    while len(history := call(studio, "/api/system/history")["samples"]) < 2:  # one comes a second
+        time.sleep(0.05)
     page = open_page(studio, "system")
-    history = call(studio, "/api/system/history")["samples"]
     drawn = {"CPU": True, "RAM": True, "GPU": bool(history[-1]["gpus"]), "Network": False}
     for title, is_there in drawn.items():
         expect(page.get_by_role("figure", name=title, exact=True)).to_have_count(int(is_there))
@@ -116,8 +117,10 @@ def test_memory_of_a_job_is_shown_as_it_was_predicted_and_as_it_is(studio: str, 
 
 
 def test_findings_come_by_themselves_with_what_to_do_about_them(studio: str, open_page: OpenPage) -> None:
-    report = call(studio, "/api/doctor")
-    page = open_page(studio, "system")
+    page = open_page(studio, "system/settings")
+    with page.expect_response("**/api/doctor") as told:  # what is free, say, is another number the next time
+        page.goto(f"{studio}/#/system")
+    report = told.value.json()
     well = section(page, "Is everything well?")
     expect(well).to_contain_text(re.compile("checks are fine"))
     for one in report["findings"]:
@@ -136,7 +139,7 @@ def test_findings_come_by_themselves_with_what_to_do_about_them(studio: str, ope
 
 def test_many_points_are_drawn_seldom_and_a_hidden_chart_not_at_all(studio: str, open_page: OpenPage) -> None:
     page = open_page(studio, "system")
-    drawn = page.evaluate(
+    drawn, took_ms = page.evaluate(
         """async () => {
             const { plot } = await import("/ui/plot.js");
             const box = document.createElement("div");
@@ -151,29 +154,33 @@ def test_many_points_are_drawn_seldom_and_a_hidden_chart_not_at_all(studio: str,
                 return before.apply(this, all);
             };
             const steps = Array.from({ length: 50_000 }, (_, n) => n);
+            const began = performance.now();
             for (let turn = 0; turn < 20; turn++) {
                 one.show(steps, [{ values: steps.map((n) => Math.sin(n / 100)) }], 5);
                 await new Promise((done) => setTimeout(done, 25));
             }
             await new Promise((done) => setTimeout(done, 600));
+            const took_ms = performance.now() - began;
             one.destroy();
             one.show(steps, [{ values: steps }], 5);
             await new Promise((done) => setTimeout(done, 300));
             CanvasRenderingContext2D.prototype.clearRect = before;
             box.remove();
-            return count;
+            return [count, took_ms];
         }"""
     )
-    assert 1 <= drawn <= 8
+    assert 1 <= drawn <= 2 + took_ms / 250
 
 
 # -- disk, session, log ----------------------------------------------------------------------------------------------
 
 
 def test_an_sae_is_brought_back_deleted_for_good_and_the_disk_says_so(made_studio: str, open_page: OpenPage) -> None:
-    page = open_page(made_studio, "system")
+    page = open_page(made_studio, "system/settings")
     disk = section(page, "Disk")
-    use = call(made_studio, "/api/disk")
+    with page.expect_response("**/api/disk") as told:  # the database grows a little at any time
+        page.goto(f"{made_studio}/#/system")
+    use = told.value.json()
     expect(disk.get_by_role("heading").first).to_contain_text(f"{use['bytes'] / 1e6:.1f} MB in all")
     expect(table(page, "Disk by SAE").get_by_role("row").last).to_contain_text(
         f"{use['saes'][0]['features'] / 1e6:.1f} MB"

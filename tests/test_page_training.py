@@ -217,13 +217,17 @@ def test_an_sae_is_trained_further_as_the_command_line_does_it(studio: str, open
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_runs_are_rows_that_move_and_two_of_them_are_laid_over_each_other(studio: str, open_page: OpenPage) -> None:
-    one = training(studio, "first")
+def test_runs_are_rows_that_move_and_two_of_them_are_laid_over_each_other(
+    studio: str, open_page: OpenPage, tmp_path: Path
+) -> None:
+    one, hold = training(studio, "first"), tmp_path / "data" / "hold"
     until(studio, one, "done")
     page = open_page(studio, "training")
+    hold.write_text("train")
     two = submit(studio, kind="train", tokenization="stories-pico", hook=HOOK, name="other", batch_tokens=1024)
     expect(row_of(page, "other").get_by_role("progressbar")).to_be_visible()
     expect(row_of(page, "first")).to_contain_text("2,048")
+    hold.unlink()
     until(studio, two, "done")
     expect(row_of(page, "other")).to_contain_text("Done")
     expect(row_of(page, "other").get_by_role("progressbar")).to_have_count(0)
@@ -251,7 +255,11 @@ def test_runs_are_rows_that_move_and_two_of_them_are_laid_over_each_other(studio
     expect(chart.get_by_role("columnheader")).to_have_text(["When", "other"])
 
 
-def test_a_run_is_paused_resumed_and_stopped_each_with_its_words(studio: str, open_page: OpenPage) -> None:
+def test_a_run_is_paused_resumed_and_stopped_each_with_its_words(
+    studio: str, open_page: OpenPage, tmp_path: Path
+) -> None:
+    hold = tmp_path / "data" / "hold"
+    hold.write_text("train")
     job = training(studio)
     until(studio, job, "running")
     page = open_page(studio, f"training/{job}")
@@ -264,6 +272,7 @@ def test_a_run_is_paused_resumed_and_stopped_each_with_its_words(studio: str, op
     page.get_by_role("button", name="Stop", exact=True).click()
     until(studio, job, "stopped")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    hold.unlink()
     page.get_by_role("button", name="Try again").click()
     until(studio, job, "done")
     chart = page.get_by_role("figure", name="FVU")
