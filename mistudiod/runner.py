@@ -33,7 +33,7 @@ _WITHHELD = frozenset(
 )
 _LOOK_AGAIN_S = 5.0  # at a worker that may be silent
 _ORPHAN_S = 5.0  # until a killed process has given back what it had; a wedged driver may hold it for ever
-_DRAIN_S = 2.0  # to read what a dead worker has left in the pipe, should a grandchild hold it open
+_DRAIN_S = 2.0  # that nothing comes of a dead worker, whose pipe a grandchild may hold open
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Worker:
         self.resting = False  # nothing is asked of it: it may be silent
         self._events = os.fdopen(events_fd, "rb", buffering=0)
         self._descending = False
+        self._waits = asyncio.Event()  # all that was read has been taken in
         self._tasks: list[asyncio.Task[None]] = []
         self._heard = time.monotonic()
 
@@ -111,13 +112,19 @@ class Worker:
         self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._reap(transport))]
         lines = Lines()
         try:
-            while data := await reader.read(TAIL_BYTES):
+            while data := await self._read(reader):
                 self._heard = time.monotonic()
                 for line in lines.feed(data):
                     if (event := from_line(_without_secrets(line))) is not None:
                         yield event
         finally:
             transport.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        self._waits.set()
+        data = await reader.read(TAIL_BYTES)
+        self._waits.clear()
+        return data
 
     def ask(self, what: Literal["stop", "pause"]) -> None:
         """Begin the ladder: a message, then SIGTERM, then SIGKILL to the group. A later stop beats a pause."""
@@ -179,10 +186,15 @@ class Worker:
         self.kill()
 
     async def _reap(self, transport: asyncio.ReadTransport) -> None:
-        """Let the reading end soon after the process, even if something it started still holds the pipe."""
+        """Let the reading end soon after the process, even if something it started still holds the pipe.
+
+        Only the time counts in which more is waited for: whoever is slow, for the database is, has not read it all.
+        """
         await self.process.wait()
         self.kill()
-        await asyncio.sleep(_DRAIN_S)
+        for _ in range(20):
+            await self._waits.wait()
+            await asyncio.sleep(_DRAIN_S / 20)
         transport.close()
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import OpenStudio, Studio, dataset, put_artifact, train
+
+from mistudiod import runner
 
 
 async def test_a_job_runs_and_leaves_its_artifact_result_and_log(studio: Studio) -> None:
@@ -115,6 +118,33 @@ async def test_a_flood_of_metrics_is_kept_whole_and_the_daemon_answers_meanwhile
 
 async def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_job(studio: Studio) -> None:
     assert (await studio.until((await studio.submit(dataset("child")))["id"]))["state"] == "done"
+
+
+# Once it is told to go on, it says more than a reader holds for who is slow, and leaves the rest in the pipe.
+LEAVES_MUCH = """
+import json, os, sys
+with os.fdopen(int(os.environ["MISTUDIO_EVENTS_FD"]), "wb", buffering=0) as pipe:
+    for step in range(2800):
+        pipe.write(json.dumps({"event": "metric", "step": step, "values": {"loss": 0.123456}}).encode() + b"\\n")
+        if step == 0:
+            sys.stdin.readline()
+"""
+
+
+async def test_what_a_dead_worker_has_said_is_heard_to_its_end_by_who_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_DRAIN_S", 0.1)
+    worker = await runner.Worker.start(tmp_path, runner.Grace(1, 1, 60), (sys.executable, "-c", LEAVES_MUCH))
+    steps = []
+    async for event in worker.events():
+        steps.append(event.step)
+        if event.step == 0:
+            worker.say("go on")
+            await worker.process.wait()
+            await asyncio.sleep(1)  # the database is busy, say
+    assert (await worker.ended()).code == 0
+    assert steps == list(range(2800))
 
 
 async def test_three_io_jobs_run_at_once_and_the_rest_wait(studio: Studio) -> None:
