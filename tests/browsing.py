@@ -30,6 +30,7 @@ OpenPage = Callable[..., Page]
 # What a module of such tests is marked with: ``pytestmark = IN_A_BROWSER``.
 IN_A_BROWSER = [
     pytest.mark.browser,
+    pytest.mark.timeout(1200),  # the first that needs the made data makes them, and the other process waits for it
     pytest.mark.skipif(sync_playwright is None, reason="the package playwright is not installed"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt install chromium)"),
     pytest.mark.skipif(

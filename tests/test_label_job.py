@@ -234,7 +234,7 @@ def test_a_stop_while_all_questions_hang_ends_the_job_within_a_second(
 
 def test_labels_are_told_while_the_job_runs_and_not_one_by_one(openai_server: OpenAIServer, start: Start) -> None:
     ear = start(120, endpoint="tokens")
-    assert len(ear.batches) >= 3
+    assert 3 <= len(ear.batches) < 60
     assert max(len(batch["labels"]) for batch in ear.batches) <= 50
 
 

@@ -58,6 +58,7 @@ def test_131072_features_are_scrolled_with_few_rows_and_few_pages_at_hand(many: 
     expect(page.get_by_text("131,072 features", exact=True)).to_be_visible()
     expect(grid(page)).to_have_attribute("aria-rowcount", str(WIDTH + 1))
     expected = call(many, "/api/saes/wide/features?sort=-max&limit=5")["features"]
+    expect(grid(page).get_by_role("row").nth(5).get_by_role("link")).to_be_visible()
     assert indices(page)[:5] == [one["index"] for one in expected]
     box = grid(page).bounding_box()
     page.mouse.move(box["x"] + 100, box["y"] + 100)
@@ -217,6 +218,7 @@ def test_a_label_is_changed_taken_back_marked_and_put_into_a_list(made_studio: s
     assert call(made_studio, at)["marks"] == {"starred": True, "note": "look again", "lists": ["two-words"]}
     marks.get_by_role("link", name="two-words").click()
     expect(page.get_by_text("1 of 512 features")).to_be_visible()
+    expect(grid(page).get_by_role("row").nth(1).get_by_role("link")).to_be_visible()
     assert indices(page) == [index]
 
 

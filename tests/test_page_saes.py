@@ -90,15 +90,16 @@ def assert_readable(page: Any) -> None:
 def test_rows_have_the_figures_of_the_api_and_are_found_by_what_they_say(made_studio: str, open_page: OpenPage) -> None:
     sae, labels = of(made_studio), call(made_studio, f"/api/saes/{SAE}/labels/summary")["labelled"]
     call(made_studio, f"/api/saes/{SAE}", {"add_tags": ["tried"]}, "PATCH")
+    weights = call(made_studio, "/api/disk")["saes"][0]["weights"]
     page = open_page(made_studio, "saes")
     expect(page.get_by_role("table", name="SAEs")).to_contain_text("labelled")
+    expect(page.get_by_role("table", name="SAEs")).to_contain_text(" kB")
     name, reads, width, l0, fvu, ce_delta, dead, checked, features, source, _ = cells(page, SAE)
     assert (name, reads, width) == (f"{SAE} tried", f"pico {HOOK}", "512 k 16")
     assert (l0, fvu, ce_delta) == (f"{sae['l0']:.1f}", f"{sae['fvu']:.3f}", f"{sae['ce_delta']:.3f}")
     assert float(dead.strip("<%")) == pytest.approx(100 * (1 - sae["alive"]), abs=0.5)
     assert checked == "not certified not evaluated"
     assert features == f"{100 * labels / 512:.0f}% labelled"
-    weights = call(made_studio, "/api/disk")["saes"][0]["weights"]
     assert source == f"trained here {weights / 1e3:.1f} kB"
     assert_readable(page)
     page.get_by_role("searchbox").fill("resid tried")
@@ -417,6 +418,7 @@ def test_nothing_sticks_out_on_a_phone(made_studio: str, open_page: OpenPage) ->
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for verb in ("Export", "Push to the Hub", "Rename", "Delete"):
         page.get_by_role("button", name=verb, exact=True).first.click()
+        expect(dialog(page)).to_be_visible()
         box = dialog(page).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
         page.keyboard.press("Escape")
