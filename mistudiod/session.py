@@ -166,6 +166,8 @@ class Sessions:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             request.abandoned = True
+            if task.done() and not task.cancelled() and task.exception() is None:  # and it may be asked already
+                task.result().leave(request)
             raise
 
     async def _admit(

@@ -144,6 +144,26 @@ async def test_a_request_that_ends_within_the_grace_is_answered_before_the_job_b
     assert (await studio.until(job))["state"] == "done"
 
 
+async def test_nothing_is_written_for_one_who_goes_the_moment_he_is_let_in(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(studio, saes=["s"])
+    sessions, admit = studio.app[SESSION], studio.app[SESSION]._admit
+
+    async def admitted(*args: Any) -> Any:
+        session = await admit(*args)
+        while session.resident.active is None:  # the session is faster than the word to whoever asks
+            await asyncio.sleep(0)
+        asked.cancel()
+        return session
+
+    monkeypatch.setattr(sessions, "_admit", admitted)
+    asked = asyncio.create_task(ask(studio, steer(**SLOW)))
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    await until_state(studio, "ready")
+
+
 async def test_hold_keeps_queued_jobs_waiting_for_as_long_as_that(studio: Studio) -> None:
     await start(studio, saes=["s"])  # so that nothing of the time goes into loading
     began = time.monotonic()
