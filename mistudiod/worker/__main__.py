@@ -38,6 +38,20 @@ from mistudiod.worker.outbound import guard
 from mistudiod.worker.redacted import redact_output
 
 
+def _wait_patiently(kind: str) -> None:
+    """Have OpenMP's threads wait for each other asleep, at once or nearly so; it is read when torch is loaded.
+
+    By itself libgomp has them look again and again for milliseconds, on the core that the one they wait for may need:
+    beside one other program on two cores a training had a 7th of the speed that it can have (``bench/busy.py``). To
+    look for a moment costs a training nothing, to sleep at once some 5 %. A token is many short computations: there it
+    is best to sleep at once.
+    """
+    if kind in ("session", "steer"):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    else:
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+
+
 def main() -> int:
     tie_to_parent()
     guard()
@@ -54,11 +68,7 @@ def main() -> int:
     link.listen()
     try:
         kind = order["spec"]["kind"]
-        if kind in ("session", "steer"):
-            # A token is many short computations. A thread that waits for another in a loop keeps the core that the
-            # other needs as soon as anything else runs: on two busy cores a model of 86 million parameters wrote
-            # 1 token/s, and 9 with threads that sleep.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+        _wait_patiently(kind)
         spec = _spec(kind, order["spec"])
         importlib.import_module(f"mistudiod.worker.{kind}").run(spec, link)
     except Asked as asked:
