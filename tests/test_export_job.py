@@ -19,7 +19,7 @@ from mistudio import recipes
 from published import Here
 from run_job import folders, run_job, start_job
 from safetensors.torch import load_file
-from trained_saes import HOOK, WIDTH, change, make_saes, train_again
+from trained_saes import HOOK, WIDTH, change, make_saes, put_in_place, train_again
 
 from mistudiod.engine.formats import FolderListing, find, read
 from mistudiod.engine.rules import JumpReLURule, Rule, TopKRule
@@ -93,7 +93,7 @@ def code_of(folder: Path, judge: Judge) -> str:
 def add_skip(folder: Path, rule: Rule) -> None:
     sae = SparseAutoencoder.load(folder)
     sae.rule, sae.W_skip = rule, torch.randn(sae.d_out, sae.d_in, generator=torch.Generator().manual_seed(1))
-    sae.save(folder)
+    put_in_place(sae, folder)
 
 
 def inputs(d_in: int) -> torch.Tensor:

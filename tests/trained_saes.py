@@ -47,14 +47,18 @@ def largest(folder: Path) -> None:
     """A transcoder that takes the k largest, as those of sparsify do: those that are trained here have a threshold."""
     sae = SparseAutoencoder.load(folder)
     sae.rule = TopKRule(K)
-    sae.save(folder)
-    change(folder / "recipe.json", sae_sha256=sha256_of(folder / "sae_weights.safetensors"))
+    put_in_place(sae, folder)
 
 
 def train_again(folder: Path) -> None:
     """Other weights in the place of an SAE's, as another training of that name leaves them."""
     sae = SparseAutoencoder.load(folder)
     sae.b_dec = sae.b_dec + 1e-3
+    put_in_place(sae, folder)
+
+
+def put_in_place(sae: SparseAutoencoder, folder: Path) -> None:
+    """Of the SAE that lies there, whose recipe then says that these are its weights."""
     sae.save(folder)
     change(folder / "recipe.json", sae_sha256=sha256_of(folder / "sae_weights.safetensors"))
 
