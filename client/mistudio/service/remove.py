@@ -14,6 +14,7 @@ from mistudio.service.manifest import Manifest
 from mistudio.service.place import CACHE, CONFIG, DATA, PROGRAM, SOCKET, UNIT, Place, run
 from mistudio.service.program import Say
 
+_RUNTIME = "/run/mistudio"  # systemd leaves it, for the unit says so: a socket of systemd's may lie there
 _KEPT = ".kept"  # after the name of a file that a person has changed
 
 
@@ -68,6 +69,8 @@ def carry_out(place: Place, plan: Removal, say: Say) -> None:
         for path in plan.files:
             place.at(path).unlink(missing_ok=True)
         _remove_if_empty(place.at(f"{place.units}/{UNIT}.d"))
+        if place.home is None:
+            _remove_if_empty(place.at(_RUNTIME))
         _remove_programs(place, plan.held.programs)
         if place.live and plan.held.files:
             place.systemctl("daemon-reload")
