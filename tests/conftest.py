@@ -16,8 +16,8 @@ import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from browsing import chromium, made_data, made_studio, open_page  # noqa: F401 (fixtures of every test of the page)
-from held_port import held_port
 from hypothesis import HealthCheck, settings
+from ports import free_port
 
 from mistudiod.api import answers
 from mistudiod.api.table import ROUTES
@@ -123,10 +123,9 @@ def known_secrets() -> Iterator[None]:
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
+def port() -> int:
     """Where a studio can be started again: nobody takes it after the first one's end."""
-    with held_port() as port:
-        yield port
+    return free_port()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from browsing import call
-from held_port import held_port
+from ports import free_port
 from studio import running
 
 DOCS = Path(__file__).parent.parent / "docs" / "operations.md"
@@ -76,10 +76,10 @@ def front(request: pytest.FixtureRequest, studio: str, tmp_path_factory: pytest.
     if shutil.which(request.param) is None and (request.param, bool(NGINX)) != ("nginx", True):
         pytest.skip(f"{request.param} is not installed")
     token = call(studio, "/api/tokens", {"name": request.param, "scope": "write"})["token"]
-    with held_port() as port:
-        command = {"nginx": nginx, "caddy": caddy}[request.param](folder, studio, port)
-        with started(folder, command, port):
-            yield Front(studio, f"https://127.0.0.1:{port}", token)
+    port = free_port()
+    command = {"nginx": nginx, "caddy": caddy}[request.param](folder, studio, port)
+    with started(folder, command, port):
+        yield Front(studio, f"https://127.0.0.1:{port}", token)
 
 
 def nginx(folder: Path, studio: str, port: int, example: str | None = None) -> list[str]:
