@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,11 +76,11 @@ def beside(programs: int) -> Iterator[None]:
             one.wait()
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(words)
+    asked = parser.parse_args()
     cores, found = len(os.sched_getaffinity(0)), {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)

@@ -28,12 +28,13 @@ from mistudiod.specs import AddSae
 from mistudiod.worker.hub import answered
 from mistudiod.worker.link import Link, Refused
 from mistudiod.worker.new_folder import new_folder
+from mistudiod.worker.read_recipe import WEIGHTS
 from mistudiod.worker.recipe import MODEL_FACTS, job_number, sha256_of, weights_of
 from mistudiod.worker.sae_gain import fold_gain
 from mistudiod.worker.sae_model import Place, as_read, check_place, find_model, place_of, said_of
 from mistudiod.worker.sae_source import SaeSource, open_source, unreadable
 
-WEIGHTS, SPARSITY = "sae_weights.safetensors", "sparsity.safetensors"
+SPARSITY = "sparsity.safetensors"
 _SMALL_BYTES = 4 << 20  # what lies beside the weights
 
 

@@ -14,7 +14,7 @@ from mistudiod.engine.formats.writers import check, write
 from mistudiod.engine.sae import SparseAutoencoder
 from mistudiod.specs import is_hub_id
 from mistudiod.worker.link import Link, Refused
-from mistudiod.worker.read_recipe import check_weights, read_recipe, sha256_of
+from mistudiod.worker.read_recipe import WEIGHTS, check_weights, read_recipe, sha256_of
 
 CARD, LABELS, SPARSITY = "README.md", "feature_labels.json", "sparsity.safetensors"
 _PATHS = ("model_source", "dataset_path")  # of cfg.json's metadata, what may be a path of this machine
@@ -88,7 +88,7 @@ def open_shared(name: str, labels: Sequence[Found], link: Link) -> Shared:
     model = {**known, **_json(link.paths.artifact("model", str(known.get("name"))) / "model.json")}
     text = recipe.get("tokenization") or {}
     dataset = _json(link.paths.artifact("dataset", str(text.get("dataset"))) / "dataset.json") if text else {}
-    beside = (_of_this_sae(folder, name) for name in ("certificate.json", "evaluation.json"))
+    beside = (_of_this_sae(folder, name, sha256) for name in ("certificate.json", "evaluation.json"))
     shared = Shared(name, folder, sae, sha256, recipe, model, dataset, *beside, labels)
     sae.metadata = _public(shared)
     return shared
@@ -127,12 +127,14 @@ def _public(shared: Shared) -> dict[str, object]:
     return kept
 
 
-def _of_this_sae(folder: Path, name: str) -> Found:
-    """What a file beside an SAE says; nothing where it is of the SAE as it was before."""
+def _of_this_sae(folder: Path, name: str, weights: str) -> Found:
+    """What a file beside an SAE says; nothing where it is of the SAE as it was before. ``weights``: their sha256."""
     found = _json(folder / name)
     hashed = (found.get("sha256") or {}).get("sae") or {}
-    changed = any(sha256_of(folder / file) != sha256 for file, sha256 in hashed.items() if (folder / file).is_file())
-    return {} if changed else found
+    there = {
+        file: weights if file == WEIGHTS else sha256_of(folder / file) for file in hashed if (folder / file).is_file()
+    }
+    return {} if any(hashed[file] != sha256 for file, sha256 in there.items()) else found
 
 
 def _json(path: Path) -> Found:
