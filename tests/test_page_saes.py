@@ -64,6 +64,11 @@ def newest(url: str, kind: str) -> Any:
     return next(job for job in call(url, "/api/jobs")["jobs"] if job["kind"] == kind)
 
 
+def models_of(url: str, source: str) -> list[Any]:
+    """The jobs that bring in a model."""
+    return [job for job in call(url, "/api/jobs")["jobs"] if job["spec"].get("source") == source]
+
+
 def cells(page: Any, sae: str) -> list[str]:
     row = (
         page.get_by_role("table", name="SAEs")
@@ -335,13 +340,15 @@ def test_saes_of_a_repository_are_seen_in_groups_and_several_are_brought_in(
     expect(there.get_by_role("checkbox")).to_have_count(1)
     expect(there).to_contain_text("layer_5/width_16k/average_l0_41")
     there.get_by_role("checkbox").check()
+    hubbed.hub.hangs = True  # so that the model's job does not end meanwhile
     dialog(page).get_by_label("What to call it").fill(SAE)
     dialog(page).get_by_role("button", name="Add", exact=True).click()
     expect(dialog(page).get_by_role("alert")).to_have_text("is taken")
     dialog(page).get_by_label("What to call it").fill("scope")
     dialog(page).get_by_role("button", name="Add", exact=True).click()
     expect(dialog(page)).to_have_count(0)
-    models = [one for one in call(hubbed.url, "/api/jobs")["jobs"] if one["spec"].get("source") == "google/gemma-2-2b"]
+    hubbed.hub.hangs = False
+    models = models_of(hubbed.url, "google/gemma-2-2b")
     assert [one["spec"]["name"] for one in models] == ["gemma-2-2b"]
     assert newest(hubbed.url, "add_sae")["after"] == [models[0]["id"]]
     page.get_by_role("button", name="Add SAE").click()
@@ -357,6 +364,27 @@ def test_saes_of_a_repository_are_seen_in_groups_and_several_are_brought_in(
         expect(row).to_be_visible(timeout=WORK_MS)
     assert of(hubbed.url, "picos-layer_3-b")["imported"]["path"] == "layer_3/b"
     expect(page.get_by_role("table", name="SAEs")).to_contain_text("org/picos:layer_3/b")
+
+
+def test_a_model_that_did_not_come_is_asked_for_again_with_its_sae(
+    hubbed: Hubbed, tmp_path: Path, open_page: OpenPage
+) -> None:
+    gemma_scope(tmp_path / "scope" / "layer_5/width_16k/average_l0_9")
+    hubbed.hub.add_model(SCOPE, tmp_path / "scope")
+    page = open_page(hubbed.url, "saes")
+    page.get_by_role("button", name="Add SAE").click()
+    dialog(page).get_by_label("Where it comes from").fill(f"{SCOPE}:layer_5/width_16k/average_l0_9")
+    dialog(page).get_by_role("button", name="Show what is there").click()
+    expect(dialog(page)).to_contain_text("Reads gemma-2-2b, which is not here.", timeout=WORK_MS)
+    dialog(page).get_by_label("What to call it").fill(SAE)
+    dialog(page).get_by_role("button", name="Add", exact=True).click()
+    expect(dialog(page).get_by_role("alert")).to_have_text("is taken")
+    assert len(models_of(hubbed.url, "google/gemma-2-2b")) == 1
+    expect(page.locator("footer.jobbar")).to_contain_text("Failed after", timeout=WORK_MS)
+    dialog(page).get_by_label("What to call it").fill("scope")
+    dialog(page).get_by_role("button", name="Add", exact=True).click()
+    expect(dialog(page)).to_have_count(0)
+    assert len(models_of(hubbed.url, "google/gemma-2-2b")) == 2
 
 
 def test_files_of_this_computer_are_sent_and_keep_the_name_that_is_typed_meanwhile(

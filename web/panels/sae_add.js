@@ -36,7 +36,8 @@ export function AddSae({ onClose }) {
     const specs = chosen.length ? chosen.map((one) => ({ source: at(source, one.path), name: chosen.length > 1 ? one.name : name })) : [{ source, name }];
     const left = specs.filter((spec) => !sent.current.has(spec.name));
     const wanted = needs && !given.model ? hubModel(needs) : null;
-    if (wanted && model.current.source !== wanted) model.current = { source: wanted, job: await modelJob(wanted) };
+    const lost = isLost(jobs.value.get(model.current.job)); // behind which nothing can wait
+    if (wanted && (lost || model.current.source !== wanted)) model.current = { source: wanted, job: await modelJob(wanted) };
     const after = wanted ? [model.current.job] : [];
     for (const spec of left) {
       await post("/api/jobs", { spec: { kind: "add_sae", ...given, ...spec }, after });
@@ -50,6 +51,7 @@ export function AddSae({ onClose }) {
   </${Form}>`;
 }
 
+const isLost = (job) => job && isEnded(job) && job.state !== "done";
 const at = (source, path) => [placeOf(source)[0], path].filter(Boolean).join(":");
 
 /** The job that adds the model which SAEs need: one that is queued already, else a new one. */
