@@ -101,7 +101,7 @@ def made_studio(made_data: Path, tmp_path: Path) -> Iterator[str]:
 def call(url: str, path: str, body: object = None, method: str | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
 
 

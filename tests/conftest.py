@@ -91,7 +91,7 @@ class Studio:
         assert status == 200, body
         return body
 
-    async def until(self, job: int, states: set[str] | str = ENDED, limit_s: float = 20.0) -> Any:
+    async def until(self, job: int, states: set[str] | str = ENDED, limit_s: float = 60.0) -> Any:
         """The job once it is in one of the states."""
         wanted = {states} if isinstance(states, str) else states
         for _ in range(int(limit_s / 0.02)):

@@ -127,7 +127,7 @@ class Hub:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="hub", daemon=True)
         self._thread.start()
-        assert ready.wait(10)
+        assert ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:

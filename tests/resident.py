@@ -148,7 +148,7 @@ class Resident:
     def log(self) -> str:
         return (self.run / "log.txt").read_text()
 
-    def ended(self, limit_s: float = 30) -> int:
+    def ended(self, limit_s: float = 60.0) -> int:
         """Its exit code; what it said until then is in ``said``."""
         code = self.process.wait(limit_s)
         while (event := self._new.get(timeout=limit_s)) is not None:

@@ -48,7 +48,7 @@ class Manager:
         self.heard.append(dict(line.split("=", 1) for line in text.split("\n")))
         return self.heard[-1]
 
-    def until(self, wanted: Callable[[dict[str, str]], bool], limit_s: float = 30.0) -> dict[str, str]:
+    def until(self, wanted: Callable[[dict[str, str]], bool], limit_s: float = 60.0) -> dict[str, str]:
         """The first message from now on that is wanted."""
         end = time.monotonic() + limit_s
         while (left := end - time.monotonic()) > 0:

@@ -52,7 +52,7 @@ async def start(studio: Studio, **body: Any) -> tuple[int, Any]:
     return await studio.call("POST", "/api/session", json=body)
 
 
-async def until_state(studio: Studio, state: str, limit_s: float = 30.0) -> Any:
+async def until_state(studio: Studio, state: str, limit_s: float = 60.0) -> Any:
     end = time.monotonic() + limit_s
     while (shown := await show(studio)) is None or shown["state"] != state:
         assert time.monotonic() < end, shown
@@ -60,7 +60,7 @@ async def until_state(studio: Studio, state: str, limit_s: float = 30.0) -> Any:
     return shown
 
 
-async def joined(studio: Studio, requests: int, limit_s: float = 20.0) -> None:
+async def joined(studio: Studio, requests: int, limit_s: float = 60.0) -> None:
     """Until so many have come to the session, whether they wait in its line or not."""
     end = time.monotonic() + limit_s
     while (session := studio.app[SESSION]._session) is None or session._number < requests:
@@ -68,7 +68,7 @@ async def joined(studio: Studio, requests: int, limit_s: float = 20.0) -> None:
         await asyncio.sleep(0.005)
 
 
-async def gone(studio: Studio, limit_s: float = 20.0) -> None:
+async def gone(studio: Studio, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while (shown := studio.app[SESSION].shown()) is not None:
         assert time.monotonic() < end, shown

@@ -179,7 +179,7 @@ async def test_a_stream_that_is_closed_is_forgotten(studio: Studio) -> None:
     for _ in range(20):
         async with studio.session.get(studio.server.make_url("/api/events")):
             pass
-    for _ in range(200):
+    for _ in range(3000):
         if len(studio.app[BUS]) == 0:
             return
         await asyncio.sleep(0.02)
@@ -187,7 +187,7 @@ async def test_a_stream_that_is_closed_is_forgotten(studio: Studio) -> None:
 
 
 async def test_the_monitor_gives_a_sample_and_its_history(studio: Studio) -> None:
-    for _ in range(100):
+    for _ in range(1200):
         if sample := await studio.get("/api/system"):
             break
         await asyncio.sleep(0.05)

@@ -55,7 +55,7 @@ class Front:
     def client(self, **headers: str) -> httpx.Client:
         # The name is only this test's, so is the certificate.
         extensions = {"sni_hostname": "studio.example"}
-        client = httpx.Client(base_url=self.url, verify=False, trust_env=False, timeout=20)
+        client = httpx.Client(base_url=self.url, verify=False, trust_env=False, timeout=60)
         client.headers.update({"Host": f"studio.example:{httpx.URL(self.url).port}", **headers})
         client.event_hooks = {"request": [lambda request: request.extensions.update(extensions)]}
         return client
@@ -120,7 +120,7 @@ def started(folder: Path, command: list[str], port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def answers(port: int) -> bool:
@@ -136,7 +136,7 @@ def answers(port: int) -> bool:
     return True
 
 
-def until(true: Callable[[], bool], limit_s: float = 30) -> None:
+def until(true: Callable[[], bool], limit_s: float = 150) -> None:
     end = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < end

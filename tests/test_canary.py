@@ -76,7 +76,7 @@ class Daemon:
     def call(self, method: str, path: str, body: Any = None, kept: bool = True, **headers: str) -> tuple[int, Any]:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, data or None, {"Content-Type": "application/json"} | named)
             answer = connection.getresponse()
@@ -88,7 +88,7 @@ class Daemon:
         return answer.status, text
 
     def raw(self, request: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             answer = b""

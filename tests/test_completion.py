@@ -81,7 +81,7 @@ def test_a_shell_is_offered_commands_and_names(studio: str, words: tuple[str, ..
 def test_completion_is_silent_and_quick_when_there_is_no_studio(host: str) -> None:
     found, said, took = completed(host, "model", "show", "")
     assert (found, said) == ([], "")
-    assert took < BUDGET_S + 2.0  # most of it on a busy machine the modules that are imported by the way
+    assert took < BUDGET_S + 20  # a host that never answers is waited for two minutes by others; imports take the rest
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -160,7 +160,7 @@ async def test_a_body_that_trickles_is_given_up_with_a_sentence(
         await asyncio.sleep(0.02)
         if answer.done():
             break
-    found = await asyncio.wait_for(answer, 10)
+    found = await asyncio.wait_for(answer, 60)
     assert found.startswith(b"HTTP/1.1 400") and b"the body did not come within" in found
     await studio.get("/api/status")
     writer.close()

@@ -131,7 +131,7 @@ def test_the_helper_ends_when_its_stdin_does(jtop: Path) -> None:
     )
     assert helper.stdout is not None
     assert json.loads(helper.stdout.readline())["watts"] == 7.35
-    helper.communicate(timeout=10)
+    helper.communicate(timeout=60)
     assert helper.returncode == 0
 
 

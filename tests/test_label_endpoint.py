@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
 import threading
 import time
@@ -305,18 +306,18 @@ def test_an_account_without_credit_ends_the_job_without_a_retry(openai_server: O
     assert len(openai_server.seen) == 2
 
 
-def test_nobody_listening_is_told_at_once(openai_server: OpenAIServer) -> None:
+def test_nobody_listening_is_told_at_once(openai_server: OpenAIServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "openai")  # of which it says its retries
     openai_server.close()
 
     async def ask() -> str:
         async with Endpoint(openai_server.given(), spec(), None) as endpoint:
-            began = time.monotonic()
             with pytest.raises(Refused) as caught:
                 await endpoint.ask(MESSAGES, SCHEMA, 100)
-            assert time.monotonic() - began < 1
             return str(caught.value)
 
     told = asyncio.run(ask())
+    assert "Retrying" not in caplog.text
     assert told.startswith(f"ours does not answer at {openai_server.url} (connection refused): start it, or correct")
 
 
@@ -549,5 +550,5 @@ def test_questions_that_hang_are_dropped_when_an_end_is_asked_for(
     with pytest.raises(Asked) as caught:
         run_until_asked(link, ask())
     assert caught.value.what == wish
-    assert time.monotonic() - told_at < 1
+    assert time.monotonic() - told_at < 20, "an answer may take two minutes"
     told.join()

@@ -209,7 +209,7 @@ def test_the_budget_ends_the_job_and_says_how_many_are_left(openai_server: OpenA
     assert ear.found["partial"].endswith(f"; {left} of 40 features are left")
 
 
-def test_a_stop_while_all_questions_hang_ends_the_job_within_a_second(
+def test_a_stop_while_all_questions_hang_waits_for_none_of_them(
     openai_server: OpenAIServer, start: Start, tmp_path: Path
 ) -> None:
     openai_server.replies = [label()]
@@ -227,7 +227,7 @@ def test_a_stop_while_all_questions_hang_ends_the_job_within_a_second(
     thread.start()
     with pytest.raises(Asked):
         start(40, ear=ear)
-    assert time.monotonic() - told_at[0] < 1
+    assert time.monotonic() - told_at[0] < 20, "an answer may take two minutes"
     thread.join()
     assert [one["feature"] for one in ear.told] == [0]
 

@@ -128,7 +128,7 @@ async def test_a_queued_job_takes_it_from_a_busy_one_after_the_grace_and_all_who
         with pytest.raises(GpuBusy, match="takes the GPU") as refused:
             await asked
         assert refused.value.about["job"]["id"] == job  # type: ignore[index]
-    assert 0.4 < time.monotonic() - began < 5
+    assert 0.4 < time.monotonic() - began < 40
     await studio.until(job, "running")
 
 

@@ -45,7 +45,7 @@ def test_a_migration_that_is_under_way_is_taken_back(tmp_path: Path) -> None:
                 time.sleep(0.02)
             time.sleep(0.3)  # well within the migration
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(20) == 0
+            assert daemon.wait(60) == 0
         finally:
             daemon.kill()
     with contextlib.closing(sqlite3.connect(file)) as db:
@@ -65,7 +65,7 @@ def test_a_daemon_that_waits_for_another_program_to_leave_the_database_ends_when
         with started(tmp_path) as daemon:
             heard(daemon.process, "another program writes to the database")
             daemon.process.send_signal(signal.SIGTERM)
-            assert daemon.process.wait(20) == 0
+            assert daemon.process.wait(60) == 0
 
 
 def test_it_goes_on_once_the_other_program_has_left(tmp_path: Path) -> None:

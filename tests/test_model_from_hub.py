@@ -107,7 +107,7 @@ class Worker:
         began = time.monotonic()
         self.process.stdin.write(b"stop\n")
         self.process.stdin.flush()
-        assert self.process.wait(10) == EXIT_STOPPED
+        assert self.process.wait(60) == EXIT_STOPPED
         return time.monotonic() - began
 
     def end(self) -> tuple[int, str]:

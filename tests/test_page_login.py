@@ -46,7 +46,7 @@ class Lan:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         transport = httpx.HTTPTransport(uds=str(self._data / "mistudiod.sock"))
-        with httpx.Client(transport=transport, base_url="http://localhost", timeout=20) as http:
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as http:
             answer = http.request(method, path, json=body)
             assert answer.status_code < 300, answer.text
             return answer.json() if answer.content else None

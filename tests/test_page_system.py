@@ -55,7 +55,7 @@ def values(url: str) -> dict[str, Any]:
 
 
 def remove(url: str, path: str) -> None:
-    with urllib.request.urlopen(urllib.request.Request(url + path, method="DELETE"), timeout=20) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url + path, method="DELETE"), timeout=60) as answer:
         assert answer.status in (200, 204)
 
 

@@ -45,7 +45,7 @@ async def planned(studio: Studio, **fields: Any) -> Any:
     return body
 
 
-async def measured(studio: Studio, limit_s: float = 20.0, **fields: Any) -> Any:
+async def measured(studio: Studio, limit_s: float = 60.0, **fields: Any) -> Any:
     """The plan once it goes by what a run took, which is kept after that run is done."""
     end = time.monotonic() + limit_s
     while not (found := await planned(studio, **fields))["measured"]:

@@ -62,7 +62,7 @@ async def slow_job(studio: Studio) -> int:
     return int(job)
 
 
-async def there(path: Path, limit_s: float = 20.0) -> None:
+async def there(path: Path, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not path.exists():
         assert time.monotonic() < end, path

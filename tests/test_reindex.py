@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -185,21 +184,11 @@ async def test_a_large_index_does_not_hold_up_the_loop(open_studio: OpenStudio) 
     for number in range(2000):
         put_artifact(studio.data, "models", f"m{number}", "model.json", json.dumps({"layers": list(range(200))}))
     await studio.server.close()
-    longest, before, loop = 0.0, 0.0, asyncio.get_running_loop()
-
-    async def watch() -> None:
-        nonlocal longest, before
-        while True:
-            before = loop.time()
-            await asyncio.sleep(0.005)
-            longest = max(longest, loop.time() - before)
-
-    watcher, began = asyncio.create_task(watch()), loop.time()
+    began, began_loop = time.process_time(), time.thread_time()
     studio = await open_studio()
-    took = loop.time() - began
-    watcher.cancel()
+    took, took_loop = time.process_time() - began, time.thread_time() - began_loop
     assert len((await studio.get("/api/models?limit=1000"))["models"]) == 1000
-    assert longest < took / 2, "of reading the index the loop would have to wait for nearly all"
+    assert took_loop < took / 2, "reading the index is work for other threads"
 
 
 def _reindex(daemon: Daemon, code: int = 0) -> str:
@@ -209,7 +198,7 @@ def _reindex(daemon: Daemon, code: int = 0) -> str:
     return done.stderr
 
 
-def _until_there(path: Path, limit_s: float = 30.0) -> None:
+def _until_there(path: Path, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while not path.exists():
         assert time.monotonic() < end, path

@@ -222,7 +222,7 @@ async def ran(run: Path, name: str, secrets: dict[str, str], kind: str = "add_da
     return worker, events
 
 
-async def no_more_open(before: int, limit_s: float = 20.0) -> None:
+async def no_more_open(before: int, limit_s: float = 60.0) -> None:
     """Until the files that are open are those of before; and two of the child watcher's, made once."""
     end = time.monotonic() + limit_s
     while (found := len(os.listdir("/proc/self/fd"))) > before + 2:

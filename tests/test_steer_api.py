@@ -71,7 +71,7 @@ async def kept(studio: Studio) -> list[Any]:
     return (await studio.get("/api/steerings"))["steerings"]
 
 
-async def until(studio: Studio, state: str, limit_s: float = 10.0) -> None:
+async def until(studio: Studio, state: str, limit_s: float = 60.0) -> None:
     end = time.monotonic() + limit_s
     while (shown := studio.app[SESSION].shown()) is None or shown["state"] != state:
         assert time.monotonic() < end, shown

@@ -155,10 +155,10 @@ def test_a_wish_to_end_is_heard_while_the_processes_work(
         if time.monotonic() - began > 0.3:
             raise Asked("stop")
 
-    slow = [batch_of(["ab" * 400_000])] * 50
+    slow = [batch_of(["ab" * 400_000])] * 1000
     with pytest.raises(Asked):
         list(in_order(iter(slow), Encoding(tokenizer_file), 2, check))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 20
     assert children() == []
 
 

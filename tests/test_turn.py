@@ -20,7 +20,7 @@ from mistudiod.api.keys import INDEX, LEASES, SCHEDULER, SESSION
 from mistudiod.errors import Conflict, GpuBusy, SessionBusy
 from mistudiod.turn import Turn
 
-TURN_S = 1.2
+TURN_S = 3.0
 
 
 @pytest.fixture
@@ -98,14 +98,15 @@ async def test_who_gives_up_meanwhile_leaves_the_job_at_work(studio: Studio) -> 
     assert (found["state"], found["attempts"]) == ("running", 2) and not studio.app[LEASES].reserved
 
 
-async def test_a_session_that_is_stopped_meanwhile_ends_at_once(studio: Studio) -> None:
+async def test_a_session_that_is_stopped_meanwhile_ends_at_once(open_studio: OpenStudio) -> None:
+    studio = await prepared(await open_studio(session_grace_s=60.0))
     job = await given_back(studio)
     asked, _ = await waiting(studio, job)
     began = time.monotonic()
     assert (await studio.call("DELETE", "/api/session"))[0] == 204
     with pytest.raises(Conflict, match="the session was stopped"):
         await asked
-    assert time.monotonic() - began < TURN_S / 2
+    assert time.monotonic() - began < 30
     assert (await studio.get(f"/api/jobs/{job}"))["attempts"] == 2
 
 
@@ -134,11 +135,11 @@ async def test_a_turn_that_no_job_is_left_to_take_lets_the_session_in(studio: St
 
 async def test_a_job_that_takes_longer_to_be_at_work_is_waited_for(studio: Studio) -> None:
     job = await given_back(studio, "late-slow-a")
-    began = time.monotonic()  # it begins to load no sooner than this
     asked, shown = await waiting(studio, job)
     assert shown["progress"]["eta_s"] is None
     assert (await asked)[-1].event == "replied"
-    assert time.monotonic() - began > 1.8 + TURN_S  # it loads for 2 s
+    held = [row for row in leases(studio) if row["job"] == job][1]
+    assert seconds(held["released_at"]) - seconds(held["taken_at"]) > 1.9 + TURN_S  # it loads for 2 s
 
 
 async def test_without_a_wish_for_room_it_is_refused_as_ever(studio: Studio) -> None:

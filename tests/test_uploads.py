@@ -109,7 +109,7 @@ class House:
         raw.sendall((head + f"Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n").encode())
         return raw
 
-    def until(self, what: Callable[[], bool], limit_s: float = 20.0) -> None:
+    def until(self, what: Callable[[], bool], limit_s: float = 60.0) -> None:
         end = time.monotonic() + limit_s
         while not what():
             assert time.monotonic() < end, "it did not happen"
