@@ -88,7 +88,7 @@ class Cleaning:
             return thing.what, 0, self._index.take_away(db, "features", thing.features)
         if thing.path.is_file():
             size = bytes_of(thing.path)
-            thing.path.unlink()
+            thing.path.unlink(missing_ok=True)  # the nightly backup tidies too
             return thing.what, size, None
         return thing.what, 0, set_aside(thing.path)
 

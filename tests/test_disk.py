@@ -199,6 +199,21 @@ async def test_earlier_extractions_stay_where_the_newest_is_of_other_weights(ope
     assert groups(await done(studio, "POST", "/api/clean", {}))["extractions"] == 0
 
 
+async def test_a_backup_that_goes_meanwhile_does_not_keep_the_others(
+    open_studio: OpenStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = await full(open_studio)
+
+    def gone(path: Path) -> int:
+        path.unlink(missing_ok=True)  # as the nightly backup's own tidying does
+        return 0
+
+    monkeypatch.setattr("mistudiod.cleaning.bytes_of", gone)
+    await done(studio, "POST", "/api/clean", {"what": ["backups"], "dry_run": False})
+    monkeypatch.undo()
+    assert groups(await done(studio, "POST", "/api/clean", {}))["backups"] == 0
+
+
 async def test_logs_go_30_days_after_their_job_and_records_stay(open_studio: OpenStudio) -> None:
     studio = await full(open_studio)
     job, app = (await studio.get("/api/saes/a"))["job"], studio.app
