@@ -12,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
 from mistudio.cli import main
 
 from mistudiod import units
+from mistudiod.settings import Settings
 
 Run = Callable[..., Result]
 UNITS = "etc/systemd/system"
@@ -25,6 +27,7 @@ UNIT = f"{UNITS}/mistudiod.service"
 LISTEN, PATHS = f"{UNIT}.d/listen.conf", f"{UNIT}.d/paths.conf"
 USERS, FOLDERS = "etc/sysusers.d/mistudio.conf", "etc/tmpfiles.d/mistudio.conf"
 MANIFEST = "etc/mistudio/installed.json"
+AVAHI = "etc/avahi/services/mistudio.service"
 
 pytestmark = pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl, which enables units, is not here")
 
@@ -140,6 +143,28 @@ def test_sockets_of_systemd_are_installed_on_request_and_not_for_a_network(servi
     assert (root / f"{UNITS}/sockets.target.wants/mistudiod.socket").is_symlink()
     good(service("install", "--no-socket"))
     assert "mistudiod.socket" not in "".join(files(root))
+
+
+def test_the_network_is_told_of_it_on_request_alone(service: Run, root: Path) -> None:
+    refused = service("install", "--announce")
+    assert refused.exit_code == 1 and "say --listen lan, or --no-announce" in refused.stderr
+    refused = service("install", "--announce", "--listen", "lan")
+    assert refused.exit_code == 1 and "install the package avahi-daemon" in refused.stderr
+    assert not root.exists()
+    (root / AVAHI).parent.mkdir(parents=True)
+    good(service("install", "--listen", "lan"))
+    assert not (root / AVAHI).exists()
+    good(service("install", "--announce"))
+    service_of = ElementTree.parse(root / AVAHI).getroot().find("service")
+    assert service_of is not None
+    assert (service_of.findtext("type"), service_of.findtext("port")) == ("_https._tcp", str(Settings().port))
+    refused = service("install", "--listen", "local")
+    assert refused.exit_code == 1 and "--no-announce" in refused.stderr
+    good(service("install", "--listen", "local", "--no-announce"))
+    assert not (root / AVAHI).exists()
+    good(service("install", "--listen", "lan", "--announce"))
+    good(service("uninstall"))
+    assert (root / AVAHI).parent.is_dir() and not (root / AVAHI).exists()
 
 
 # -- what the service may read ---------------------------------------------------------------------------------------

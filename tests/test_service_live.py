@@ -161,7 +161,9 @@ def test_a_service_for_the_network_prints_a_code_with_which_another_machine_come
     assert shown[1].startswith("code          ") and shown[2] == f"fingerprint   {said['fingerprint']}"
 
 
-@pytest.mark.parametrize("given", [{"socket": True}, {"allow": ["/usr"]}, {"hf_cache": "/usr"}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"socket": True}, {"announce": True, "listen": "lan"}, {"allow": ["/usr"]}, {"hf_cache": "/usr"}], ids=str
+)
 def test_what_only_the_machines_service_can_do_is_refused(tmp_path: Path, given: dict[str, object]) -> None:
     with pytest.raises(NoService, match="are of the machine's service: one of yours sees what you see"):
         install.plan(Place(home=tmp_path), given)

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from shutil import which
 
 import pytest
 from booted import Booted, booted, lacking
@@ -177,6 +178,18 @@ def test_another_device_comes_in_over_tls_with_a_code_and_the_port_wants_a_token
     machine.run(f"mistudio context add shelf https://127.0.0.1:6478 {known}")
     assert "whole" in machine.run("mistudio -c shelf sae list")
     assert '"unauthorized"' in machine.run("curl -sk https://127.0.0.1:6478/api/saes", code=None)
+
+
+@pytest.mark.skipif(which("avahi-browse") is None, reason="avahi-daemon and avahi-utils are not here")
+def test_the_local_network_hears_of_it_for_as_long_as_that_is_wanted(machine: Booted) -> None:
+    browse = "avahi-browse --resolve --parsable --terminate _https._tcp"
+    machine.run("systemctl start avahi-daemon")
+    assert "miStudio" not in machine.run(browse)
+    machine.run("mistudio service install --announce", limit_s=900)
+    machine.until(browse, ";6478;")
+    machine.run("mistudio service install --no-announce", limit_s=900)
+    assert "miStudio" not in machine.run(browse)
+    machine.run("systemctl stop avahi-daemon.socket avahi-daemon")
 
 
 def test_the_first_request_starts_one_for_which_systemd_listens(machine: Booted) -> None:

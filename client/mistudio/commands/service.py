@@ -38,6 +38,7 @@ def _place(user: bool, root: str | None) -> Place:
     "--listen", type=click.Choice(["local", "lan"]), help="who may reach it  [default: local, or as installed]"
 )
 @click.option("--socket/--no-socket", default=None, help="have systemd listen, and start it with the first request")
+@click.option("--announce/--no-announce", default=None, help="tell the local network by mDNS where it is, with Avahi")
 @click.option("--hf-cache", metavar="PATH", help='a Hugging Face cache whose models it may read; "" for none')
 @click.option("--allow", metavar="PATH", multiple=True, help='a folder that it may read, several times; "" for none')
 @_ROOT

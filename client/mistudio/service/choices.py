@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mistudio.errors import NoService
-from mistudio.service.place import HOMES, Place
+from mistudio.service.place import AVAHI, HOMES, Place
 
 # Of unit files, of tmpfiles, of settings that are lists; and what is no UTF-8.
 _ODD = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff:,\"'\\%$*?\[\]]")
@@ -24,6 +24,7 @@ class Choices:
 
     listen: str = "local"
     socket: bool = False
+    announce: bool = False
     hf_cache: str | None = None
     allow: tuple[str, ...] = ()
 
@@ -44,6 +45,8 @@ def chosen(kept: Mapping[str, Any], given: Mapping[str, Any]) -> Choices:
         choices = replace(choices, **{name: value})
     if choices.socket and choices.listen == "lan":
         raise NoService("--socket listens on this machine alone: leave out --listen lan, or say --no-socket")
+    if choices.announce and choices.listen != "lan":
+        raise NoService("--announce is for a studio that others can reach: say --listen lan, or --no-announce")
     return choices
 
 
@@ -59,7 +62,9 @@ def _absolute(path: str) -> str:
 
 
 def check_paths(place: Place, choices: Choices) -> None:
-    """That the service's user will be able to read them. Raises NoService."""
+    """That the service's user will be able to read them, and Avahi its own. Raises NoService."""
+    if choices.announce and not place.at(AVAHI).is_dir():
+        raise NoService("--announce is done by Avahi, which is not here: install the package avahi-daemon")
     for path in choices.allow:
         _check_readable(place, path)
     if choices.hf_cache:

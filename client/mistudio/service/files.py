@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from mistudio.service.choices import Choices, is_in_a_home, sources
-from mistudio.service.place import CACHE, SOCKET, UNIT, Place
+from mistudio.service.place import AVAHI, CACHE, SOCKET, UNIT, Place
 from mistudiod import units
 
 GROUPS = ("render", "video", "jtop")  # who may use the GPU and ask jetson-stats, where there are such groups
@@ -28,6 +28,8 @@ def wanted(place: Place, choices: Choices) -> dict[str, str]:
         return files
     if choices.socket:
         files[f"{place.units}/{SOCKET}"] = (units.FOLDER / SOCKET).read_text()
+    if choices.announce:
+        files[f"{AVAHI}/mistudio.service"] = (units.FOLDER / "mistudio.avahi.service").read_text()
     if choices.allow or choices.hf_cache:
         files[f"{place.units}/{UNIT}.d/paths.conf"] = _paths(place, choices)
     files["/etc/sysusers.d/mistudio.conf"] = (units.FOLDER / "mistudio.sysusers.conf").read_text()

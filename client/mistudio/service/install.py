@@ -58,8 +58,10 @@ def plan(place: Place, given: Mapping[str, Any]) -> Plan:
     """Writes nothing. Raises NoService when it cannot be done."""
     before = manifest.read(place)
     choices = chosen(before.choices if before else {}, given)
-    if place.home is not None and (choices.socket or choices.hf_cache or choices.allow):
-        raise NoService("--socket, --hf-cache and --allow are of the machine's service: one of yours sees what you see")
+    if place.home is not None and (choices.socket or choices.announce or choices.hf_cache or choices.allow):
+        raise NoService(
+            "--socket, --announce, --hf-cache and --allow are of the machine's service: one of yours sees what you see"
+        )
     check_paths(place, choices)
     held = before or Manifest()
     found = Plan(choices, manifest.changes(place, held, wanted(place, choices)))

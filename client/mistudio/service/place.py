@@ -13,6 +13,7 @@ from mistudio.errors import NoService
 UNIT, SOCKET = "mistudiod.service", "mistudiod.socket"
 DATA, CACHE, CONFIG = "/var/lib/mistudio", "/var/cache/mistudio", "/etc/mistudio"
 PROGRAM = "/opt/mistudio"
+AVAHI = "/etc/avahi/services"
 HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= hides
 LIMIT_S = 2700.0  # a restart: the daemon asks for 10 min to save what is at work, and for 30 to migrate, at most
 
