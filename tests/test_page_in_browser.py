@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,11 +160,11 @@ def test_two_pages_and_the_command_line_agree_after_a_restart_to_the_last_number
         job = training(url)
         cli = subprocess.Popen(
             [sys.executable, "-m", "mistudio.cli", "-H", url, "--json", "job", "watch", str(job)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "PYTHONPATH": str(WEB.parent / "client")},
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(WEB.parent / "client")},
         )  # fmt: skip
         for page in (first, second):
             expect(section(page, "Running")).to_contain_text("FVU")
+        listened_to(url, 3)  # else the command may find nobody there
         end(daemon, how)
         for page in (first, second):
             expect(page.get_by_text("No connection to the studio since")).to_be_visible()
@@ -186,6 +188,16 @@ def test_two_pages_and_the_command_line_agree_after_a_restart_to_the_last_number
         assert shown[0] == shown[1]
     finally:
         end(daemon, signal.SIGTERM)
+
+
+def listened_to(url: str, streams: int) -> None:
+    """Wait until so many hear its events."""
+    for _ in range(600):
+        with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+            if f"\nmistudio_event_streams {streams}" in answer.read().decode():
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"there are no {streams} streams of events")
 
 
 def test_a_page_that_was_open_shows_another_studio_that_took_the_others_place(
