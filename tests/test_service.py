@@ -293,6 +293,20 @@ def test_a_manifest_that_is_damaged_or_newer_is_a_sentence_and_nothing_is_touche
         assert files(root) == before
 
 
+def test_what_a_newer_miStudio_was_told_is_a_sentence_and_what_was_not_said_is_not_kept(
+    service: Run, root: Path
+) -> None:
+    good(service("install", "--listen", "lan"))
+    held = json.loads((root / MANIFEST).read_text())
+    assert held["choices"] == {"listen": "lan"}, "so that an older one can read it"
+    (root / MANIFEST).write_text(json.dumps(held | {"choices": {"listen": "lan", "mesh": True}}))
+    before = files(root)
+    refused = service("install")
+    assert refused.exit_code == 1 and "a newer miStudio has installed it, with --mesh: use that one" in refused.stderr
+    assert files(root) == before
+    good(service("uninstall"))
+
+
 def test_a_root_is_no_users(service: Run) -> None:
     assert service("install", "--user").exit_code == 2
 

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,14 @@ class Choices:
     allow: tuple[str, ...] = ()
 
     def said(self) -> dict[str, Any]:
-        return {**asdict(self), "allow": list(self.allow)}
+        """What is not the default: an older miStudio, which one may go back to, knows fewer of them."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
 
 
 def chosen(kept: Mapping[str, Any], given: Mapping[str, Any]) -> Choices:
     """``given``: None where nothing was said; an empty path takes back what was given before. Raises NoService."""
+    if newer := kept.keys() - {one.name for one in fields(Choices)}:
+        raise NoService(f"a newer miStudio has installed it, with --{', --'.join(sorted(newer))}: use that one")
     choices = Choices(**{**kept, "allow": tuple(kept.get("allow", ()))})
     for name, value in given.items():
         if value is None:
@@ -64,7 +67,9 @@ def _absolute(path: str) -> str:
 def check_paths(place: Place, choices: Choices) -> None:
     """That the service's user will be able to read them, and Avahi its own. Raises NoService."""
     if choices.announce and not place.at(AVAHI).is_dir():
-        raise NoService("--announce is done by Avahi, which is not here: install the package avahi-daemon")
+        raise NoService(
+            "--announce is done by Avahi, which is not here: install the package avahi-daemon, or say --no-announce"
+        )
     for path in choices.allow:
         _check_readable(place, path)
     if choices.hf_cache:
