@@ -189,7 +189,7 @@ async def test_a_training_that_never_had_the_gpu_is_let_in_as_well(studio: Studi
 async def test_the_gpu_is_held_from_when_the_session_has_it(studio: Studio) -> None:
     await given_back(studio, "late-slow-a")
     await gone(studio)
-    status, shown = await start(studio, saes=["s"], keep_alive=60, hold=3, if_busy="pause")  # it waits for longer
+    status, shown = await start(studio, saes=["s"], keep_alive=60, hold=4, if_busy="pause")  # it waits for longer
     assert status == 200 and shown["held_until"] is not None
 
 
@@ -198,8 +198,8 @@ async def test_who_joins_one_that_waits_holds_it_no_longer_than_wanted(studio: S
     await gone(studio)
     first = asyncio.create_task(start(studio, saes=["s"], keep_alive=60, if_busy="pause"))
     await asyncio.sleep(1)
-    wanted = datetime.now(timezone.utc).timestamp() + 5
-    joined = await start(studio, saes=["s"], keep_alive=60, hold=5, if_busy="pause")
+    wanted = datetime.now(timezone.utc).timestamp() + 60
+    joined = await start(studio, saes=["s"], keep_alive=60, hold=60, if_busy="pause")
     assert (await first)[0] == joined[0] == 200
     assert seconds(joined[1]["held_until"]) <= wanted + 1
 

@@ -14,7 +14,11 @@ from shutil import which
 import pytest
 from booted import Booted, booted, lacking
 
-pytestmark = [pytest.mark.drill, pytest.mark.skipif(lacking() is not None, reason=str(lacking()))]
+pytestmark = [
+    pytest.mark.drill,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(lacking() is not None, reason=str(lacking())),
+]
 TRAIN = (
     "mistudio --json train start --tokenization python-pico --hook blocks.3.hook_resid_post --width 256 --k 8 "
     "--checkpoint-every-s 1 --tokens {tokens} --name {name} --detach"
