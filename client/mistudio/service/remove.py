@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import shutil
 from dataclasses import dataclass
@@ -134,8 +135,11 @@ def _delete(folder: Path) -> None:
 def _remove_user(say: Say) -> None:
     try:
         run("userdel", "mistudio")
+        with contextlib.suppress(KeyError):  # it goes with its user, unless others were made members
+            grp.getgrnam("mistudio")
+            run("groupdel", "mistudio")
     except NoService as error:
-        say(f"the user mistudio stays: {error}")
+        say(f"the user mistudio stays, or its group: {error}")
 
 
 def _bytes(folder: Path) -> int:
