@@ -383,7 +383,7 @@ def test_a_stop_is_answered_at_once_and_leaves_nothing(
         worker.stdin.flush()
         began = time.monotonic()
         assert worker.wait(60) == 76
-        assert time.monotonic() - began < 20, "all of it takes 70 s"
+        assert time.monotonic() - began < 20, "all of it takes over a minute"
     assert folders(studio.data, "datasets") == []
     assert folders(studio.data, "runs/1") == ["spec.json"]
 

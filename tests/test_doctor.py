@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -345,8 +346,10 @@ def test_a_free_port_is_ok_and_stays_free(tmp_path: Path, port: int) -> None:
 
 def test_another_program_on_the_port_is_a_problem_even_if_it_says_nothing(tmp_path: Path) -> None:
     with listener() as port:
+        began = time.monotonic()
         found = reach.port(subject(tmp_path, port=port))
     assert (found.level, "another program" in found.message) == ("problem", True)
+    assert time.monotonic() - began < 30, "it never says anything"
 
 
 @pytest.mark.parametrize("said", [b"[]", b"{}", b'{"name": "other"}', b"hello", b'{"error": "no"}', b"[" * 60_000])

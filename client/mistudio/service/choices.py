@@ -36,7 +36,8 @@ class Choices:
 def chosen(kept: Mapping[str, Any], given: Mapping[str, Any]) -> Choices:
     """``given``: None where nothing was said; an empty path takes back what was given before. Raises NoService."""
     if newer := kept.keys() - {one.name for one in fields(Choices)}:
-        raise NoService(f"a newer miStudio has installed it, with --{', --'.join(sorted(newer))}: use that one")
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(newer))
+        raise NoService(f"a newer miStudio has installed it, with {named}: use that one")
     choices = Choices(**{**kept, "allow": tuple(kept.get("allow", ()))})
     for name, value in given.items():
         if value is None:
@@ -65,7 +66,7 @@ def _absolute(path: str) -> str:
 
 
 def check_paths(place: Place, choices: Choices) -> None:
-    """That the service's user will be able to read them, and Avahi its own. Raises NoService."""
+    """That the service's user will be able to read them, and that Avahi's folder is there. Raises NoService."""
     if choices.announce and not place.at(AVAHI).is_dir():
         raise NoService(
             "--announce is done by Avahi, which is not here: install the package avahi-daemon, or say --no-announce"

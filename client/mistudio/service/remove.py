@@ -135,11 +135,10 @@ def _delete(folder: Path) -> None:
 def _remove_user(say: Say) -> None:
     try:
         run("userdel", "mistudio")
-        with contextlib.suppress(KeyError):  # it goes with its user, unless others were made members
-            grp.getgrnam("mistudio")
+        if any(one.gr_name == "mistudio" for one in grp.getgrall()):  # it goes with its user, if nobody else is in it
             run("groupdel", "mistudio")
     except NoService as error:
-        say(f"the user mistudio stays, or its group: {error}")
+        say(f"the user mistudio, or its group, stays: {error}")
 
 
 def _bytes(folder: Path) -> int:
