@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,23 @@ class Resident:
 
     def answer(self, request: int) -> dict[str, Any]:
         return self.until("replied", "denied", request=request)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It stands still within the block; all that it has said until then is in ``said``."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            with contextlib.suppress(queue.Empty):
+                while (event := self._new.get(timeout=0.5)) is not None:
+                    self.said.append(event)
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
+
+    def written(self, request: int) -> int:
+        """Tokens of a request, as far as it was heard."""
+        said = (one for one in self.said if one["event"] == "wrote" and one["request"] == request)
+        return max((int(one["tokens"]) for one in said), default=0)
 
     def result(self, kind: str, **spec: Any) -> dict[str, Any]:
         """What comes of it, once the worker has replied."""

@@ -30,6 +30,7 @@ from mistudiod.worker.steering import Order, _batches
 EDIT = {"feature": 3, "strength": 2}
 ASKED: dict[str, Any] = {"sae": "s", "prompt": "def f(", "steering": [EDIT], "max_tokens": 8}
 LONG = {**ASKED, "max_tokens": CONTEXT - 40, "samples": 4, "temperature": 0}  # to the last token: seconds
+AT_ONCE = 20  # tokens at most from a word to its effect: a thread hears it
 Start = Callable[..., Resident]
 
 
@@ -417,12 +418,15 @@ def test_a_range_is_found_for_each_feature_and_progress_is_told(session: Residen
 def test_a_cancel_takes_hold_at_the_next_token_and_what_waits_goes_on(session: Resident) -> None:
     first, second, third = session.ask("steer", **LONG), session.ask("steer", **LONG), session.ask("steer", **ASKED)
     session.until("wrote", request=first)
-    session.say(f"cancel {second}")
-    session.say(f"cancel {first}")
-    session.say("cancel 999")
-    session.say('{"request": ')
+    with session.frozen():
+        before = session.written(first)
+        session.say(f"cancel {second}")
+        session.say(f"cancel {first}")
+        session.say("cancel 999")
+        session.say('{"request": ')
     for request in (first, second):
         assert session.answer(request)["code"] == "cancelled"
+    assert session.written(first) <= before + AT_ONCE and session.written(second) == 0
     assert session.answer(third)["event"] == "replied"
     calibrating = session.ask("calibrate", sae="s", features=[3, 4, 5, 6, 8, 9])
     session.until("progress")
@@ -444,8 +448,10 @@ def test_a_stop_or_pause_ends_a_session_at_the_next_token(data: Path, start: Sta
     busy = start(data, saes=["s"])
     request = busy.ask("steer", **LONG)
     busy.until("wrote")
-    busy.say(command)
-    assert busy.ended() == code
+    with busy.frozen():
+        before = busy.written(request)
+        busy.say(command)
+    assert busy.ended() == code and busy.written(request) <= before + AT_ONCE
     assert busy.said[-1]["event"] == "denied" and busy.said[-1]["request"] == request
     assert busy.said[-1]["code"] == "cancelled"
 
